@@ -1,0 +1,49 @@
+# Everything runs in .venv, which the first target that needs it makes from requirements.lock.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help install demo test test-all bench lint format lock
+
+help:
+	@echo "make demo   watch a fleet age and be kept fresh on real data (about ten minutes)"
+	@echo "make test   all checks that fit in ten minutes      make test-all   the long ones too"
+	@echo "make bench  benchmarks, ratios measured in one run  make lint       style, types, import contracts"
+	@echo "make lock   pin requirements.lock from pyproject.toml"
+
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "driftloop needs Python 3.11, 3.12 or 3.13 on the PATH"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install
+	$(BIN)/driftloop demo $(ARGS)
+
+test: install lint
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-all: install lint
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: install
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The lock holds names, versions and hashes; never an address.
+lock: install
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-annotate --extra dev pyproject.toml -o requirements.lock

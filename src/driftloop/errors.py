@@ -1,0 +1,88 @@
+"""Every error driftloop raises on purpose: what was wrong, where, and a hint."""
+
+
+class DriftloopError(Exception):
+    """Base of all our errors; `str()` is a line (or a few) that a person can act on.
+
+    Args:
+        what: what was wrong, in one sentence without the final full stop.
+        where: file, key, model, row or address concerned; empty when there is none.
+        hint: what to do about it; empty when there is nothing useful to say.
+
+    >>> str(DriftloopError("the port is taken", where="127.0.0.1:8080", hint="set online_port"))
+    '127.0.0.1:8080: the port is taken (hint: set online_port)'
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        """Keep the three parts; the message is made of them."""
+        self.what = what
+        self.where = where
+        self.hint = hint
+        super().__init__(f"{where}: {what}" if where else what)
+
+    def __str__(self) -> str:
+        """Return `where: what (hint: ...)`."""
+        said = super().__str__()
+        return f"{said} (hint: {self.hint})" if self.hint else said
+
+
+class SpecError(DriftloopError):
+    """A monitor file is wrong; holds one line per fault, all faults at once."""
+
+    def __init__(self, faults: tuple[DriftloopError, ...]) -> None:
+        """Gather `faults`; the message is one line for each."""
+        self.faults = faults
+        super().__init__("\n".join(str(fault) for fault in faults))
+
+
+class BadRequest(DriftloopError):
+    """What a caller sent cannot be used (4xx over HTTP, exit code 2 on the command line)."""
+
+
+class UnknownModel(BadRequest):
+    """No monitor declares this model, or it has no champion yet."""
+
+
+class LogError(DriftloopError):
+    """The prediction log could not be written or read."""
+
+
+class MeasureError(DriftloopError):
+    """A measurement could not be made at all (one bad column is a reading, not an error)."""
+
+
+class PagerError(DriftloopError):
+    """The pager did not take a message; `retry` says whether trying again can help."""
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", retry: bool) -> None:
+        """Keep whether a retry can help."""
+        self.retry = retry
+        super().__init__(what, where=where, hint=hint)
+
+
+class TrainingFailed(DriftloopError):
+    """No candidate came of an order: too few rows, a recipe that raised, hung or ate memory."""
+
+
+class ParityError(TrainingFailed):
+    """The lowered model does not answer as the fitted one does on real rows."""
+
+
+class RegistryError(DriftloopError):
+    """The model registry did not take or give a version."""
+
+
+class StaleHead(DriftloopError):
+    """Somebody moved the champion since it was read: nothing was changed."""
+
+
+class ArtifactError(DriftloopError):
+    """A model file is missing, damaged, or not the one its digest names."""
+
+
+class LedgerError(DriftloopError):
+    """The ledger could not be written or read."""
+
+
+class ServiceError(DriftloopError):
+    """A service did not start, did not become healthy, or its port is taken."""

@@ -1,0 +1,204 @@
+"""What the loop needs of the world, as Protocols; adapters stand in the rooms that name a tool."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from driftloop.records import (
+    Candidate,
+    Fact,
+    FeatureValue,
+    GateResult,
+    Head,
+    Intent,
+    Label,
+    LogSummary,
+    ModelHistory,
+    ModelId,
+    Notice,
+    Order,
+    Prediction,
+    Reading,
+    Receipt,
+    Window,
+)
+from driftloop.spec import Family
+
+FactT = TypeVar("FactT", bound=Fact)
+
+
+class Clock(Protocol):
+    """The time that everything judged is in."""
+
+    def now(self) -> datetime:
+        """Return the time now, aware, in UTC."""
+        ...
+
+
+class Spool(Protocol):
+    """Where a service writes before it answers; it never opens the lake."""
+
+    def predictions(self, family: str, rows: Sequence[Prediction]) -> None:
+        """Append `rows` of one family; on return the operating system has them."""
+        ...
+
+    def labels(self, family: str, rows: Sequence[Label]) -> None:
+        """Append `rows` of one family; on return the operating system has them."""
+        ...
+
+
+class PredictionLog(Protocol):
+    """The lake, read: windows of rows, and counts of them."""
+
+    def rows(self, family: Family, window: Window) -> pa.Table:
+        """Return one row for each id, by event time.
+
+        Columns: id, version (int32; 0 for history), event_time, prediction (float64, null for
+        history), label (float64, null when unknown at `window.known_at`), then the family's
+        features (float64 or string). The first arrival of an id wins, and of labels the newest.
+        """
+        ...
+
+    def summary(self, family: Family, window: Window) -> LogSummary:
+        """Return counts over the window's rows as they arrived, duplicates included."""
+        ...
+
+
+class Measure(Protocol):
+    """A window against its reference, in numbers."""
+
+    def readings(  # noqa: PLR0913 - all keyword-only, each a different fact
+        self,
+        *,
+        family: Family,
+        current: pa.Table,
+        own: pa.Table,
+        reference: pa.Table,
+        summary: LogSummary,
+        baselines: dict[str, float],
+        now: datetime,
+    ) -> tuple[Reading, ...]:
+        """Return every reading of one model; a column that cannot be measured says why.
+
+        `current` holds the window's rows, for drift and quality; `own` those that the champion
+        itself predicted, for decay; `reference` the champion's training rows, sampled.
+        """
+        ...
+
+    def report(
+        self, *, family: Family, title: str, current: pa.Table, reference: pa.Table, file: Path
+    ) -> None:
+        """Write Evidently's full report as one HTML file, whole or not at all."""
+        ...
+
+
+class Pager(Protocol):
+    """A channel where owners read."""
+
+    def open(self, notice: Notice, *, reconcile: bool) -> Receipt:
+        """Post the incident's message; with `reconcile` look for it in the channel first."""
+        ...
+
+    def follow(self, notice: Notice, receipt: Receipt, *, reconcile: bool) -> None:
+        """Update the incident's message and write `notice` into its thread, once."""
+        ...
+
+
+class Trainer(Protocol):
+    """Makes candidates, in a process of their own."""
+
+    def train(self, order: Order, champion: Head | None) -> Candidate:
+        """Return a trained, lowered and scored candidate.
+
+        Raises:
+            TrainingFailed: too few rows; or the recipe raised, hung, or ate memory.
+            ParityError: the lowered model answers otherwise than the fitted one.
+        """
+        ...
+
+
+class Registry(Protocol):
+    """Versions and where they came from; its alias is a copy of the ledger's head."""
+
+    def register(self, candidate: Candidate) -> int:
+        """Return the candidate's version; the same order registered again gets the same one."""
+        ...
+
+    def record_gate(self, model: ModelId, version: int, result: GateResult) -> None:
+        """Note at the version whether the gate let it through, and why."""
+        ...
+
+    def point(self, model: ModelId, version: int) -> bool:
+        """Point the alias `champion` at `version`; True when it stood elsewhere before."""
+        ...
+
+
+class Ledger(Protocol):
+    """Append-only facts; intents make outward acts safe to repeat."""
+
+    def append(self, fact: Fact, *, key: str | None = None) -> bool:
+        """Append `fact`; False, and nothing written, when its kind already has `key`."""
+        ...
+
+    def facts(
+        self,
+        kind: type[FactT],
+        *,
+        model: ModelId | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
+    ) -> tuple[FactT, ...]:
+        """Return facts of one kind, oldest first; `last` keeps only that many newest."""
+        ...
+
+    def history(self, model: ModelId) -> ModelHistory:
+        """Return what judge and renew need of the past of `model`."""
+        ...
+
+    def head(self, model: ModelId) -> Head | None:
+        """Return the champion of `model`, None when it never had one."""
+        ...
+
+    def heads(self) -> tuple[Head, ...]:
+        """Return every champion."""
+        ...
+
+    def move(self, head: Head, *, at: datetime, previous: Head | None, reason: str) -> None:
+        """Make `head` champion if `previous` still is.
+
+        Raises:
+            StaleHead: somebody else moved first; nothing was changed.
+        """
+        ...
+
+    def claim(self, key: str, *, lease: timedelta, body: str = "") -> Intent:
+        """Claim an act for `lease` of wall time; `body` is kept for whoever must redo it."""
+        ...
+
+    def finish(self, key: str, outcome: str) -> None:
+        """Record that the act happened."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Give a claim back without having acted: the next claim gets it at once."""
+        ...
+
+    def unfinished(self, prefix: str) -> tuple[tuple[str, str], ...]:
+        """Return (key, body) of claims under `prefix` that nobody holds and nobody finished."""
+        ...
+
+
+class Model(Protocol):
+    """A loaded model that answers; see `serve`."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file it was loaded from."""
+        ...
+
+    def predict(self, columns: dict[str, list[FeatureValue]]) -> list[float]:
+        """Return one answer a row: the target, or the probability of 1."""
+        ...

@@ -1,0 +1,415 @@
+"""Every type that crosses a doorway between rooms. Read it and you know the system.
+
+All records are frozen, slotted and hold aware UTC times and tuples. Times named `*_at` and
+the ends of windows are in the loop's clock (see `clock.py`); leases alone are wall time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+ModelId = NewType("ModelId", str)
+"""`<family>-<market>`, as in `air-time-ewr-ua`."""
+
+FeatureValue = float | str | None
+
+
+class Task(StrEnum):
+    """What a model predicts."""
+
+    REGRESSION = "regression"
+    BINARY = "binary"
+
+
+class Kind(StrEnum):
+    """What a reading is evidence of."""
+
+    DRIFT = "drift"
+    DECAY = "decay"
+    QUALITY = "quality"
+
+
+class Level(StrEnum):
+    """A reading judged. BLIND is neither OK nor ALARM: too little was seen to tell."""
+
+    OK = "ok"
+    WARN = "warn"
+    ALARM = "alarm"
+    BLIND = "blind"
+
+
+class State(StrEnum):
+    """What a model is, in one word, after a decision."""
+
+    FRESH = "fresh"
+    DRIFTING = "drifting"
+    DECAYING = "decaying"
+    DATA_FAULT = "data-fault"
+    BLIND = "blind"
+
+
+# -- the prediction log ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One answered row.
+
+    `prediction` is the target's unit for regression and the probability of 1 for binary.
+    """
+
+    id: str
+    model: ModelId
+    version: int
+    epoch: int
+    event_time: datetime
+    predicted_at: datetime
+    prediction: float
+    features: Mapping[str, FeatureValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """The true outcome of one prediction; a later arrival for the same id corrects it."""
+
+    id: str
+    model: ModelId
+    value: float
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A described span of the log, never the data: events in [start, end) known by `known_at`.
+
+    `version` keeps the rows that version predicted; None keeps all, history included.
+    `snapshot` is the lake's snapshot it was first read at, kept only to read it again quickly.
+    """
+
+    model: ModelId
+    start: datetime
+    end: datetime
+    known_at: datetime
+    version: int | None = None
+    snapshot: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSummary:
+    """Counts of a window that no longer show in its rows, which are one for each id."""
+
+    rows: int
+    duplicates: int
+    labels: int
+    newest_event: datetime | None
+
+
+# -- measure and judge ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One measured number with its sample size.
+
+    `column` is a feature, "prediction", "label", or None for the model as a whole. `value` is
+    None when it could not be measured, and `problem` says why. `low` and `high` bound a 90 %
+    interval where one is known. `p_value` is that of a two-sample test of no change.
+    `baseline` is the champion's value of the same metric when it passed its gate.
+    """
+
+    kind: Kind
+    metric: str
+    column: str | None
+    value: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    baseline: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A reading judged, and in words why."""
+
+    reading: Reading
+    level: Level
+    limit: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to be done about one model now; `key` makes every outward act safe to repeat.
+
+    `incident` is the key of the incident that is open after this decision. `opens` and
+    `resolves` say that this decision opened or resolved one. `alarms` and `calm` count the
+    decisions in a row that did or did not see an alarm: hysteresis without state elsewhere.
+    """
+
+    key: str
+    model: ModelId
+    at: datetime
+    state: State
+    reason: str
+    window: Window
+    verdicts: tuple[Verdict, ...]
+    retrain: bool = False
+    blocked: str | None = None
+    incident: str | None = None
+    opens: bool = False
+    resolves: str | None = None
+    since: datetime | None = None
+    alarms: int = 0
+    calm: int = 0
+
+
+# -- page -----------------------------------------------------------------------------------
+
+
+class Stage(StrEnum):
+    """How far an incident has come; each is told once."""
+
+    OPENED = "opened"
+    RETRAINING = "retraining"
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+    FAILED = "failed"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One line of proof: what was measured, against which limit, on how many rows."""
+
+    what: str
+    value: str
+    limit: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A place to look further."""
+
+    text: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something to tell an owner once: `incident` groups, `key` identifies."""
+
+    key: str
+    incident: str
+    model: ModelId
+    stage: Stage
+    at: datetime
+    since: datetime
+    channel: str
+    mention: str
+    headline: str
+    doing: str
+    evidence: tuple[Evidence, ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Where a message stands: Slack's channel id and the message's timestamp."""
+
+    channel: str
+    ts: str
+
+
+# -- retrain, gate, registry, deploy --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Make a candidate for this model of the rows of `window`; the newest are held out."""
+
+    key: str
+    model: ModelId
+    at: datetime
+    reason: str
+    window: Window
+    holdout_from: datetime
+    seed: int
+    incident: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A named figure of a candidate on its held-out rows."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A trained and lowered model that is not yet gated.
+
+    `folder` holds `model.onnx` (whose SHA-256 is `digest`), `pipeline.skops`,
+    `reference.parquet` (training rows, sampled, with the candidate's predictions),
+    `holdout.parquet` (id, event_time, label, candidate, champion) and `card.json`.
+    `metrics` are on the held-out rows: the baseline that decay is judged against.
+    """
+
+    order: Order
+    digest: str
+    folder: str
+    rows: int
+    holdout_rows: int
+    metrics: tuple[Metric, ...]
+    parity: float
+    fit_seconds: float
+    lower_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """Champion against candidate on the same rows, paired.
+
+    `gain` is the relative reduction of the mean loss, with its interval at `confidence`.
+    """
+
+    passed: bool
+    reason: str
+    loss: str
+    n: int
+    champion_loss: float | None
+    candidate_loss: float
+    gain: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Who is champion: the truth that serving reads. `epoch` grows by one at each move."""
+
+    model: ModelId
+    epoch: int
+    version: int
+    digest: str
+    artifact: str
+
+
+# -- facts: what the ledger keeps -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A window of one model was measured."""
+
+    model: ModelId
+    at: datetime
+    window: Window
+    rows: int
+    labels: int
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision was taken."""
+
+    model: ModelId
+    at: datetime
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paged:
+    """A notice was told."""
+
+    model: ModelId
+    at: datetime
+    notice: Notice
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ordered:
+    """A retraining was begun."""
+
+    model: ModelId
+    at: datetime
+    order: Order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A candidate was made and registered as `version`."""
+
+    model: ModelId
+    at: datetime
+    version: int
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gated:
+    """A candidate was let through or refused."""
+
+    model: ModelId
+    at: datetime
+    order_key: str
+    version: int
+    result: GateResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An order came to nothing; no champion changed."""
+
+    model: ModelId
+    at: datetime
+    order_key: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The champion changed, and why."""
+
+    model: ModelId
+    at: datetime
+    head: Head
+    previous: int | None
+    reason: str
+
+
+Fact = Measured | Decided | Paged | Ordered | Trained | Gated | Failed | Moved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A claim on an outward act: whoever holds it acts; `outcome` is set once done.
+
+    `retaken` says that an earlier holder's lease ran out, so that the act may already have
+    happened: reconcile before acting again.
+    """
+
+    key: str
+    mine: bool
+    outcome: str | None = None
+    retaken: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelHistory:
+    """What judge and renew need of a model's past, newest last."""
+
+    decisions: tuple[Decision, ...] = ()
+    orders: tuple[Order, ...] = ()
+    moves: tuple[Moved, ...] = ()
+    failures: tuple[Failed, ...] = ()
+    champion: Trained | None = None
+    head: Head | None = field(default=None)

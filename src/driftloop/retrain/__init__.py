@@ -1,0 +1,1 @@
+"""Order to candidate: rows, recipes, fit. The door to scikit-learn."""

@@ -1,0 +1,137 @@
+"""Settings of one installation: from the environment (`DRIFTLOOP_*`) or the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from driftloop.errors import BadRequest
+
+Seconds = Annotated[float, Field(gt=0.0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Where things are and how often they happen; durations are wall-clock seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="DRIFTLOOP_", extra="ignore", frozen=True)
+
+    home: Path = Path(".driftloop")
+    """Everything this installation writes."""
+    monitors: Path = Path("monitors")
+    """The folder of monitor files."""
+    models: str = ""
+    """Comma-separated models to run; empty for the whole fleet."""
+
+    host: str = "127.0.0.1"
+    online_port: Port = 8400
+    pages_port: Port = 8401
+    slack_port: Port = 8402
+    mlflow_port: Port = 8403
+    prefect_port: Port = 8404
+
+    slack_token: SecretStr | None = None
+    """A bot token; without one a local Slack-compatible server is started and used."""
+    slack_api: str = ""
+    """Base address of Slack's Web API; empty for Slack itself, or the local server."""
+
+    watch_every: Seconds = 600.0
+    maintain_every: Seconds = 3600.0
+    ingest_every: Seconds = 5.0
+    seal_every: Seconds = 2.0
+    seal_rows: Annotated[int, Field(ge=1)] = 5000
+    poll_every: Seconds = 0.5
+    """How often the online service looks for a new champion."""
+    renew_slots: Annotated[int, Field(ge=1)] = 2
+    """How many retrainings may run side by side."""
+    restart: bool = True
+    """Whether `driftloop up` restarts a service that died."""
+
+    @property
+    def spool(self) -> Path:
+        """Folder of the spools, one folder for each writing process."""
+        return self.home / "spool"
+
+    @property
+    def lake(self) -> Path:
+        """Folder of the prediction log: its catalog and its Parquet files."""
+        return self.home / "lake"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of the model files."""
+        return self.home / "artifacts"
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the rendered reports."""
+        return self.home / "reports"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' logs."""
+        return self.home / "logs"
+
+    @property
+    def clock(self) -> Path:
+        """File that the processes share their clock in."""
+        return self.home / "clock.json"
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy address of the ledger."""
+        return f"sqlite:///{(self.home / 'ledger.db').absolute()}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of the model registry's store."""
+        return f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').absolute()}"
+
+    @property
+    def prefect_api(self) -> str:
+        """Address of Prefect's API."""
+        return f"http://{self.host}:{self.prefect_port}/api"
+
+    @property
+    def online_url(self) -> str:
+        """Address of the online service."""
+        return f"http://{self.host}:{self.online_port}"
+
+    @property
+    def pages_url(self) -> str:
+        """Address of the fleet page."""
+        return f"http://{self.host}:{self.pages_port}"
+
+    @property
+    def slack_base(self) -> str:
+        """Base address that slack_sdk is given, ending in /api/."""
+        if self.slack_api:
+            return self.slack_api
+        if self.slack_token is not None:
+            return "https://slack.com/api/"
+        return f"http://{self.host}:{self.slack_port}/api/"
+
+    def environment(self) -> dict[str, str]:
+        """Return the settings as `DRIFTLOOP_*` variables for a child process."""
+        shown = self.model_dump(mode="json", exclude={"slack_token"})
+        said = {f"DRIFTLOOP_{name.upper()}": str(value) for name, value in shown.items()}
+        if self.slack_token is not None:
+            said["DRIFTLOOP_SLACK_TOKEN"] = self.slack_token.get_secret_value()
+        return said
+
+
+def read_settings(**given: object) -> Settings:
+    """Return the settings, `given` ones (those that are not None) before the environment's.
+
+    Raises:
+        BadRequest: a value does not fit; names the setting and its variable.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(
+            f"DRIFTLOOP_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise BadRequest(faults, where="settings") from error

@@ -1,0 +1,474 @@
+"""What the monitor files may say: strict, and every fault reported at once.
+
+`owners.toml` names people, `defaults.toml` gives what every family inherits, and each other
+`<family>.toml` declares a family: its features, its markets and its policy.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from driftloop.errors import DriftloopError, SpecError, UnknownModel
+from driftloop.records import ModelId, Task
+
+LOSSES = ("mae", "rmse", "log_loss")
+"""Decay metrics that are better when lower; the others are better when higher."""
+METRICS: Mapping[Task, tuple[str, ...]] = {
+    Task.REGRESSION: ("mae", "rmse", "r2"),
+    Task.BINARY: ("roc_auc", "f1", "log_loss", "accuracy"),
+}
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+COLUMN = re.compile(r"[a-z][a-z0-9_]*")
+RESERVED = frozenset(
+    {"id", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
+    | {"prediction", "label", "observed_at", "value"}
+)
+
+
+def load_fleet(folder: Path) -> "Fleet":
+    """Return the fleet that the TOML files of `folder` declare.
+
+    Raises:
+        SpecError: with every fault of every file: file, key, hint.
+    """
+    reader = _Reader(folder)
+    fleet = reader.fleet()
+    if reader.faults or fleet is None:
+        raise SpecError(tuple(reader.faults))
+    return fleet
+
+
+def duration(text: object) -> object:
+    """Return `text` as a timedelta: a number and one of s, m, h, d, as in "90s" or "14d".
+
+    >>> duration("14d")
+    datetime.timedelta(days=14)
+    """
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text) if isinstance(text, str) else None
+    if match is None:
+        msg = 'should be a duration such as "90s", "10m", "6h" or "14d"'
+        raise ValueError(msg)
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+    return timedelta(**{unit: float(match[1])})
+
+
+def load_recipe(name: str) -> Any:  # noqa: ANN401 - a user's callable; its door checks what it returns
+    """Return the callable that `module:function` names.
+
+    Raises:
+        DriftloopError: the module does not import, or has no such callable.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DriftloopError(
+            f"recipe {name!r} cannot be loaded: {error}",
+            hint='write it as "package.module:function", importable where driftloop runs',
+        ) from error
+    if not callable(found):
+        raise DriftloopError(f"recipe {name!r} is not callable")
+    return found
+
+
+# -- the schema -----------------------------------------------------------------------------
+
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Owner(_Table):
+    """Who is told: a Slack channel, and whom to mention in it ("@here", "<@U123>" or "")."""
+
+    channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
+    mention: str = ""
+
+
+class Feature(_Table):
+    """One column a model is given.
+
+    `range` bounds plausible values (inclusive); `required` refuses a request without it.
+    """
+
+    kind: Literal["numeric", "categorical"]
+    range: tuple[float, float] | None = Field(default=None, strict=False)
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _range_fits(self) -> Self:
+        if self.range is not None and self.kind == "categorical":
+            msg = "a categorical feature has no range"
+            raise ValueError(msg)
+        if self.range is not None and not self.range[0] < self.range[1]:
+            msg = "range must be [low, high] with low below high"
+            raise ValueError(msg)
+        return self
+
+
+class WindowPolicy(_Table):
+    """Which rows are looked at, how often, and how few are too few."""
+
+    span: Duration
+    cadence: Duration
+    min_rows: Annotated[int, Field(ge=1)]
+    min_labels: Annotated[int, Field(ge=1)]
+    label_expiry: Duration
+
+
+class _Limits(_Table):
+    warn: Positive
+    alarm: Positive
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.warn > self.alarm:
+            msg = "warn must not be above alarm"
+            raise ValueError(msg)
+        return self
+
+
+class DriftPolicy(_Limits):
+    """Limits on the distance of a column from its reference.
+
+    A column counts only when the distance is over its limit AND a two-sample test's p-value is
+    below `p_value`: the size of a shift and the certainty that it is one.
+    """
+
+    p_value: Annotated[float, Field(gt=0.0, lt=1.0)]
+    columns: Share
+    """Share of the columns that must be over the alarm limit before the model is DRIFTING."""
+
+
+class DecayPolicy(_Limits):
+    """Limits on how much worse than its baseline a metric is, as a share of the baseline."""
+
+    metric: str
+
+
+class QualityPolicy(_Table):
+    """Limits on faults in the data, as shares of the window's rows."""
+
+    nulls: Share
+    """More nulls than the reference has, by this share, is an alarm."""
+    out_of_range: Share
+    unseen: Share
+    duplicates: Share
+    stale: Duration
+    """The newest row may be this old."""
+
+
+class Hysteresis(_Table):
+    """How many decisions in a row it takes to open and to resolve an incident."""
+
+    open_after: Annotated[int, Field(ge=1)]
+    resolve_after: Annotated[int, Field(ge=1)]
+
+
+class RetrainPolicy(_Table):
+    """When and how a candidate is made."""
+
+    triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
+    cooldown: Duration
+    span: Duration
+    max_age: Duration
+    """With the trigger "age": retrain when the champion was trained this long ago."""
+    recipe: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    seed: int
+    min_rows: Annotated[int, Field(ge=2)]
+    time_limit: Duration
+    memory_gib: Positive
+    parity: Positive
+    """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
+
+
+class GatePolicy(_Table):
+    """What a candidate must show before it answers."""
+
+    holdout: Duration
+    min_rows: Annotated[int, Field(ge=2)]
+    margin: Annotated[float, Field(ge=-1.0, le=1.0)]
+    """The lower bound of the relative gain must be at least this."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+
+
+class Family(_Table):
+    """The models that share a feature schema, a recipe and a monitor file."""
+
+    name: str
+    task: Task = Field(strict=False)
+    target: str
+    unit: str = ""
+    time: str
+    owner: str
+    markets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    features: Annotated[dict[str, Feature], Field(min_length=1)]
+    window: WindowPolicy
+    drift: DriftPolicy
+    decay: DecayPolicy
+    quality: QualityPolicy
+    hysteresis: Hysteresis
+    retrain: RetrainPolicy
+    gate: GatePolicy
+
+    @property
+    def table(self) -> str:
+        """The family's name as an SQL identifier."""
+        return self.name.replace("-", "_")
+
+    @property
+    def models(self) -> tuple[ModelId, ...]:
+        """The family's models, in the order of its markets."""
+        return tuple(ModelId(f"{self.name}-{market}") for market in self.markets)
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """Names of the numeric features, in the file's order."""
+        return tuple(n for n, f in self.features.items() if f.kind == "numeric")
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """Names of the categorical features, in the file's order."""
+        return tuple(n for n, f in self.features.items() if f.kind == "categorical")
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        faults = tuple(self._contradictions())
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.decay.metric not in METRICS[self.task]:
+            known = ", ".join(METRICS[self.task])
+            yield f"decay.metric: {self.decay.metric!r} is not one of {known} ({self.task})"
+        if self.gate.holdout >= self.retrain.span:
+            yield "gate.holdout: must be shorter than retrain.span, which it is taken from"
+        if self.window.label_expiry <= timedelta(0):
+            yield "window.label_expiry: must be longer than nothing"
+        for name in (*self.features, self.time):
+            if name in RESERVED or not COLUMN.fullmatch(name):
+                yield (
+                    f"features.{name}: not a usable column name; lower case letters, digits and _,"
+                    f" and none of {', '.join(sorted(RESERVED))}"
+                )
+        if self.time in self.features:
+            yield f"time: {self.time!r} is also a feature"
+        if len(set(self.markets)) != len(self.markets):
+            yield "markets: one stands twice"
+        for market in self.markets:
+            if not NAME.fullmatch(market):
+                yield f"markets: {market!r} should be lower case words joined by -"
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All families and the people who own them."""
+
+    families: tuple[Family, ...]
+    owners: Mapping[str, Owner]
+
+    @property
+    def models(self) -> tuple[ModelId, ...]:
+        """Every model of every family."""
+        return tuple(model for family in self.families for model in family.models)
+
+    def family(self, model: str) -> Family:
+        """Return the family of `model`.
+
+        Raises:
+            UnknownModel: no monitor declares it.
+        """
+        for family in self.families:
+            if model in family.models:
+                return family
+        raise UnknownModel(
+            f"no monitor declares the model {model!r}",
+            hint="`driftloop check` lists the fleet",
+        )
+
+    def family_named(self, name: str) -> Family:
+        """Return the family called `name`.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        for family in self.families:
+            if family.name == name:
+                return family
+        known = ", ".join(family.name for family in self.families)
+        raise UnknownModel(f"no monitor declares the family {name!r}", hint=f"known: {known}")
+
+    def owner(self, model: str) -> Owner:
+        """Return the owner of `model`; see `family` for errors."""
+        return self.owners[self.family(model).owner]
+
+    def only(self, models: tuple[ModelId, ...]) -> "Fleet":
+        """Return the fleet cut down to `models`; families left without any are dropped.
+
+        Raises:
+            UnknownModel: one of them is not in the fleet.
+        """
+        for model in models:
+            self.family(model)
+        cut = tuple(
+            family.model_copy(update={"markets": markets})
+            for family in self.families
+            if (
+                markets := tuple(
+                    market
+                    for market, model in zip(family.markets, family.models, strict=True)
+                    if model in models
+                )
+            )
+        )
+        return Fleet(families=cut, owners=self.owners)
+
+
+# -- reading --------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads a folder of monitors and gathers every fault on the way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults: list[DriftloopError] = []
+
+    def fleet(self) -> Fleet | None:
+        if not self.folder.is_dir():
+            self._fault(str(self.folder), "there is no such folder", hint="give --monitors")
+            return None
+        owners = self._owners()
+        defaults = self._toml("defaults.toml", needed=False) or {}
+        for key in sorted(defaults.keys() & {"name", "markets", "features", "target", "task"}):
+            self._fault("defaults.toml", "belongs in a family's own file", key=key)
+        names = {"owners.toml", "defaults.toml"}
+        files = sorted(path.name for path in self.folder.glob("*.toml") if path.name not in names)
+        if not files:
+            self._fault(str(self.folder), "no family is declared", hint="add <family>.toml")
+        families = tuple(f for name in files if (f := self._family(name, defaults, owners)))
+        taken: dict[ModelId, str] = {}
+        for family in families:
+            for model in family.models:
+                if model in taken:
+                    self._fault(
+                        f"{family.name}.toml", f"{model!r} is also a model of {taken[model]}.toml"
+                    )
+                taken[model] = family.name
+        return Fleet(families=families, owners=owners)
+
+    def _owners(self) -> dict[str, Owner]:
+        raw = self._toml("owners.toml", needed=True) or {}
+        owners: dict[str, Owner] = {}
+        for name, value in raw.items():
+            owner = self._parse(Owner, value, "owners.toml", prefix=f"{name}.")
+            if isinstance(owner, Owner):
+                owners[name] = owner
+        self._owner_names = frozenset(raw)
+        return owners
+
+    def _family(
+        self, file: str, defaults: Mapping[str, Any], owners: Mapping[str, Owner]
+    ) -> Family | None:
+        raw = self._toml(file, needed=True)
+        if raw is None:
+            return None
+        name = file.removesuffix(".toml")
+        if not NAME.fullmatch(name):
+            self._fault(file, "a family's file is lower case words joined by -")
+        if "name" in raw:
+            self._fault(file, "the file's name is the family's name", key="name", hint="remove it")
+        family = self._parse(Family, {**_merged(defaults, raw), "name": name}, file)
+        if not isinstance(family, Family):
+            return None
+        if family.owner not in self._owner_names:
+            self._fault(
+                file,
+                f"{family.owner!r} is not in owners.toml",
+                key="owner",
+                hint=f"known: {', '.join(sorted(owners)) or 'none'}",
+            )
+        try:
+            load_recipe(family.retrain.recipe)
+        except DriftloopError as error:
+            self._fault(file, error.what, key="retrain.recipe", hint=error.hint)
+        return family
+
+    def _toml(self, name: str, *, needed: bool) -> dict[str, Any] | None:
+        path = self.folder / name
+        if not path.exists():
+            if needed:
+                self._fault(name, "the file is missing", hint=f"expected in {self.folder}")
+            return None
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            self._fault(name, f"not valid TOML: {error}")
+            return None
+
+    def _parse(
+        self, kind: type[BaseModel], value: object, file: str, *, prefix: str = ""
+    ) -> BaseModel | None:
+        try:
+            return kind.model_validate(value)
+        except ValidationError as error:
+            for fault in error.errors():
+                key = prefix + ".".join(str(part) for part in fault["loc"])
+                what, hint = _worded(fault, kind)
+                for line in what.splitlines():
+                    self._fault(file, line, key=key.removesuffix("."), hint=hint)
+            return None
+
+    def _fault(self, file: str, what: str, *, key: str = "", hint: str = "") -> None:
+        where = f"{file}: {key}" if key else file
+        self.faults.append(DriftloopError(what, where=where, hint=hint))
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(base[key], over[key])
+        for key in base.keys() & over.keys()
+        if isinstance(base[key], dict) and isinstance(over[key], dict)
+    }
+    return {**base, **over, **both}
+
+
+def _worded(fault: Any, kind: type[BaseModel]) -> tuple[str, str]:  # noqa: ANN401 - pydantic's own dict
+    if fault["type"] == "extra_forbidden":
+        return "unknown key", _nearest(fault["loc"], kind)
+    if fault["type"] == "missing":
+        return "missing", "give it here or in defaults.toml"
+    given = fault["input"]
+    shown = "" if isinstance(given, dict) else f", got {given!r}"
+    return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", ""
+
+
+def _nearest(loc: tuple[Any, ...], kind: type[BaseModel]) -> str:
+    table: Any = kind
+    for part in loc[:-1]:
+        field = getattr(table, "model_fields", {}).get(part)
+        table = field.annotation if field is not None else Feature
+    known = getattr(table, "model_fields", {})
+    return f"known: {', '.join(n for n in known if n != 'name')}" if known else ""

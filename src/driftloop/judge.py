@@ -1,0 +1,290 @@
+"""Readings, history and policy into verdicts and one decision with its reason. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from driftloop.records import (
+    Decision,
+    Kind,
+    Level,
+    ModelHistory,
+    ModelId,
+    Reading,
+    State,
+    Verdict,
+    Window,
+)
+from driftloop.spec import LOSSES, Family
+
+ALARMED = (State.DATA_FAULT, State.DECAYING)
+"""States that open an incident: harm, or data that cannot be trusted."""
+
+
+def windows(
+    family: Family, model: ModelId, *, version: int, now: datetime
+) -> tuple[Window, Window]:
+    """Return the window to measure at `now`, and its part that `version` itself predicted."""
+    start = now - family.window.span
+    return (
+        Window(model=model, start=start, end=now, known_at=now),
+        Window(model=model, start=start, end=now, known_at=now, version=version),
+    )
+
+
+def is_due(family: Family, history: ModelHistory, *, now: datetime) -> bool:
+    """Return whether the model's cadence has passed since it was last decided on."""
+    return not history.decisions or now - history.decisions[-1].at >= family.window.cadence
+
+
+def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
+    """Return a verdict for each reading that the policy has a limit for.
+
+    A reading on too few rows or labels, or one that could not be measured, is BLIND. Drift
+    alarms only where the shift is large enough and sure enough; decay only where even the
+    better end of the interval is worse than the baseline.
+    """
+    return tuple(
+        verdict for reading in readings if (verdict := _verdict(reading, family)) is not None
+    )
+
+
+def decide(
+    *,
+    family: Family,
+    window: Window,
+    readings: Sequence[Reading],
+    history: ModelHistory,
+    now: datetime,
+) -> Decision:
+    """Return what is to be done about one model, and why.
+
+    Hysteresis, cooldown and the open incident come from `history` alone, so that the same
+    history and readings give the same decision anywhere and at any time.
+    """
+    verdicts = judged(readings, family)
+    seen = _look(verdicts, family)
+    before = history.decisions[-1] if history.decisions else None
+    alarms, calm = _streaks(before, seen.state)
+    since = _since(before, alarms, now)
+    incident = before.incident if before is not None else None
+    opens = incident is None and alarms >= family.hysteresis.open_after
+    resolves = (
+        incident if incident is not None and calm >= family.hysteresis.resolve_after else None
+    )
+    if opens:
+        incident = f"{window.model}/{now:%Y%m%dT%H%M%S}"
+    elif resolves is not None:
+        incident = None
+    wish = _wish(seen, alarms, history, family, now)
+    blocked = _blocked(seen, history, family, now) if wish is not None else None
+    retrain = wish is not None and blocked is None
+    return Decision(
+        key=f"{window.model}/{now:%Y%m%dT%H%M%S}",
+        model=window.model,
+        at=now,
+        state=seen.state,
+        reason=_reason(seen, wish, blocked),
+        window=window,
+        verdicts=verdicts,
+        retrain=retrain,
+        blocked=blocked,
+        incident=incident,
+        opens=opens,
+        resolves=resolves,
+        since=since,
+        alarms=alarms,
+        calm=calm,
+    )
+
+
+# -- verdicts -------------------------------------------------------------------------------
+
+
+def _verdict(reading: Reading, family: Family) -> Verdict | None:
+    if reading.kind is Kind.DRIFT:
+        return _drift(reading, family)
+    if reading.kind is Kind.DECAY:
+        return _decay(reading, family) if reading.metric == family.decay.metric else None
+    return _quality(reading, family)
+
+
+def _drift(reading: Reading, family: Family) -> Verdict:
+    limits = family.drift
+    least = family.window.min_rows
+    if reading.value is None:
+        return _blind(reading, reading.problem or "could not be measured")
+    if reading.n < least:
+        return _blind(reading, f"{reading.n} rows, at least {least} are needed")
+    sure = reading.p_value is not None and reading.p_value < limits.p_value
+    said = f"{reading.metric} {reading.value:.3g}, n={reading.n}"
+    for level, limit in ((Level.ALARM, limits.alarm), (Level.WARN, limits.warn)):
+        if sure and reading.value >= limit:
+            return Verdict(
+                reading=reading, level=level, limit=limit, reason=f"{said}, limit {limit:g}"
+            )
+    return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
+
+
+def _decay(reading: Reading, family: Family) -> Verdict:
+    limits = family.decay
+    least = family.window.min_labels
+    if reading.n < least:
+        return _blind(reading, f"{reading.n} labels, at least {least} are needed")
+    if reading.value is None:
+        return _blind(reading, reading.problem or "could not be measured")
+    if reading.baseline is None:
+        return _blind(reading, "the champion has no baseline for it")
+    worse, sure = _worsening(reading, reading.value, reading.baseline)
+    said = (
+        f"{reading.metric} {reading.value:.4g} is {abs(worse):.0%} "
+        f"{'worse' if worse > 0 else 'better'} than its baseline {reading.baseline:.4g}, "
+        f"n={reading.n}"
+    )
+    for level, limit in ((Level.ALARM, limits.alarm), (Level.WARN, limits.warn)):
+        if worse >= limit and sure:
+            return Verdict(
+                reading=reading, level=level, limit=limit, reason=f"{said}, limit {limit:.0%}"
+            )
+    if worse >= limits.warn:
+        said += ", within its noise"
+    return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
+
+
+def _worsening(reading: Reading, value: float, baseline: float) -> tuple[float, bool]:
+    scale = max(abs(baseline), 1e-12)
+    if reading.metric in LOSSES:
+        return (value - baseline) / scale, reading.low is None or reading.low > baseline
+    return (baseline - value) / scale, reading.high is None or reading.high < baseline
+
+
+def _quality(reading: Reading, family: Family) -> Verdict | None:
+    policy = family.quality
+    least = family.window.min_rows
+    if reading.metric == "volume":
+        few = reading.value is None or reading.value < least
+        said = f"{reading.n} rows"
+        if few:
+            return _blind(reading, f"{said}, at least {least} are needed")
+        return Verdict(reading=reading, level=Level.OK, limit=float(least), reason=said)
+    limit = {
+        "null_share": policy.nulls,
+        "out_of_range": policy.out_of_range,
+        "unseen": policy.unseen,
+        "duplicates": policy.duplicates,
+        "freshness": policy.stale.total_seconds() / 3600,
+    }.get(reading.metric)
+    if limit is None:
+        return None
+    if reading.value is None:
+        return _blind(reading, reading.problem or "could not be measured")
+    if reading.metric != "freshness" and reading.n < least:
+        return _blind(reading, f"{reading.n} rows, at least {least} are needed")
+    usual = reading.baseline or 0.0 if reading.metric == "null_share" else 0.0
+    over = reading.value - usual >= limit if limit > 0 else reading.value - usual > 0
+    shown = (
+        f"{reading.value:.1f} hours old"
+        if reading.metric == "freshness"
+        else f"{reading.metric} {reading.value:.1%} (usually {usual:.1%}), n={reading.n}"
+    )
+    level = Level.ALARM if over else Level.OK
+    return Verdict(reading=reading, level=level, limit=limit, reason=shown)
+
+
+def _blind(reading: Reading, why: str) -> Verdict:
+    return Verdict(reading=reading, level=Level.BLIND, limit=None, reason=why)
+
+
+# -- the decision ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    state: State
+    why: str
+
+
+def _look(verdicts: Sequence[Verdict], family: Family) -> _Seen:
+    by_kind = {kind: [v for v in verdicts if v.reading.kind is kind] for kind in Kind}
+    faults = [v for v in by_kind[Kind.QUALITY] if v.level is Level.ALARM]
+    if faults:
+        return _Seen(State.DATA_FAULT, _listed(faults))
+    decayed = [v for v in by_kind[Kind.DECAY] if v.level is Level.ALARM]
+    if decayed:
+        return _Seen(State.DECAYING, _listed(decayed))
+    drifted = _drifted(by_kind[Kind.DRIFT], family)
+    if drifted:
+        return _Seen(State.DRIFTING, _listed(drifted))
+    blind = [
+        v
+        for v in (*by_kind[Kind.QUALITY], *by_kind[Kind.DECAY])
+        if v.level is Level.BLIND and v.reading.column is None
+    ]
+    if blind or not by_kind[Kind.DECAY]:
+        return _Seen(State.BLIND, _listed(blind) or "nothing was measured")
+    return _Seen(State.FRESH, _listed(by_kind[Kind.DECAY]))
+
+
+def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
+    alarmed = sorted(
+        (v for v in drift if v.level is Level.ALARM), key=lambda v: -(v.reading.value or 0.0)
+    )
+    moved = any(v.reading.column == "prediction" for v in alarmed)
+    features = [v for v in alarmed if v.reading.column != "prediction"]
+    many = len(features) / max(len(family.features), 1) >= family.drift.columns
+    return alarmed if alarmed and (moved or many) else []
+
+
+def _listed(verdicts: Sequence[Verdict], *, most: int = 3) -> str:
+    said = [
+        f"{v.reading.column}: {v.reason}" if v.reading.column else v.reason for v in verdicts[:most]
+    ]
+    more = len(verdicts) - most
+    return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
+
+
+def _streaks(before: Decision | None, state: State) -> tuple[int, int]:
+    alarms, calm = (before.alarms, before.calm) if before is not None else (0, 0)
+    if state is State.BLIND:
+        return alarms, calm
+    return (alarms + 1, 0) if state in ALARMED else (0, calm + 1)
+
+
+def _since(before: Decision | None, alarms: int, now: datetime) -> datetime | None:
+    if before is not None and before.incident is not None:
+        return before.since
+    if not alarms:
+        return None
+    return before.since if before is not None and before.since is not None else now
+
+
+def _wish(
+    seen: _Seen, alarms: int, history: ModelHistory, family: Family, now: datetime
+) -> str | None:
+    triggers = family.retrain.triggers
+    if "decay" in triggers and alarms >= family.hysteresis.open_after and seen.state in ALARMED:
+        return "decay"
+    if "drift" in triggers and seen.state is State.DRIFTING:
+        return "drift"
+    trained = history.champion.candidate.order.window.end if history.champion else None
+    if "age" in triggers and trained is not None and now - trained >= family.retrain.max_age:
+        return f"its champion was trained {(now - trained).days} days ago"
+    return None
+
+
+def _blocked(seen: _Seen, history: ModelHistory, family: Family, now: datetime) -> str | None:
+    if seen.state is State.DATA_FAULT:
+        return "the data is at fault: retraining waits until it is right"
+    last = max((order.at for order in history.orders), default=None)
+    if last is not None and now - last < family.retrain.cooldown:
+        until = last + family.retrain.cooldown
+        return f"cooling down until {until:%Y-%m-%d %H:%M} UTC"
+    return None
+
+
+def _reason(seen: _Seen, wish: str | None, blocked: str | None) -> str:
+    if wish is None:
+        return f"{seen.state}: {seen.why}"
+    if blocked is not None:
+        return f"{seen.state}: {seen.why}; no retraining, {blocked}"
+    return f"{seen.state}: {seen.why}; retraining because of {wish}"

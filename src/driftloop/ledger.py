@@ -1,0 +1,291 @@
+"""Append-only facts and the intents behind outward acts. The door to SQLAlchemy."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import msgspec
+
+from driftloop.errors import LedgerError, StaleHead
+from driftloop.records import (
+    Decided,
+    Fact,
+    Failed,
+    Gated,
+    Head,
+    Intent,
+    Measured,
+    ModelHistory,
+    ModelId,
+    Moved,
+    Ordered,
+    Paged,
+    Trained,
+)
+
+SCHEMA_VERSION = 1
+KINDS: Mapping[str, type[Fact]] = {
+    kind.__name__: kind
+    for kind in (Measured, Decided, Paged, Ordered, Trained, Gated, Failed, Moved)
+}
+REMEMBERED = 20
+"""How many decisions, orders and moves a model's history holds."""
+
+FactT = TypeVar("FactT", bound=Fact)
+
+
+class SqlLedger:
+    """The ledger in an SQL database; implements `ports.Ledger`.
+
+    Every write is one statement, so that processes that write at once wait for each other and
+    never fail half way. The champion of a model is its newest `Moved` fact, whose key
+    `model#epoch` is unique: that is the compare-and-set.
+
+    Args:
+        url: SQLAlchemy address, `sqlite:///file` or `postgresql+psycopg://...`.
+        wall: the wall clock in seconds, for leases.
+
+    Raises:
+        LedgerError: the database cannot be opened, or was written by a newer driftloop.
+    """
+
+    def __init__(self, url: str, *, wall: Callable[[], float] = time.time) -> None:
+        import sqlalchemy as sa
+
+        self._sa = sa
+        self._wall = wall
+        self._engine = sa.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _tune_sqlite)
+        meta = sa.MetaData()
+        self._meta = sa.Table("ledger_meta", meta, sa.Column("version", sa.Integer, nullable=False))
+        self._facts = sa.Table(
+            "facts",
+            meta,
+            sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+            sa.Column("kind", sa.String, nullable=False),
+            sa.Column("model", sa.String, nullable=False),
+            sa.Column("at", sa.String, nullable=False),
+            sa.Column("written", sa.Float, nullable=False),
+            sa.Column("key", sa.String),
+            sa.Column("body", sa.Text, nullable=False),
+            sa.UniqueConstraint("kind", "key"),
+            sa.Index("facts_by_model", "kind", "model", "id"),
+        )
+        self._intents = sa.Table(
+            "intents",
+            meta,
+            sa.Column("key", sa.String, primary_key=True),
+            sa.Column("body", sa.Text, nullable=False),
+            sa.Column("lease_until", sa.Float, nullable=False),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("outcome", sa.Text),
+        )
+        try:
+            self._migrate(meta)
+        except sa.exc.SQLAlchemyError as error:
+            raise LedgerError(
+                f"the ledger cannot be opened: {error}", where=self._engine.url.render_as_string()
+            ) from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def append(self, fact: Fact, *, key: str | None = None) -> bool:
+        """Append `fact`; False, and nothing written, when its kind already has `key`."""
+        insert = self._insert(self._facts).values(
+            kind=type(fact).__name__,
+            model=fact.model,
+            at=_text(fact.at),
+            written=self._wall(),
+            key=key,
+            body=msgspec.json.encode(fact).decode(),
+        )
+        return self._write(insert.on_conflict_do_nothing()) == 1
+
+    def facts(
+        self,
+        kind: type[FactT],
+        *,
+        model: ModelId | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
+    ) -> tuple[FactT, ...]:
+        """Return facts of one kind, oldest first; `last` keeps only that many newest."""
+        table = self._facts
+        query = self._sa.select(table.c.body).where(table.c.kind == kind.__name__)
+        if model is not None:
+            query = query.where(table.c.model == model)
+        if since is not None:
+            query = query.where(table.c.at >= _text(since))
+        if last is not None:
+            query = query.order_by(table.c.id.desc()).limit(last)
+            return tuple(reversed([_decoded(row[0], kind) for row in self._read(query)]))
+        return tuple(_decoded(row[0], kind) for row in self._read(query.order_by(table.c.id)))
+
+    def written(self, kind: type[Fact]) -> tuple[float, ...]:
+        """Return the wall-clock seconds at which each fact of `kind` was written, in order."""
+        table = self._facts
+        query = self._sa.select(table.c.written).where(table.c.kind == kind.__name__)
+        return tuple(row[0] for row in self._read(query.order_by(table.c.id)))
+
+    def history(self, model: ModelId) -> ModelHistory:
+        """Return what judge and renew need of the past of `model`."""
+        head = self.head(model)
+        trained = self.facts(Trained, model=model)
+        return ModelHistory(
+            decisions=tuple(
+                fact.decision for fact in self.facts(Decided, model=model, last=REMEMBERED)
+            ),
+            orders=tuple(fact.order for fact in self.facts(Ordered, model=model, last=REMEMBERED)),
+            moves=self.facts(Moved, model=model),
+            failures=self.facts(Failed, model=model, last=REMEMBERED),
+            champion=next(
+                (t for t in reversed(trained) if head is not None and t.version == head.version),
+                None,
+            ),
+            head=head,
+        )
+
+    def head(self, model: ModelId) -> Head | None:
+        """Return the champion of `model`, None when it never had one."""
+        moves = self.facts(Moved, model=model, last=1)
+        return moves[0].head if moves else None
+
+    def heads(self) -> tuple[Head, ...]:
+        """Return every champion."""
+        table = self._facts
+        newest = (
+            self._sa.select(self._sa.func.max(table.c.id))
+            .where(table.c.kind == Moved.__name__)
+            .group_by(table.c.model)
+        )
+        query = self._sa.select(table.c.body).where(table.c.id.in_(newest)).order_by(table.c.model)
+        return tuple(_decoded(row[0], Moved).head for row in self._read(query))
+
+    def move(self, head: Head, *, at: datetime, previous: Head | None, reason: str) -> None:
+        """Make `head` champion if `previous` still is.
+
+        Raises:
+            StaleHead: somebody else moved first; nothing was changed.
+        """
+        expected = 1 if previous is None else previous.epoch + 1
+        if head.epoch != expected:
+            raise StaleHead(
+                f"epoch {head.epoch} does not follow epoch {expected - 1}", where=head.model
+            )
+        moved = Moved(
+            model=head.model,
+            at=at,
+            head=head,
+            previous=None if previous is None else previous.version,
+            reason=reason,
+        )
+        if not self.append(moved, key=f"{head.model}#{head.epoch}"):
+            raise StaleHead(
+                f"the champion moved to epoch {head.epoch} meanwhile",
+                where=head.model,
+                hint="look at the model again and decide anew",
+            )
+
+    def claim(self, key: str, *, lease: timedelta, body: str = "") -> Intent:
+        """Claim an act for `lease` of wall time; `body` is kept for whoever must redo it."""
+        now = self._wall()
+        table = self._intents
+        insert = self._insert(table).values(
+            key=key, body=body, lease_until=now + lease.total_seconds(), attempts=1, outcome=None
+        )
+        claim = insert.on_conflict_do_update(
+            index_elements=[table.c.key],
+            set_={
+                "lease_until": now + lease.total_seconds(),
+                "attempts": table.c.attempts + 1,
+            },
+            where=table.c.outcome.is_(None) & (table.c.lease_until <= now),
+        ).returning(table.c.attempts)
+        with self._transaction() as connection:
+            won = connection.execute(claim).first()
+        if won is not None:
+            return Intent(key=key, mine=True, retaken=won[0] > 1)
+        found = self._read(self._sa.select(table.c.outcome).where(table.c.key == key))
+        return Intent(key=key, mine=False, outcome=found[0][0] if found else None)
+
+    def finish(self, key: str, outcome: str) -> None:
+        """Record that the act happened."""
+        table = self._intents
+        self._write(self._sa.update(table).where(table.c.key == key).values(outcome=outcome))
+
+    def release(self, key: str) -> None:
+        """Give a claim back without a known outcome: the next claim gets it at once."""
+        table = self._intents
+        open_one = (table.c.key == key) & table.c.outcome.is_(None)
+        self._write(self._sa.update(table).where(open_one).values(lease_until=0.0))
+
+    def unfinished(self, prefix: str) -> tuple[tuple[str, str], ...]:
+        """Return (key, body) of claims under `prefix` that nobody holds and nobody finished."""
+        table = self._intents
+        query = self._sa.select(table.c.key, table.c.body).where(
+            table.c.key.startswith(prefix, autoescape=True)
+            & table.c.outcome.is_(None)
+            & (table.c.lease_until <= self._wall())
+        )
+        return tuple((row[0], row[1]) for row in self._read(query.order_by(table.c.key)))
+
+    def _insert(self, table: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's table and statement
+        if self._engine.dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+
+            return insert_postgresql(table)
+        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+        return insert_sqlite(table)
+
+    def _migrate(self, meta: Any) -> None:  # noqa: ANN401 - SQLAlchemy's metadata
+        # Two processes may start at once: the second finds the tables made.
+        with suppress(self._sa.exc.OperationalError):
+            meta.create_all(self._engine)
+        versions = [row[0] for row in self._read(self._sa.select(self._meta.c.version))]
+        if not versions:
+            self._write(self._sa.insert(self._meta).values(version=SCHEMA_VERSION))
+        elif max(versions) > SCHEMA_VERSION:
+            raise LedgerError(
+                f"the ledger has schema {max(versions)}, this driftloop knows {SCHEMA_VERSION}",
+                where=self._engine.url.render_as_string(),
+                hint="run the newer driftloop",
+            )
+
+    def _transaction(self) -> Any:  # noqa: ANN401 - SQLAlchemy's context manager
+        return self._engine.begin()
+
+    def _read(self, query: Any) -> list[Any]:  # noqa: ANN401 - SQLAlchemy's statement and rows
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).all())
+
+    def _write(self, statement: Any) -> int:  # noqa: ANN401 - SQLAlchemy's statement
+        try:
+            with self._transaction() as connection:
+                return int(connection.execute(statement).rowcount)
+        except self._sa.exc.OperationalError as error:
+            raise LedgerError(
+                f"the ledger cannot be written: {error.orig}",
+                where=self._engine.url.render_as_string(),
+                hint="is the disk full, or the file read-only?",
+            ) from error
+
+
+def _decoded(body: str, kind: type[FactT]) -> FactT:
+    return msgspec.json.decode(body, type=kind)
+
+
+def _text(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's connection
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

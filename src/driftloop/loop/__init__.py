@@ -1,0 +1,1 @@
+"""The use cases, without Prefect and without tools: watch, renew, tell, roll back."""

@@ -1,0 +1,285 @@
+"""What an owner is told at each stage of an incident, in words. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from driftloop.records import (
+    Decision,
+    Evidence,
+    GateResult,
+    Kind,
+    Level,
+    Link,
+    ModelId,
+    Notice,
+    Order,
+    Stage,
+    State,
+    Verdict,
+)
+from driftloop.spec import Family, Owner
+
+NAMES = {
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "r2": "R2",
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "log_loss": "log loss",
+    "accuracy": "accuracy",
+    "wasserstein": "Wasserstein distance",
+    "jensenshannon": "Jensen-Shannon distance",
+    "null_share": "share of nulls",
+    "out_of_range": "share out of range",
+    "unseen": "share of unseen categories",
+    "duplicates": "share of duplicates",
+    "freshness": "age in hours",
+}
+SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Addresses that a notice links to, without a trailing slash."""
+
+    pages: str
+    prefect: str
+
+    def model(self, model: ModelId) -> Link:
+        """Return the link to the page of `model`."""
+        return Link(text="model", url=f"{self.pages}/models/{model}")
+
+    def report(self, decision: Decision) -> Link:
+        """Return the link to Evidently's report on the very rows that were judged."""
+        return Link(text="drift report", url=f"{self.pages}/reports/{decision.key}")
+
+    def runs(self) -> Link:
+        """Return the link to the flow runs."""
+        return Link(text="flow runs", url=f"{self.prefect}/runs")
+
+
+def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
+    """Return the page itself: what broke, by how much, since when, and what is being done."""
+    if decision.retrain:
+        doing = "Retraining on the most recent labelled rows; the gate decides if it may answer."
+    elif decision.blocked is not None:
+        doing = f"Not retraining: {decision.blocked}."
+    else:
+        doing = "Watching; the policy does not retrain for this."
+    return _notice(
+        decision,
+        Stage.OPENED,
+        owner,
+        key=f"{decision.incident}/opened",
+        incident=decision.incident or decision.key,
+        headline=_headline(decision, family),
+        doing=doing,
+        evidence=_evidence(decision.verdicts, family),
+        links=(places.model(decision.model), places.report(decision), places.runs()),
+    )
+
+
+def recovered(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
+    """Return the end of an incident."""
+    return _notice(
+        decision,
+        Stage.RECOVERED,
+        owner,
+        key=f"{decision.resolves}/recovered",
+        incident=decision.resolves or decision.key,
+        headline=f"{decision.model} has recovered",
+        doing=f"Nothing more to do: {decision.reason}.",
+        evidence=_evidence(decision.verdicts, family, levels=(Level.OK, Level.WARN)),
+        links=(places.model(decision.model), places.report(decision)),
+    )
+
+
+def retraining(order: Order, owner: Owner, at: datetime, since: datetime) -> Notice:
+    """Return that a candidate is being made."""
+    return _renewal(
+        order,
+        Stage.RETRAINING,
+        owner,
+        at=at,
+        since=since,
+        headline=f"{order.model} is being retrained",
+        doing=(
+            f"Training on rows from {order.window.start:%Y-%m-%d} to {order.holdout_from:%Y-%m-%d};"
+            " what is newer is held out for the gate."
+        ),
+    )
+
+
+def promoted(  # noqa: PLR0913 - all different facts of one notice
+    order: Order, owner: Owner, at: datetime, since: datetime, *, version: int, result: GateResult
+) -> Notice:
+    """Return that a new version answers, and why it was let through."""
+    return _renewal(
+        order,
+        Stage.PROMOTED,
+        owner,
+        at=at,
+        since=since,
+        headline=f"{order.model} is answered by version {version}",
+        doing=f"Version {version} answers now ({result.reason}). Waiting to see it recover.",
+        evidence=_gate_evidence(result),
+    )
+
+
+def refused(  # noqa: PLR0913 - all different facts of one notice
+    order: Order, owner: Owner, at: datetime, since: datetime, *, version: int, result: GateResult
+) -> Notice:
+    """Return that a candidate was refused; the champion keeps answering."""
+    return _renewal(
+        order,
+        Stage.REFUSED,
+        owner,
+        at=at,
+        since=since,
+        headline=f"{order.model}: version {version} was refused",
+        doing=(
+            f"The gate refused version {version}: {result.reason}. The champion keeps answering;"
+            " the next attempt follows after the cooldown if it is still needed."
+        ),
+        evidence=_gate_evidence(result),
+    )
+
+
+def failed(order: Order, owner: Owner, at: datetime, since: datetime, *, error: str) -> Notice:
+    """Return that no candidate came of an order; the champion keeps answering."""
+    return _renewal(
+        order,
+        Stage.FAILED,
+        owner,
+        at=at,
+        since=since,
+        headline=f"{order.model} could not be retrained",
+        doing=f"No candidate was made: {error}. The champion keeps answering.",
+    )
+
+
+def _notice(  # noqa: PLR0913 - the parts of a notice
+    decision: Decision,
+    stage: Stage,
+    owner: Owner,
+    *,
+    key: str,
+    incident: str,
+    headline: str,
+    doing: str,
+    evidence: tuple[Evidence, ...],
+    links: tuple[Link, ...],
+) -> Notice:
+    return Notice(
+        key=key,
+        incident=incident,
+        model=decision.model,
+        stage=stage,
+        at=decision.at,
+        since=decision.since or decision.at,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=headline,
+        doing=doing,
+        evidence=evidence,
+        links=links,
+    )
+
+
+def _renewal(  # noqa: PLR0913 - the parts of a notice
+    order: Order,
+    stage: Stage,
+    owner: Owner,
+    *,
+    at: datetime,
+    since: datetime,
+    headline: str,
+    doing: str,
+    evidence: tuple[Evidence, ...] = (),
+) -> Notice:
+    incident = order.incident or order.key
+    return Notice(
+        key=f"{incident}/{stage}/{order.key}",
+        incident=incident,
+        model=order.model,
+        stage=stage,
+        at=at,
+        since=since,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=headline,
+        doing=doing,
+        evidence=evidence,
+    )
+
+
+def _headline(decision: Decision, family: Family) -> str:
+    if decision.state is State.DATA_FAULT:
+        return f"{decision.model}: its data looks wrong"
+    for verdict in decision.verdicts:
+        reading = verdict.reading
+        if verdict.level is Level.ALARM and reading.kind is Kind.DECAY:
+            value, usual = reading.value or 0.0, reading.baseline or 0.0
+            worse = abs(value - usual) / max(abs(usual), 1e-12)
+            unit = f" {family.unit}" if family.unit and reading.metric in {"mae", "rmse"} else ""
+            return (
+                f"{decision.model} predicts worse: {NAMES[reading.metric]} {value:.3g}{unit},"
+                f" {worse:.0%} worse than the {usual:.3g}{unit} it was released with"
+            )
+    return f"{decision.model} is {decision.state}"
+
+
+def _evidence(
+    verdicts: tuple[Verdict, ...], family: Family, *, levels: tuple[Level, ...] = (Level.ALARM,)
+) -> tuple[Evidence, ...]:
+    order = {Kind.QUALITY: 0, Kind.DECAY: 1, Kind.DRIFT: 2}
+    kinds = (Kind.DECAY,) if Level.OK in levels else tuple(Kind)
+    picked = sorted(
+        (v for v in verdicts if v.level in levels and v.reading.kind in kinds),
+        key=lambda v: (order[v.reading.kind], -(v.reading.value or 0.0)),
+    )
+    return tuple(_line(verdict, family) for verdict in picked[:SHOWN])
+
+
+def _line(verdict: Verdict, family: Family) -> Evidence:
+    reading = verdict.reading
+    name = NAMES.get(reading.metric, reading.metric)
+    unit = f" {family.unit}" if family.unit and reading.metric in {"mae", "rmse"} else ""
+    interval = (
+        f" ({reading.low:.3g} to {reading.high:.3g})"
+        if reading.low is not None and reading.high is not None
+        else ""
+    )
+    return Evidence(
+        what=f"{name} of {reading.column}" if reading.column else name,
+        value=f"{reading.value:.3g}{unit}{interval}" if reading.value is not None else "unknown",
+        limit=_limit(verdict, unit),
+        n=reading.n,
+    )
+
+
+def _limit(verdict: Verdict, unit: str) -> str:
+    reading, limit = verdict.reading, verdict.limit
+    if limit is None:
+        return "none"
+    if reading.kind is Kind.DECAY and reading.baseline is not None:
+        return f"{reading.baseline:.3g}{unit} and {limit:.0%} worse"
+    return f"{limit:.3g}"
+
+
+def _gate_evidence(result: GateResult) -> tuple[Evidence, ...]:
+    if result.champion_loss is None or result.gain is None:
+        return ()
+    interval = (
+        f" ({result.low:+.1%} to {result.high:+.1%})"
+        if result.low is not None and result.high is not None
+        else ""
+    )
+    return (
+        Evidence(
+            what=f"{result.loss} of the candidate on held-out rows",
+            value=f"{result.candidate_loss:.4g}, gain {result.gain:+.1%}{interval}",
+            limit=f"the champion's {result.champion_loss:.4g}",
+            n=result.n,
+        ),
+    )

@@ -1,0 +1,201 @@
+"""Carry an order out: train, register, gate, move the head; or say why not."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from driftloop.deploy import promoted, rolled_back
+from driftloop.errors import DriftloopError, RegistryError
+from driftloop.gate import compare
+from driftloop.loop import notices
+from driftloop.loop.tell import Teller
+from driftloop.ports import Clock, Ledger, Registry, Trainer
+from driftloop.records import (
+    Candidate,
+    Decided,
+    Failed,
+    Gated,
+    GateResult,
+    Head,
+    ModelId,
+    Notice,
+    Order,
+    Ordered,
+    Trained,
+)
+from driftloop.spec import Family, Fleet
+
+MARGIN = timedelta(seconds=120)
+"""Wall time beyond a fit's limit after which a renewal is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What came of an order."""
+
+    order: Order
+    outcome: str
+    """`promoted`, `refused`, `failed`, or `elsewhere` when another run has it or had it."""
+    reason: str
+    candidate: Candidate | None = None
+    result: GateResult | None = None
+    head: Head | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewer:
+    """Everything a renewal needs of the world; `table` reads a Parquet file."""
+
+    fleet: Fleet
+    trainer: Trainer
+    registry: Registry
+    ledger: Ledger
+    clock: Clock
+    teller: Teller
+    table: Callable[[Path], pa.Table]
+
+    def renew(self, order: Order) -> Renewed:
+        """Return what came of `order`; one renewal of a model at a time, each order once.
+
+        A run that died half way is taken up by the next call with the same order: training is
+        repeatable, registering the same order again gives the same version, and the head moves
+        by compare-and-set.
+        """
+        family = self.fleet.family(order.model)
+        lease = family.retrain.time_limit + MARGIN
+        intent = self.ledger.claim(f"renew/{order.key}", lease=lease)
+        if not intent.mine:
+            return Renewed(order, "elsewhere", intent.outcome or "another run is at it")
+        turn = self.ledger.claim(f"renewing/{order.model}", lease=lease)
+        if not turn.mine:
+            self.ledger.release(f"renew/{order.key}")
+            return Renewed(order, "elsewhere", "another renewal of this model is under way")
+        try:
+            renewed = self._carried_out(order, family)
+            self.ledger.finish(f"renew/{order.key}", renewed.outcome)
+            return renewed
+        finally:
+            self.ledger.release(f"renew/{order.key}")
+            self.ledger.release(f"renewing/{order.model}")
+
+    def _carried_out(self, order: Order, family: Family) -> Renewed:
+        champion = self.ledger.head(order.model)
+        self.ledger.append(
+            Ordered(model=order.model, at=self.clock.now(), order=order), key=order.key
+        )
+        owner = self.fleet.owner(order.model)
+        since = self._since(order)
+        self._tell(order, notices.retraining(order, owner, self.clock.now(), since))
+        try:
+            candidate = self.trainer.train(order, champion)
+            version = self.registry.register(candidate)
+            self.ledger.append(
+                Trained(
+                    model=order.model, at=self.clock.now(), version=version, candidate=candidate
+                ),
+                key=order.key,
+            )
+            result = self._gated(candidate, version, family, champion)
+            if not result.passed:
+                self._tell(
+                    order,
+                    notices.refused(
+                        order, owner, self.clock.now(), since, version=version, result=result
+                    ),
+                )
+                return Renewed(order, "refused", result.reason, candidate, result, champion)
+            head = promoted(candidate, version, champion=champion)
+            self.ledger.move(
+                head,
+                at=self.clock.now(),
+                previous=champion,
+                reason=f"{order.reason}; gate: {result.reason}",
+            )
+        except DriftloopError as error:
+            return self._failed(
+                order,
+                str(error),
+                notices.failed(order, owner, self.clock.now(), since, error=str(error)),
+            )
+        self._point(head)
+        self._tell(
+            order,
+            notices.promoted(order, owner, self.clock.now(), since, version=version, result=result),
+        )
+        return Renewed(order, "promoted", result.reason, candidate, result, head)
+
+    def _gated(
+        self, candidate: Candidate, version: int, family: Family, champion: Head | None
+    ) -> GateResult:
+        held_out = self.table(Path(candidate.folder) / "holdout.parquet")
+        result = compare(
+            label=held_out["label"].to_numpy(),
+            champion=None if champion is None else held_out["champion"].to_numpy(),
+            candidate=held_out["candidate"].to_numpy(),
+            day=held_out["event_time"].to_numpy().astype("datetime64[D]").astype(np.int64),
+            task=family.task,
+            policy=family.gate,
+        )
+        self.registry.record_gate(candidate.order.model, version, result)
+        self.ledger.append(
+            Gated(
+                model=candidate.order.model,
+                at=self.clock.now(),
+                order_key=candidate.order.key,
+                version=version,
+                result=result,
+            ),
+            key=candidate.order.key,
+        )
+        return result
+
+    def _failed(self, order: Order, error: str, notice: Notice) -> Renewed:
+        self.ledger.append(
+            Failed(model=order.model, at=self.clock.now(), order_key=order.key, error=error),
+            key=order.key,
+        )
+        self._tell(order, notice)
+        return Renewed(order, "failed", error)
+
+    def _tell(self, order: Order, notice: Notice) -> None:
+        # What follows an incident is told in its thread; the rest shows on the pages.
+        if order.incident is not None:
+            self.teller.tell(notice)
+
+    def _since(self, order: Order) -> datetime:
+        for fact in reversed(self.ledger.facts(Decided, model=order.model, last=50)):
+            if fact.decision.key == order.key:
+                return fact.decision.since or fact.decision.at
+        return order.at
+
+    def _point(self, head: Head) -> None:
+        # The alias is a copy; `maintain` repairs it when the registry is back.
+        with suppress(RegistryError):
+            self.registry.point(head.model, head.version)
+
+
+def roll_back(
+    model: ModelId, *, to: int | None, who: str, ledger: Ledger, registry: Registry, clock: Clock
+) -> Head:
+    """Return the new head after making an earlier champion of `model` answer again.
+
+    Raises:
+        BadRequest: there is no such earlier champion.
+        StaleHead: the champion moved meanwhile.
+    """
+    history = ledger.history(model)
+    head = rolled_back(model, history.moves, to=to)
+    ledger.move(head, at=clock.now(), previous=history.head, reason=f"rolled back by {who}")
+    with suppress(RegistryError):
+        registry.point(model, head.version)
+    return head
+
+
+def repair_aliases(ledger: Ledger, registry: Registry) -> tuple[ModelId, ...]:
+    """Return the models whose registry alias disagreed with the ledger's head and was mended."""
+    return tuple(head.model for head in ledger.heads() if registry.point(head.model, head.version))

@@ -1,0 +1,81 @@
+"""Tell a notice once: an intent, then the act, then its record."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+
+from driftloop.errors import PagerError
+from driftloop.ports import Clock, Ledger, Pager
+from driftloop.records import ModelId, Notice, Paged, Receipt, Stage
+
+LEASE = timedelta(seconds=60)
+PREFIX = "notice/"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of a notice: told now, told before, or not yet and why."""
+
+    notice: Notice
+    told: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teller:
+    """Tells notices through a pager, remembered in the ledger."""
+
+    ledger: Ledger
+    pager: Pager
+    clock: Clock
+
+    def tell(self, notice: Notice) -> Told:
+        """Return what came of telling `notice`; never raises for the pager's trouble.
+
+        What could not be told stays in the ledger as an unfinished intent with the notice in
+        it: `tell_unsent` goes on from there, in this process or in another.
+        """
+        key = PREFIX + notice.key
+        body = msgspec.json.encode(notice).decode()
+        intent = self.ledger.claim(key, lease=LEASE, body=body)
+        if not intent.mine:
+            return Told(notice, told=False, why="told before, or being told by another process")
+        receipt = self._receipt(notice.incident, notice.model)
+        if notice.stage is not Stage.OPENED and receipt is None:
+            self.ledger.release(key)
+            return Told(notice, told=False, why="its incident's message is not sent yet")
+        try:
+            if notice.stage is Stage.OPENED:
+                receipt = receipt or self.pager.open(notice, reconcile=intent.retaken)
+            elif receipt is not None:
+                self.pager.follow(notice, receipt, reconcile=intent.retaken)
+        except PagerError as error:
+            if error.retry:
+                self.ledger.release(key)
+            else:
+                self.ledger.finish(key, f"gave up: {error}")
+            return Told(notice, told=False, why=str(error))
+        if receipt is not None:
+            paged = Paged(model=notice.model, at=self.clock.now(), notice=notice, receipt=receipt)
+            self.ledger.append(paged, key=notice.key)
+        self.ledger.finish(key, "told")
+        return Told(notice, told=True, why="told")
+
+    def tell_unsent(self) -> tuple[Told, ...]:
+        """Return what came of telling, oldest first, what earlier attempts could not."""
+        waiting = sorted(
+            (
+                msgspec.json.decode(body, type=Notice)
+                for _, body in self.ledger.unfinished(PREFIX)
+                if body
+            ),
+            key=lambda notice: (notice.at, notice.stage is not Stage.OPENED),
+        )
+        return tuple(self.tell(notice) for notice in waiting)
+
+    def _receipt(self, incident: str, model: ModelId) -> Receipt | None:
+        for fact in self.ledger.facts(Paged, model=model):
+            if fact.notice.incident == incident and fact.notice.stage is Stage.OPENED:
+                return fact.receipt
+        return None

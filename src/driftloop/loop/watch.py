@@ -1,0 +1,160 @@
+"""Measure every model that is due, judge it, record the decision, and say what follows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.errors import DriftloopError
+from driftloop.judge import decide, is_due, windows
+from driftloop.loop.notices import Places, opened, recovered
+from driftloop.ports import Clock, Ledger, Measure, PredictionLog
+from driftloop.records import (
+    Decided,
+    Decision,
+    Head,
+    Measured,
+    ModelHistory,
+    ModelId,
+    Notice,
+    Order,
+    Window,
+)
+from driftloop.spec import Family, Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What one pass saw of one model: a decision, or the problem that prevented one."""
+
+    model: ModelId
+    decision: Decision | None = None
+    order: Order | None = None
+    notices: tuple[Notice, ...] = ()
+    problem: str | None = None
+    rows: int = 0
+    labels: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Everything a pass needs of the world; `table` reads a Parquet file."""
+
+    fleet: Fleet
+    log: PredictionLog
+    measure: Measure
+    ledger: Ledger
+    clock: Clock
+    places: Places
+    table: Callable[[Path], pa.Table]
+
+    def watch(self) -> tuple[Watched, ...]:
+        """Return what was seen of each model that was due; one model's trouble stays its own.
+
+        Decisions are in the ledger on return; pages and retrainings are the caller's to carry
+        out, each under the key it brings, so that a pass repeated does nothing twice.
+        """
+        now = self.clock.now()
+        seen: list[Watched] = []
+        for family in self.fleet.families:
+            for model in family.models:
+                history = self.ledger.history(model)
+                if not is_due(family, history, now=now):
+                    continue
+                try:
+                    seen.append(self._model(family, model, history, now))
+                except DriftloopError as error:
+                    seen.append(Watched(model=model, problem=str(error)))
+        return tuple(seen)
+
+    def _model(
+        self, family: Family, model: ModelId, history: ModelHistory, now: datetime
+    ) -> Watched:
+        head = history.head
+        if head is None:
+            return Watched(model=model, problem="no champion yet: `driftloop train` makes one")
+        window, _ = windows(family, model, version=head.version, now=now)
+        measured = self._measured(family, head, history, window)
+        decision = decide(
+            family=family, window=window, readings=measured.readings, history=history, now=now
+        )
+        self.ledger.append(measured, key=decision.key)
+        if not self.ledger.append(
+            Decided(model=model, at=now, decision=decision), key=decision.key
+        ):
+            return Watched(model=model, problem="another pass decided at the same moment")
+        notices = []
+        if decision.opens:
+            notices.append(opened(decision, family, self.fleet.owner(model), self.places))
+        if decision.resolves is not None:
+            notices.append(recovered(decision, family, self.fleet.owner(model), self.places))
+        return Watched(
+            model=model,
+            decision=decision,
+            order=ordered(family, decision) if decision.retrain else None,
+            notices=tuple(notices),
+            rows=measured.rows,
+            labels=measured.labels,
+        )
+
+    def _measured(
+        self, family: Family, head: Head, history: ModelHistory, window: Window
+    ) -> Measured:
+        rows = self.log.rows(family, window)
+        own = rows.filter(pc.equal(rows["version"], head.version))
+        summary = self.log.summary(family, window)
+        champion = history.champion
+        readings = self.measure.readings(
+            family=family,
+            current=rows,
+            own=own,
+            reference=self.table(Path(head.artifact).with_name("reference.parquet")),
+            summary=summary,
+            baselines=(
+                {metric.name: metric.value for metric in champion.candidate.metrics}
+                if champion is not None
+                else {}
+            ),
+            now=window.known_at,
+        )
+        return Measured(
+            model=window.model,
+            at=window.known_at,
+            window=window,
+            rows=summary.rows,
+            labels=summary.labels,
+            readings=readings,
+        )
+
+
+def ordered(family: Family, decision: Decision) -> Order:
+    """Return the order for the candidate that `decision` asks for."""
+    made = order(family, decision.model, key=decision.key, reason=decision.reason, now=decision.at)
+    return replace(made, incident=decision.incident)
+
+
+def first_orders(fleet: Fleet, heads: Sequence[Head], now: datetime) -> tuple[Order, ...]:
+    """Return an order for each model that has no champion yet."""
+    served = {head.model for head in heads}
+    return tuple(
+        order(family, model, key=f"first/{model}", reason="first version", now=now)
+        for family in fleet.families
+        for model in family.models
+        if model not in served
+    )
+
+
+def order(family: Family, model: ModelId, *, key: str, reason: str, now: datetime) -> Order:
+    """Return an order on the family's training span up to `now`, its newest part held out."""
+    return Order(
+        key=key,
+        model=model,
+        at=now,
+        reason=reason,
+        window=Window(model=model, start=now - family.retrain.span, end=now, known_at=now),
+        holdout_from=now - family.gate.holdout,
+        seed=family.retrain.seed,
+    )

@@ -1,0 +1,278 @@
+"""The composition root: settings in, everything built out. The only file that knows every adapter."""
+
+import logging
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from driftloop.clock import Clock, read_clock
+from driftloop.errors import BadRequest, TrainingFailed
+from driftloop.loop.notices import Places
+from driftloop.loop.renew import Renewer
+from driftloop.loop.tell import Teller
+from driftloop.loop.watch import Watcher
+from driftloop.ports import Ledger, Measure, Pager, Registry, Trainer
+from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Order
+from driftloop.settings import Settings
+from driftloop.spec import Family, Fleet, load_fleet
+
+PRELOADED = (
+    "sklearn.ensemble",
+    "sklearn.compose",
+    "skl2onnx",
+    "onnxruntime",
+    "skops.io",
+    "pyarrow.parquet",
+    "driftloop.prediction_log",
+    "driftloop.wiring",
+)
+"""What the server that fits are forked from has imported already."""
+REFERENCE_ROWS = 5000
+
+
+class System:
+    """One installation, built part by part as each is asked for.
+
+    Nothing is opened before it is needed, so that a process pays for what it uses alone.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Build nothing yet."""
+        self.settings = settings
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """The declared fleet, cut down to `settings.models` where that is given."""
+        fleet = load_fleet(self.settings.monitors)
+        chosen = tuple(
+            ModelId(name) for part in self.settings.models.split(",") if (name := part.strip())
+        )
+        return fleet.only(chosen) if chosen else fleet
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that all processes of this installation share, read anew each time."""
+        return read_clock(self.settings.clock)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        from driftloop.ledger import SqlLedger
+
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        return SqlLedger(self.settings.ledger_url)
+
+    @cached_property
+    def log(self) -> "Lake":
+        """The prediction log, read-only."""
+        from driftloop.prediction_log import Lake
+
+        return Lake(self.settings.lake, self.fleet, read_only=True)
+
+    @cached_property
+    def measure(self) -> Measure:
+        """Evidently."""
+        from driftloop.measure import EvidentlyMeasure
+
+        return EvidentlyMeasure()
+
+    @cached_property
+    def pager(self) -> Pager:
+        """Slack, or the local stand-in."""
+        from driftloop.page import SlackPager
+
+        token = self.settings.slack_token
+        return SlackPager(
+            token.get_secret_value() if token is not None else "xoxb-local",
+            self.settings.slack_base,
+        )
+
+    @cached_property
+    def registry(self) -> Registry:
+        """MLflow."""
+        from driftloop.registry import MlflowRegistry
+
+        return MlflowRegistry(self.settings.mlflow_url, self.settings.home / "mlflow" / "artifacts")
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Fits in processes of their own."""
+        return IsolatedTrainer(self.settings, self.fleet)
+
+    @cached_property
+    def places(self) -> Places:
+        """Addresses that pages link to."""
+        return Places(
+            pages=self.settings.pages_url, prefect=self.settings.prefect_api.removesuffix("/api")
+        )
+
+    @property
+    def teller(self) -> Teller:
+        """What tells notices once."""
+        return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
+
+    @property
+    def watcher(self) -> Watcher:
+        """What measures and decides."""
+        return Watcher(
+            fleet=self.fleet,
+            log=self.log,
+            measure=self.measure,
+            ledger=self.ledger,
+            clock=self.clock,
+            places=self.places,
+            table=read_table,
+        )
+
+    @property
+    def renewer(self) -> Renewer:
+        """What carries orders out."""
+        return Renewer(
+            fleet=self.fleet,
+            trainer=self.trainer,
+            registry=self.registry,
+            ledger=self.ledger,
+            clock=self.clock,
+            teller=self.teller,
+            table=read_table,
+        )
+
+    def spool(self, service: str) -> "SegmentSpool":
+        """Return a spool of this process's own, named after the service that writes it."""
+        from driftloop.prediction_log import SegmentSpool
+
+        return SegmentSpool(
+            self.settings.spool / f"{service}-{os.getpid()}",
+            seal_rows=self.settings.seal_rows,
+            seal_every=self.settings.seal_every,
+        )
+
+    def ingester(self) -> "Ingester":
+        """Return the one writer of the lake, which it migrates first."""
+        from driftloop.prediction_log import Ingester, Lake
+
+        lake = Lake(self.settings.lake, self.fleet, read_only=False)
+        lake.migrate()
+        return Ingester(self.settings.spool, lake, self.clock)
+
+    def online_app(self) -> "FastAPI":
+        """Return the online service."""
+        from driftloop.serve.online import online_app
+        from driftloop.serve.slot import Slots
+
+        return online_app(
+            fleet=self.fleet,
+            slots=Slots(),
+            spool=self.spool("online"),
+            clock=self.clock,
+            heads=self.ledger.heads,
+            poll_every=self.settings.poll_every,
+        )
+
+    def decision(self, key: str) -> Decision:
+        """Return the decision with `key` (`model/YYYYMMDDThhmmss`).
+
+        Raises:
+            BadRequest: there is none.
+        """
+        model = ModelId(key.rpartition("/")[0])
+        for fact in reversed(self.ledger.facts(Decided, model=model)):
+            if fact.decision.key == key:
+                return fact.decision
+        raise BadRequest("there is no such decision", where=key, hint="the fleet page lists them")
+
+    def report(self, model: ModelId, *, key: str | None = None) -> Path:
+        """Return the file of Evidently's full report on `model`, made if it is not there yet.
+
+        With `key` the rows are those of that decision, as known then; without, those of now.
+
+        Raises:
+            BadRequest: no such model or decision, or the model has no champion.
+            MeasureError: the window holds nothing to report on.
+        """
+        family = self.fleet.family(model)
+        head = self.ledger.head(model)
+        if head is None:
+            raise BadRequest("has no champion yet", where=model, hint="driftloop train")
+        if key is None:
+            order = _window_now(family, model, self.clock)
+            title, window = f"{model} at {order.known_at:%Y-%m-%d %H:%M} UTC", order
+            file = self.settings.reports / model / f"{order.known_at:%Y%m%dT%H%M%S}.html"
+        else:
+            decision = self.decision(key)
+            title, window = f"{model}: {decision.reason}", decision.window
+            file = self.settings.reports / f"{key}.html"
+            head = self._head_at(decision, head)
+        if not file.exists():
+            self.measure.report(
+                family=family,
+                title=title,
+                current=self.log.rows(family, window),
+                reference=read_table(Path(head.artifact).with_name("reference.parquet")),
+                file=file,
+            )
+        return file
+
+    def _head_at(self, decision: Decision, now: Head) -> Head:
+        before = [
+            move.head
+            for move in self.ledger.history(decision.model).moves
+            if move.at <= decision.at
+        ]
+        return before[-1] if before else now
+
+
+def read_table(file: Path) -> pa.Table:
+    """Return the Parquet file's rows."""
+    return pq.read_table(file)
+
+
+class IsolatedTrainer:
+    """Trains in a child process with limits on time and memory; implements `ports.Trainer`."""
+
+    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+        """Start nothing yet; the first fit starts the server that fits are forked from."""
+        self._settings = settings
+        self._fleet = fleet
+
+    def warm_up(self) -> None:
+        """Start the server that fits are forked from, so that the first fit does not wait."""
+        from driftloop.retrain.isolate import warm_up
+
+        warm_up(PRELOADED)
+
+    def train(self, order: Order, champion: Head | None) -> Candidate:
+        """Return a candidate made in a child process; see `ports.Trainer`."""
+        from driftloop.retrain.isolate import run_isolated
+
+        self.warm_up()
+        policy = self._fleet.family(order.model).retrain
+        return run_isolated(
+            build_candidate,
+            self._settings,
+            order,
+            champion,
+            time_limit=policy.time_limit.total_seconds(),
+            memory_gib=policy.memory_gib,
+            name=f"fit {order.model}",
+        )
+
+
+def build_candidate(settings: Settings, order: Order, champion: Head | None) -> Candidate:
+    """Return the candidate that `order` asks for: rows, fit, lower, parity, score, keep.
+
+    Raises:
+        TrainingFailed: too few labelled rows, or the recipe came to nothing.
+        ParityError: the lowered model answers otherwise than the fitted one.
+    """
+    raise NotImplementedError
+
+
+def _window_now(family: Family, model: ModelId, clock: Clock) -> "Window":
+    now = clock.now()
+    return Window(model=model, start=now - family.window.span, end=now, known_at=now)

@@ -1,5 +1,294 @@
-"""The command line."""
+"""`driftloop ...`: parse, hand over, print; what is heavy is imported by what needs it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from driftloop import __version__
+from driftloop.errors import BadRequest, DriftloopError, SpecError
+
+if TYPE_CHECKING:
+    from driftloop.settings import Settings
+    from driftloop.wiring import System
+
+app = typer.Typer(
+    name="driftloop",
+    help="Keep a fleet of deployed models fresh: watch, page, retrain, gate, redeploy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_given: dict[str, object] = {}
+
+Model = Annotated[str, typer.Argument(help="A model, as in `air-time-ewr-ua`.")]
 
 
 def main() -> None:
-    """Run `driftloop`."""
+    """Run the command line; errors of ours are a line on stderr, exit code 2 for bad input."""
+    try:
+        app()
+    except (BadRequest, SpecError) as error:
+        _complain(error)
+        sys.exit(2)
+    except DriftloopError as error:
+        _complain(error)
+        sys.exit(1)
+
+
+@app.callback()
+def options(
+    home: Annotated[
+        Path | None, typer.Option(help="Where this installation keeps everything it writes.")
+    ] = None,
+    monitors: Annotated[Path | None, typer.Option(help="The folder of monitor files.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Only these models, separated by commas.")
+    ] = None,
+) -> None:
+    """Take the options that every command shares; each is also an environment variable."""
+    _given.update(
+        home=home.absolute() if home else None,
+        monitors=monitors.absolute() if monitors else None,
+        models=models,
+    )
+
+
+@app.command()
+def version() -> None:
+    """Print driftloop's version."""
+    typer.echo(__version__)
+
+
+@app.command()
+def check() -> None:
+    """Check the monitor files and say what they declare; every fault at once, exit code 2."""
+    fleet = _system().fleet
+    for family in fleet.families:
+        typer.echo(
+            f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
+            f"{family.task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
+        )
+    typer.echo(f"{len(fleet.models)} models in {len(fleet.families)} families: all well")
+
+
+@app.command()
+def up() -> None:
+    """Start every service, wait until each is healthy, and keep them up until Ctrl-C."""
+    from driftloop.show import run_up
+
+    run_up(_settings())
+
+
+@app.command()
+def status() -> None:
+    """Say which services run; exit code 1 when one does not."""
+    from driftloop.show import show_status
+
+    sys.exit(0 if show_status(_settings()) else 1)
+
+
+@app.command()
+def backfill(
+    family: Annotated[str, typer.Argument(help="The family the rows belong to.")],
+    source: Annotated[str, typer.Argument(help="A Parquet or CSV file, or an SQL query.")],
+) -> None:
+    """Give the log what was known before driftloop: features and labels, without predictions.
+
+    Columns: id, model, the family's time column, its features, label, observed_at.
+    """
+    from driftloop.prediction_log import read_source
+
+    system = _system()
+    spool = system.spool("backfill")
+    try:
+        rows = spool.history(system.fleet.family_named(family), read_source(source))
+    finally:
+        spool.close()
+    typer.echo(f"{rows} rows handed to the ingester")
+
+
+@app.command()
+def labels(
+    source: Annotated[str, typer.Argument(help="A Parquet or CSV file, or an SQL query.")],
+) -> None:
+    """Hand in labels: columns id, model, value and, if known, observed_at."""
+    from driftloop.prediction_log import read_labels
+
+    system = _system()
+    found = read_labels(source, fleet=system.fleet, now=system.clock.now())
+    spool = system.spool("labels")
+    try:
+        for family in system.fleet.families:
+            rows = [label for label in found if label.model in family.models]
+            if rows:
+                spool.labels(family.name, rows)
+    finally:
+        spool.close()
+    typer.echo(f"{len(found)} labels handed to the ingester")
+
+
+@app.command()
+def train(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models; those without a champion if none is named.")
+    ] = None,
+) -> None:
+    """Train, gate and release: the first version of models without one, or a new one by hand."""
+    from driftloop.loop.watch import first_orders, order
+    from driftloop.records import ModelId
+
+    system = _system()
+    now = system.clock.now()
+    heads = system.ledger.heads()
+    if models:
+        orders = tuple(
+            order(
+                system.fleet.family(name),
+                ModelId(name),
+                key=f"by-hand/{name}/{now:%Y%m%dT%H%M%S}",
+                reason="asked for by hand",
+                now=now,
+            )
+            for name in models
+        )
+    else:
+        orders = first_orders(system.fleet, heads, now)
+    failed = 0
+    for made in orders:
+        renewed = system.renewer.renew(made)
+        failed += renewed.outcome in {"failed", "refused"}
+        typer.echo(f"{made.model}: {renewed.outcome}: {renewed.reason}")
+    if not orders:
+        typer.echo("every model has a champion; name one to train it anew")
+    if failed:
+        sys.exit(1)
+
+
+@app.command("predict-batch")
+def predict_batch(
+    model: Model,
+    source: Annotated[str, typer.Argument(help="A Parquet or CSV file, or an SQL query.")],
+    out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")],
+) -> None:
+    """Score rows through the model that answers now, write the answers and log them."""
+    from driftloop.records import ModelId
+
+    rows = _system().predict_batch(ModelId(model), source, out)
+    typer.echo(f"{rows} rows scored into {out}")
+
+
+@app.command()
+def report(
+    model: Model,
+    decision: Annotated[
+        str | None, typer.Option(help="Of which decision, as in 20130603T120000; now if left out.")
+    ] = None,
+) -> None:
+    """Write Evidently's full report on a model as HTML and print where it is."""
+    from driftloop.records import ModelId
+
+    key = f"{model}/{decision}" if decision else None
+    typer.echo(str(_system().report(ModelId(model), key=key)))
+
+
+@app.command()
+def rollback(
+    model: Model,
+    to: Annotated[
+        int | None, typer.Option(help="The version wanted; the one before if left out.")
+    ] = None,
+) -> None:
+    """Make an earlier champion answer again."""
+    import getpass
+
+    from driftloop.loop.renew import roll_back
+    from driftloop.records import ModelId
+
+    system = _system()
+    system.fleet.family(model)
+    head = roll_back(
+        ModelId(model),
+        to=to,
+        who=getpass.getuser(),
+        ledger=system.ledger,
+        registry=system.registry,
+        clock=system.clock,
+    )
+    typer.echo(f"{model}: version {head.version} answers from epoch {head.epoch} on")
+
+
+@app.command()
+def demo(
+    models: Annotated[
+        str, typer.Option(help='"default", "all", or models separated by commas.')
+    ] = "default",
+    minutes: Annotated[float, typer.Option(help="How long the replay of the year takes.")] = 8.5,
+    stay: Annotated[bool, typer.Option(help="Keep everything up afterwards, until Ctrl-C.")] = True,
+    restart: Annotated[
+        bool, typer.Option(help="Restart services that die; see what a dead worker costs without.")
+    ] = True,
+) -> None:
+    """Replay 2013's departures from New York through the whole loop, live."""
+    from driftloop.demo import run_demo
+
+    sys.exit(run_demo(_settings(), models=models, minutes=minutes, stay=stay, restart=restart))
+
+
+# -- what `driftloop up` starts -------------------------------------------------------------
+
+
+@app.command("_ingest", hidden=True)
+def ingest() -> None:
+    """Run the ingester until told to stop."""
+    import signal
+    import threading
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    system = _system()
+    ingester = system.ingester()
+    typer.echo("the ingester is ready")
+    sys.stdout.flush()
+    ingester.run(stop, system.settings.ingest_every)
+
+
+@app.command("_online", hidden=True)
+def online() -> None:
+    """Run the online service."""
+    system = _system()
+    _serve(system.online_app(), system.settings.host, system.settings.online_port)
+
+
+@app.command("_slack", hidden=True)
+def slack() -> None:
+    """Run the local stand-in for Slack."""
+    from driftloop.page.sandbox import sandbox_app
+
+    settings = _settings()
+    _serve(sandbox_app(settings.home / "slack"), settings.host, settings.slack_port)
+
+
+def _serve(asgi: object, host: str, port: int) -> None:
+    import uvicorn
+
+    uvicorn.run(asgi, host=host, port=port, log_level="warning", access_log=False)  # type: ignore[arg-type]
+
+
+def _settings() -> "Settings":
+    from driftloop.settings import read_settings
+
+    return read_settings(**_given)
+
+
+def _system() -> "System":
+    from driftloop.wiring import System
+
+    return System(_settings())
+
+
+def _complain(error: DriftloopError) -> None:
+    for line in str(error).splitlines():
+        typer.secho(line, fg="red", err=True)

@@ -49,6 +49,33 @@ class Clock:
         part.replace(file)
 
 
+class SharedClock:
+    """The clock written in a file, followed as it is set anew; implements `ports.Clock`.
+
+    Args:
+        file: what `Clock.write` wrote; while there is none, the wall clock.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._seen: tuple[int, Clock] | None = None
+
+    def now(self) -> datetime:
+        """Return the time now, aware, in UTC."""
+        return self.clock.now()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock as it is set now."""
+        try:
+            mark = self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return read_clock(self._file)
+        if self._seen is None or self._seen[0] != mark:
+            self._seen = (mark, read_clock(self._file))
+        return self._seen[1]
+
+
 def read_clock(file: Path) -> Clock:
     """Return the clock written in `file`, or the wall clock where there is none."""
     if not file.exists():

@@ -275,7 +275,8 @@ class Candidate:
 class GateResult:
     """Champion against candidate on the same rows, paired.
 
-    `gain` is the relative reduction of the mean loss, with its interval at `confidence`.
+    `gain` is the relative reduction of the mean loss, with its interval at `confidence`. What
+    could not be computed is None.
     """
 
     passed: bool
@@ -283,7 +284,7 @@ class GateResult:
     loss: str
     n: int
     champion_loss: float | None
-    candidate_loss: float
+    candidate_loss: float | None
     gain: float | None
     low: float | None
     high: float | None

@@ -1,25 +1,37 @@
-"""The composition root: settings in, everything built out. The only file that knows every adapter."""
+"""The composition root: settings in, everything built out; it alone knows every adapter."""
 
-import logging
+import hashlib
 import os
-from collections.abc import Callable
+import shutil
+import time
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from driftloop.clock import Clock, read_clock
+from driftloop.clock import SharedClock
 from driftloop.errors import BadRequest, TrainingFailed
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.ports import Ledger, Measure, Pager, Registry, Trainer
-from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Order
+from driftloop.ledger import SqlLedger
+from driftloop.ports import Measure, Pager, Registry
+from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Order, Window
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet, load_fleet
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from driftloop.prediction_log import Ingester, Lake, SegmentSpool
+    from driftloop.retrain import Fitted
 
 PRELOADED = (
     "sklearn.ensemble",
@@ -54,16 +66,14 @@ class System:
         )
         return fleet.only(chosen) if chosen else fleet
 
-    @property
-    def clock(self) -> Clock:
-        """The clock that all processes of this installation share, read anew each time."""
-        return read_clock(self.settings.clock)
+    @cached_property
+    def clock(self) -> SharedClock:
+        """The clock that all processes of this installation share."""
+        return SharedClock(self.settings.clock)
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> SqlLedger:
         """The ledger."""
-        from driftloop.ledger import SqlLedger
-
         self.settings.home.mkdir(parents=True, exist_ok=True)
         return SqlLedger(self.settings.ledger_url)
 
@@ -100,7 +110,7 @@ class System:
         return MlflowRegistry(self.settings.mlflow_url, self.settings.home / "mlflow" / "artifacts")
 
     @cached_property
-    def trainer(self) -> Trainer:
+    def trainer(self) -> "IsolatedTrainer":
         """Fits in processes of their own."""
         return IsolatedTrainer(self.settings, self.fleet)
 
@@ -218,6 +228,42 @@ class System:
             )
         return file
 
+    def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
+        """Return how many rows of `source` were scored into `out` and logged, as one version.
+
+        Raises:
+            BadRequest: no such model, or the source cannot be read or lacks a column.
+        """
+        from driftloop.prediction_log import read_source, write_table
+        from driftloop.serve.batch import predict_batch
+        from driftloop.serve.slot import Slots
+
+        family = self.fleet.family(model)
+        slots = Slots()
+        slots.refresh([head for head in self.ledger.heads() if head.model == model])
+        spool = self.spool("batch")
+        try:
+            scored = predict_batch(
+                read_source(source),
+                family=family,
+                model=model,
+                slot=slots.slot(model),
+                spool=spool,
+                clock=self.clock,
+            )
+        finally:
+            spool.close()
+        write_table(scored, out)
+        return scored.num_rows
+
+    def prune(self, *, keep: timedelta = timedelta(days=7)) -> int:
+        """Return how many rendered reports older than `keep` were removed; they can be remade."""
+        oldest = time.time() - keep.total_seconds()
+        old = [f for f in self.settings.reports.rglob("*.html") if f.stat().st_mtime < oldest]
+        for file in old:
+            file.unlink(missing_ok=True)
+        return len(old)
+
     def _head_at(self, decision: Decision, now: Head) -> Head:
         before = [
             move.head
@@ -270,9 +316,102 @@ def build_candidate(settings: Settings, order: Order, champion: Head | None) -> 
         TrainingFailed: too few labelled rows, or the recipe came to nothing.
         ParityError: the lowered model answers otherwise than the fitted one.
     """
-    raise NotImplementedError
+    from driftloop.optimize import lower, parity
+    from driftloop.prediction_log import Lake
+    from driftloop.retrain import fit, predict, save, score
+    from driftloop.serve.slot import load_model
+
+    fleet = load_fleet(settings.monitors)
+    family = fleet.family(order.model)
+    rows = Lake(settings.lake, fleet, read_only=True).rows(family, order.window)
+    training, held_out = split(family, order, rows)
+
+    began = time.perf_counter()
+    fitted = fit(family, training, seed=order.seed)
+    fit_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    model_file = lower(fitted, family)
+    difference = parity(model_file, family, rows, fitted, tolerance=family.retrain.parity)
+    lower_seconds = time.perf_counter() - began
+
+    answers = predict(fitted, held_out)
+    metrics = score(family.task, held_out["label"].to_numpy(), answers)
+    digest = hashlib.sha256(model_file).hexdigest()
+    folder = settings.artifacts / order.model / digest[:16]
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    (part / "model.onnx").write_bytes(model_file)
+    save(fitted, part / "pipeline.skops")
+    pq.write_table(_reference(training, fitted, order.seed), part / "reference.parquet")
+    compared = held_out.select(["id", "event_time", "label"]).append_column(
+        "candidate", pa.array(answers, pa.float64())
+    )
+    if champion is not None:
+        compared = compared.append_column(
+            "champion",
+            pa.array(
+                load_model(Path(champion.artifact), champion.digest).predict(
+                    {name: held_out[name].to_pylist() for name in family.features}
+                ),
+                pa.float64(),
+            ),
+        )
+    pq.write_table(compared, part / "holdout.parquet")
+    candidate = Candidate(
+        order=order,
+        digest=digest,
+        folder=str(folder),
+        rows=training.num_rows,
+        holdout_rows=held_out.num_rows,
+        metrics=metrics,
+        parity=difference,
+        fit_seconds=fit_seconds,
+        lower_seconds=lower_seconds,
+    )
+    (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
+    if folder.exists():
+        # The same rows and seed gave the same model before: its folder is as good, but the
+        # rows held out now are newer.
+        (part / "holdout.parquet").replace(folder / "holdout.parquet")
+        shutil.rmtree(part)
+    else:
+        part.replace(folder)
+    return candidate
 
 
-def _window_now(family: Family, model: ModelId, clock: Clock) -> "Window":
+def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the labelled rows to train on and the newer ones to hold out.
+
+    Raises:
+        TrainingFailed: either has too few.
+    """
+    labelled = rows.filter(pc.is_valid(rows["label"]))
+    newer = pc.greater_equal(labelled["event_time"], pa.scalar(order.holdout_from))
+    training, held_out = labelled.filter(pc.invert(newer)), labelled.filter(newer)
+    for part, least, key in (
+        (training, family.retrain.min_rows, "retrain.min_rows"),
+        (held_out, family.gate.min_rows, "gate.min_rows"),
+    ):
+        if part.num_rows < least:
+            raise TrainingFailed(
+                f"{part.num_rows} labelled rows, {least} are needed ({key})",
+                where=order.model,
+                hint="a longer retrain.span or gate.holdout gives more rows",
+            )
+    return training, held_out
+
+
+def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:
+    from driftloop.retrain import predict
+
+    rows = training
+    if rows.num_rows > REFERENCE_ROWS:
+        chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
+        rows = rows.take(pa.array(np.sort(chosen)))
+    answers = pa.array(predict(fitted, rows), pa.float64())
+    return rows.set_column(rows.schema.get_field_index("prediction"), "prediction", answers)
+
+
+def _window_now(family: Family, model: ModelId, clock: SharedClock) -> Window:
     now = clock.now()
     return Window(model=model, start=now - family.window.span, end=now, known_at=now)

@@ -1,7 +1,7 @@
 """Tell a notice once: an intent, then the act, then its record."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -42,9 +42,9 @@ class Teller:
         if not intent.mine:
             return Told(notice, told=False, why="told before, or being told by another process")
         receipt = self._receipt(notice.incident, notice.model)
-        if notice.stage is not Stage.OPENED and receipt is None:
+        if notice.stage is not Stage.OPENED and (receipt is None or self._behind(notice)):
             self.ledger.release(key)
-            return Told(notice, told=False, why="its incident's message is not sent yet")
+            return Told(notice, told=False, why="what came before it is not told yet")
         try:
             if notice.stage is Stage.OPENED:
                 receipt = receipt or self.pager.open(notice, reconcile=intent.retaken)
@@ -64,18 +64,25 @@ class Teller:
 
     def tell_unsent(self) -> tuple[Told, ...]:
         """Return what came of telling, oldest first, what earlier attempts could not."""
-        waiting = sorted(
-            (
-                msgspec.json.decode(body, type=Notice)
-                for _, body in self.ledger.unfinished(PREFIX)
-                if body
-            ),
-            key=lambda notice: (notice.at, notice.stage is not Stage.OPENED),
+        return tuple(self.tell(notice) for notice in self._waiting(PREFIX))
+
+    def _behind(self, notice: Notice) -> bool:
+        # An older stage told after a newer one would turn the message back.
+        return any(
+            _turn(earlier) < _turn(notice)
+            for earlier in self._waiting(f"{PREFIX}{notice.incident}/")
         )
-        return tuple(self.tell(notice) for notice in waiting)
+
+    def _waiting(self, prefix: str) -> list[Notice]:
+        bodies = [body for _, body in self.ledger.unfinished(prefix)]
+        return sorted((msgspec.json.decode(body, type=Notice) for body in bodies), key=_turn)
 
     def _receipt(self, incident: str, model: ModelId) -> Receipt | None:
         for fact in self.ledger.facts(Paged, model=model):
             if fact.notice.incident == incident and fact.notice.stage is Stage.OPENED:
                 return fact.receipt
         return None
+
+
+def _turn(notice: Notice) -> tuple[datetime, int]:
+    return notice.at, list(Stage).index(notice.stage)

@@ -31,5 +31,7 @@ def score(task: Task, label: np.ndarray, prediction: np.ndarray) -> tuple[Metric
         Metric(name="accuracy", value=float(metrics.accuracy_score(label, chosen))),
     ]
     if np.unique(label).size > 1:
-        found.insert(0, Metric(name="roc_auc", value=float(metrics.roc_auc_score(label, prediction))))
+        found.insert(
+            0, Metric(name="roc_auc", value=float(metrics.roc_auc_score(label, prediction)))
+        )
     return tuple(found)

@@ -1,0 +1,5 @@
+"""`python -m driftloop`."""
+
+from driftloop.cli import main
+
+main()

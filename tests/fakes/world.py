@@ -1,0 +1,139 @@
+"""Hand-written stand-ins for what the loop's ports reach; asserted by state, not by calls."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from driftloop.errors import RegistryError, TrainingFailed
+from driftloop.records import (
+    Candidate,
+    GateResult,
+    Head,
+    Kind,
+    LogSummary,
+    Metric,
+    ModelId,
+    Order,
+    Reading,
+    Window,
+)
+from driftloop.spec import Family
+
+
+@dataclass
+class FakeLog:
+    """A log in which every window has the same rows."""
+
+    rows_seen: int = 200
+
+    def rows(self, family: Family, window: Window) -> pa.Table:
+        return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
+
+    def summary(self, family: Family, window: Window) -> LogSummary:
+        return LogSummary(
+            rows=self.rows_seen,
+            duplicates=0,
+            labels=self.rows_seen,
+            newest_event=window.end - timedelta(hours=1),
+        )
+
+
+@dataclass
+class FakeMeasure:
+    """Reads what a test says the decay metric is now, in every model."""
+
+    error: float = 10.0
+    breaks: Exception | None = None
+
+    def readings(self, *, family: Family, summary: LogSummary, **_: object) -> tuple[Reading, ...]:
+        if self.breaks is not None and family.name == "churn":
+            raise self.breaks
+        return (
+            Reading(
+                kind=Kind.QUALITY,
+                metric="volume",
+                column=None,
+                value=float(summary.rows),
+                n=summary.rows,
+            ),
+            Reading(
+                kind=Kind.DECAY,
+                metric=family.decay.metric,
+                column=None,
+                value=self.error,
+                n=summary.labels,
+                baseline=10.0,
+            ),
+        )
+
+    def report(self, **_: object) -> None:
+        raise AssertionError
+
+
+@dataclass
+class FakeTrainer:
+    """Makes candidates whose held-out error a test sets; the champion's is 10."""
+
+    error: float = 5.0
+    fails: str | None = None
+    orders: list[Order] = field(default_factory=list)
+
+    def train(self, order: Order, champion: Head | None) -> Candidate:
+        self.orders.append(order)
+        if self.fails is not None:
+            raise TrainingFailed(self.fails, where=order.model)
+        return Candidate(
+            order=order,
+            digest=f"digest-of-{order.key}",
+            folder=f"folder/{self.error}",
+            rows=1000,
+            holdout_rows=200,
+            metrics=(Metric(name="mae", value=self.error),),
+            parity=0.0,
+            fit_seconds=0.1,
+            lower_seconds=0.1,
+        )
+
+
+def held_out(file: Path) -> pa.Table:
+    """Held-out rows in which the candidate of `FakeTrainer` errs by what its folder says."""
+    if file.name == "reference.parquet":
+        return pa.table({})
+    rows, error = 200, float(file.parent.name)
+    noise = np.random.default_rng(1).normal(0, 0.1, rows)
+    label = np.where(np.arange(rows) % 2, 100.0, 0.0)
+    start = datetime(2026, 2, 1)  # noqa: DTZ001 - numpy's datetimes have no zone
+    return pa.table(
+        {
+            "label": label,
+            "champion": label + 10.0 + noise,
+            "candidate": label + error + noise[::-1],
+            "event_time": [start + timedelta(hours=n) for n in range(rows)],
+        }
+    )
+
+
+@dataclass
+class FakeRegistry:
+    """Versions by order key, and where the alias points."""
+
+    versions: dict[str, int] = field(default_factory=dict)
+    aliases: dict[ModelId, int] = field(default_factory=dict)
+    gates: dict[tuple[ModelId, int], GateResult] = field(default_factory=dict)
+    down: bool = False
+
+    def register(self, candidate: Candidate) -> int:
+        return self.versions.setdefault(candidate.order.key, len(self.versions) + 1)
+
+    def record_gate(self, model: ModelId, version: int, result: GateResult) -> None:
+        self.gates[model, version] = result
+
+    def point(self, model: ModelId, version: int) -> bool:
+        if self.down:
+            raise RegistryError("the registry is away")
+        moved = self.aliases.get(model) != version
+        self.aliases[model] = version
+        return moved

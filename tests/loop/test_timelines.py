@@ -1,0 +1,304 @@
+"""The loop told as timelines: real judge, gate, deploy and ledger; a fake world around them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes.pager import FakePager
+from fakes.world import FakeLog, FakeMeasure, FakeRegistry, FakeTrainer, held_out
+
+from driftloop.errors import BadRequest, MeasureError, StaleHead
+from driftloop.ledger import SqlLedger
+from driftloop.loop.notices import Places
+from driftloop.loop.renew import Renewed, Renewer, repair_aliases, roll_back
+from driftloop.loop.tell import Teller
+from driftloop.loop.watch import Watched, Watcher, first_orders
+from driftloop.records import Decided, Failed, Gated, ModelId, Moved, Paged, Stage, State
+from driftloop.spec import Fleet
+
+if TYPE_CHECKING:
+    from conftest import StoppedClock
+
+DE, FR, UK = ModelId("eta-de"), ModelId("eta-fr"), ModelId("churn-uk")
+
+
+@dataclass
+class World:
+    """A fleet, a clock and everything around the loop."""
+
+    fleet: Fleet
+    clock: "StoppedClock"
+    ledger: SqlLedger
+    log: FakeLog = field(default_factory=FakeLog)
+    measure: FakeMeasure = field(default_factory=FakeMeasure)
+    trainer: FakeTrainer = field(default_factory=FakeTrainer)
+    registry: FakeRegistry = field(default_factory=FakeRegistry)
+    pager: FakePager = field(default_factory=FakePager)
+
+    @property
+    def teller(self) -> Teller:
+        return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
+
+    def watch(self) -> dict[ModelId, Watched]:
+        """One pass, a day on: decide and tell; renewals are the test's to start."""
+        self.clock.shown += timedelta(days=1)
+        watcher = Watcher(
+            fleet=self.fleet,
+            log=self.log,
+            measure=self.measure,
+            ledger=self.ledger,
+            clock=self.clock,
+            places=Places(pages="http://pages", prefect="http://prefect"),
+            table=held_out,
+        )
+        seen = watcher.watch()
+        for watched in seen:
+            for notice in watched.notices:
+                self.teller.tell(notice)
+        return {watched.model: watched for watched in seen}
+
+    def renew(self, watched: Watched) -> Renewed:
+        assert watched.order is not None
+        return self.renewer.renew(watched.order)
+
+    @property
+    def renewer(self) -> Renewer:
+        return Renewer(
+            fleet=self.fleet,
+            trainer=self.trainer,
+            registry=self.registry,
+            ledger=self.ledger,
+            clock=self.clock,
+            teller=self.teller,
+            table=held_out,
+        )
+
+    def stages(self) -> list[Stage]:
+        return [fact.notice.stage for fact in self.ledger.facts(Paged)]
+
+
+@pytest.fixture
+def world(fleet: Fleet, clock: "StoppedClock", tmp_path: Path) -> Iterator[World]:
+    """A fleet of one regression model, with its first champion released."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    made = World(fleet=fleet.only((DE,)), clock=clock, ledger=ledger)
+    (order,) = first_orders(made.fleet, ledger.heads(), clock.now())
+    assert made.renewer.renew(order).outcome == "promoted"
+    clock.shown += timedelta(days=10)  # past the cooldown of the first version
+    yield made
+    ledger.close()
+
+
+def test_decay_is_paged_retrained_released_and_recovers(world: World) -> None:
+    """The whole story in one incident: one message, each stage told once, in order."""
+    assert world.watch()[DE].decision.state == State.FRESH  # type: ignore[union-attr]
+    world.measure.error = 14.0
+    bad = world.watch()[DE]
+    assert bad.decision is not None
+    assert bad.decision.opens
+    renewed = world.renew(bad)
+    assert renewed.outcome == "promoted"
+    assert world.ledger.head(DE) == renewed.head
+    assert world.registry.aliases == {DE: 2}
+    world.measure.error = 5.0
+    world.watch()
+    world.watch()
+    world.watch()
+    assert world.stages() == [
+        Stage.OPENED,
+        Stage.RETRAINING,
+        Stage.PROMOTED,
+        Stage.RECOVERED,
+    ]
+    assert len(world.pager.told) == 1
+
+
+def test_a_worse_candidate_is_refused_and_kept(world: World) -> None:
+    """The champion keeps answering; the refusal, its numbers and the version are on record."""
+    champion = world.ledger.head(DE)
+    world.measure.error, world.trainer.error = 14.0, 11.0
+    renewed = world.renew(world.watch()[DE])
+    assert renewed.outcome == "refused"
+    assert world.ledger.head(DE) == champion
+    assert not world.ledger.facts(Gated)[-1].result.passed
+    assert not world.registry.gates[DE, 2].passed
+    assert world.stages() == [Stage.OPENED, Stage.RETRAINING, Stage.REFUSED]
+
+
+def test_a_failed_fit_changes_nothing_and_says_so(world: World) -> None:
+    """A recipe that comes to nothing leaves the champion, a fact and a line in the thread."""
+    champion = world.ledger.head(DE)
+    world.measure.error, world.trainer.fails = 14.0, "the recipe raised ValueError"
+    renewed = world.renew(world.watch()[DE])
+    assert renewed.outcome == "failed"
+    assert world.ledger.head(DE) == champion
+    assert "the recipe raised ValueError" in world.ledger.facts(Failed)[0].error
+    assert world.stages()[-1] == Stage.FAILED
+
+
+def test_cooldown_spaces_retrainings_while_the_incident_stays_one(world: World) -> None:
+    """Ten bad days: two retrainings (cooldown 7 days), one page."""
+    world.measure.error, world.trainer.error = 14.0, 11.0
+    for _ in range(10):
+        watched = world.watch()[DE]
+        if watched.order is not None:
+            world.renew(watched)
+    assert len(world.trainer.orders) == 1 + 2
+    assert world.stages().count(Stage.OPENED) == 1
+    assert len(world.pager.told) == 1
+
+
+def test_the_same_order_twice_acts_once(world: World) -> None:
+    """A flow that Prefect runs again with the same order trains nothing and moves nothing."""
+    world.measure.error = 14.0
+    watched = world.watch()[DE]
+    world.renew(watched)
+    assert world.renew(watched).outcome == "elsewhere"
+    assert len(world.ledger.facts(Moved)) == 2
+    assert len(world.pager.told) == 1
+
+
+def test_two_watchers_at_the_same_moment_decide_once(world: World) -> None:
+    """The second pass at the same loop time finds nothing due."""
+    world.measure.error = 14.0
+    world.watch()
+    world.clock.shown -= timedelta(days=1)
+    assert world.watch() == {}
+    assert len(world.ledger.facts(Decided)) == 1
+
+
+def test_a_promotion_meets_a_rollback_and_loses(world: World) -> None:
+    """Compare-and-set: a person who moved the head while a fit ran is not overruled."""
+    world.measure.error = 14.0
+    world.renew(world.watch()[DE])
+    for _ in range(8):
+        watched = world.watch()[DE]
+    train = world.trainer.train
+
+    def train_while_a_person_rolls_back(*args: object) -> object:
+        back = roll_back(
+            DE,
+            to=None,
+            who="ann",
+            ledger=world.ledger,
+            registry=world.registry,
+            clock=world.clock,
+        )
+        assert back.version == 1
+        return train(*args)  # type: ignore[arg-type]
+
+    world.trainer.train = train_while_a_person_rolls_back  # type: ignore[method-assign,assignment]
+    renewed = world.renew(watched)
+    assert renewed.outcome == "failed"
+    assert "meanwhile" in renewed.reason
+    assert world.ledger.head(DE).version == 1  # type: ignore[union-attr]
+
+
+def test_rollback_goes_back_and_only_to_what_served(world: World) -> None:
+    """Back to version 1 at a new epoch; a version that never served is refused."""
+    with pytest.raises(BadRequest, match="not an earlier champion"):
+        _back(world)
+    world.measure.error = 14.0
+    world.renew(world.watch()[DE])
+    with pytest.raises(BadRequest, match="versions that answered before: 1"):
+        _back(world, to=77)
+    head = _back(world)
+    assert (head.version, head.epoch) == (1, 3)
+    assert world.registry.aliases == {DE: 1}
+
+
+def test_an_alias_that_missed_a_move_is_repaired(world: World) -> None:
+    """The registry away at the swap: the head moves all the same, and maintain mends the copy."""
+    world.measure.error, world.registry.down = 14.0, True
+    assert world.renew(world.watch()[DE]).outcome == "promoted"
+    assert world.registry.aliases == {DE: 1}
+    world.registry.down = False
+    assert repair_aliases(world.ledger, world.registry) == (DE,)
+    assert world.registry.aliases == {DE: 2}
+    assert repair_aliases(world.ledger, world.registry) == ()
+
+
+def test_a_page_waits_for_slack_and_goes_out_once(world: World) -> None:
+    """Slack away: nothing is lost or reordered; back again: each notice once."""
+    world.measure.error = 14.0
+    world.pager.refuse = 99
+    watched = world.watch()[DE]
+    world.renew(watched)
+    assert world.stages() == []
+    world.pager.refuse = 0
+    told = world.teller.tell_unsent()
+    assert [one.told for one in told] == [True, True, True]
+    assert world.stages() == [Stage.OPENED, Stage.RETRAINING, Stage.PROMOTED]
+    assert world.teller.tell_unsent() == ()
+    assert len(world.pager.told) == 1
+
+
+def test_a_stage_waits_for_the_one_before_it(world: World) -> None:
+    """Slack back between two stages: the later one does not overtake the earlier."""
+    world.measure.error = 14.0
+    world.pager.refuse = 2  # the page, and the attempt at it by the first stage after
+    watched = world.watch()[DE]
+    world.renew(watched)
+    assert world.stages() == []
+    world.teller.tell_unsent()
+    assert world.stages() == [Stage.OPENED, Stage.RETRAINING, Stage.PROMOTED]
+    assert world.pager.told[0].shown.stage == Stage.PROMOTED
+
+
+def test_a_lost_reply_does_not_page_twice(world: World) -> None:
+    """The message was posted, the answer lost: the next attempt finds it in the channel."""
+    world.measure.error = 14.0
+    world.pager.lose_reply = 1
+    world.watch()
+    assert world.stages() == []
+    world.teller.tell_unsent()
+    assert world.stages() == [Stage.OPENED]
+    assert len(world.pager.told) == 1
+
+
+def test_a_channel_that_is_not_there_is_given_up_on_with_its_reason(world: World) -> None:
+    """What cannot be delivered is not tried for ever."""
+    world.measure.error = 14.0
+    nowhere = world.fleet.owners["logistics"].model_copy(update={"channel": "C0000000"})
+    world.fleet = Fleet(families=world.fleet.families, owners={"logistics": nowhere})
+    world.watch()
+    assert world.teller.tell_unsent() == ()
+    assert world.stages() == []
+
+
+def test_one_models_trouble_stays_its_own(
+    fleet: Fleet, clock: "StoppedClock", world: World
+) -> None:
+    """A model that cannot be measured is reported; the others are decided on."""
+    world.fleet = fleet
+    for order in first_orders(fleet, world.ledger.heads(), clock.now()):
+        world.trainer.error = 5.0
+        world.renewer.renew(order)
+    world.measure.breaks = MeasureError("Evidently broke")
+    seen = world.watch()
+    assert seen[DE].decision is not None
+    assert seen[UK].decision is None
+    assert "broke" in (seen[UK].problem or "") or "champion" in (seen[UK].problem or "")
+
+
+def test_a_model_without_a_champion_says_how_to_make_one(fleet: Fleet, world: World) -> None:
+    """Not silently skipped."""
+    world.fleet = fleet.only((DE, FR))
+    assert "driftloop train" in (world.watch()[FR].problem or "")
+
+
+def test_stale_heads_are_refused_by_the_ledger(world: World) -> None:
+    """The ledger itself refuses a head that does not follow."""
+    head = world.ledger.head(DE)
+    assert head is not None
+    with pytest.raises(StaleHead):
+        world.ledger.move(head, at=world.clock.now(), previous=None, reason="again")
+
+
+def _back(world: World, *, to: int | None = None) -> "object":
+    return roll_back(
+        DE, to=to, who="ann", ledger=world.ledger, registry=world.registry, clock=world.clock
+    )

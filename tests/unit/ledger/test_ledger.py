@@ -1,0 +1,186 @@
+"""The ledger: facts once, one champion at a time, one holder of an intent."""
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from driftloop.errors import LedgerError, StaleHead
+from driftloop.ledger import SqlLedger
+from driftloop.records import Failed, Head, ModelId, Moved
+
+DE = ModelId("eta-de")
+FR = ModelId("eta-fr")
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+LEASE = timedelta(seconds=60)
+
+
+class Wall:
+    """A wall clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """The address of a new database."""
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+@pytest.fixture
+def wall() -> Wall:
+    """A wall clock that stands still."""
+    return Wall()
+
+
+@pytest.fixture
+def ledger(url: str, wall: Wall) -> Iterator[SqlLedger]:
+    """A ledger on a file."""
+    made = SqlLedger(url, wall=wall)
+    yield made
+    made.close()
+
+
+def head(epoch: int, *, model: ModelId = DE) -> Head:
+    return Head(model=model, epoch=epoch, version=epoch, digest=f"d{epoch}", artifact=f"a{epoch}")
+
+
+def fact(n: int, *, model: ModelId = DE) -> Failed:
+    return Failed(model=model, at=AT + timedelta(days=n), order_key=f"o{n}", error="no")
+
+
+def test_facts_come_back_as_they_were_in_order(ledger: SqlLedger) -> None:
+    """What is appended is read again, equal, oldest first; filters cut it down."""
+    facts = [fact(0), fact(1), fact(2, model=FR)]
+    assert all(ledger.append(one) for one in facts)
+    assert ledger.facts(Failed) == tuple(facts)
+    assert ledger.facts(Failed, model=DE) == tuple(facts[:2])
+    assert ledger.facts(Failed, since=AT + timedelta(days=1)) == tuple(facts[1:])
+    assert ledger.facts(Failed, last=1) == (facts[2],)
+    assert ledger.facts(Moved) == ()
+
+
+def test_a_key_is_taken_once(ledger: SqlLedger) -> None:
+    """The second fact under a key is not written, and the caller is told."""
+    assert ledger.append(fact(0), key="k")
+    assert not ledger.append(fact(1), key="k")
+    assert ledger.facts(Failed) == (fact(0),)
+
+
+def test_the_champion_moves_only_from_where_it_was(ledger: SqlLedger) -> None:
+    """Compare-and-set: whoever moves second from the same head is refused."""
+    ledger.move(head(1), at=AT, previous=None, reason="first")
+    ledger.move(head(2), at=AT, previous=head(1), reason="better")
+    with pytest.raises(StaleHead, match="meanwhile"):
+        ledger.move(head(2), at=AT, previous=head(1), reason="also better")
+    with pytest.raises(StaleHead, match="does not follow"):
+        ledger.move(head(9), at=AT, previous=head(2), reason="jump")
+    assert ledger.head(DE) == head(2)
+    assert [move.previous for move in ledger.facts(Moved)] == [None, 1]
+
+
+def test_heads_are_the_newest_of_each_model(ledger: SqlLedger) -> None:
+    """One head a model, whatever happened before."""
+    ledger.move(head(1), at=AT, previous=None, reason="")
+    ledger.move(head(1, model=FR), at=AT, previous=None, reason="")
+    ledger.move(head(2), at=AT, previous=head(1), reason="")
+    assert ledger.heads() == (head(2), head(1, model=FR))
+    assert ledger.head(ModelId("eta-xx")) is None
+
+
+def test_racing_movers_leave_one_champion(url: str) -> None:
+    """Of eight threads that move from the same head exactly one wins."""
+    with ThreadPoolExecutor(8) as pool:
+        ledgers = [SqlLedger(url) for _ in range(8)]
+        ledgers[0].move(head(1), at=AT, previous=None, reason="")
+
+        def race(n: int) -> bool:
+            try:
+                ledgers[n].move(head(2), at=AT, previous=head(1), reason=str(n))
+            except StaleHead:
+                return False
+            return True
+
+        won = list(pool.map(race, range(8)))
+        assert sum(won) == 1
+        assert ledgers[0].facts(Moved, last=1)[0].reason == str(won.index(True))
+        for ledger in ledgers:
+            ledger.close()
+
+
+def test_an_intent_has_one_holder_until_its_lease_ends(ledger: SqlLedger, wall: Wall) -> None:
+    """Held: nobody else. Expired: taken over, and the new holder is told to reconcile."""
+    assert ledger.claim("act", lease=LEASE, body="what").mine
+    assert not ledger.claim("act", lease=LEASE).mine
+    assert ledger.unfinished("act") == ()
+    wall.seconds += 61
+    assert ledger.unfinished("act") == (("act", "what"),)
+    again = ledger.claim("act", lease=LEASE)
+    assert (again.mine, again.retaken) == (True, True)
+
+
+def test_a_finished_act_is_never_claimed_again(ledger: SqlLedger, wall: Wall) -> None:
+    """Neither time nor release brings a finished act back."""
+    ledger.claim("act", lease=LEASE)
+    ledger.finish("act", "done")
+    ledger.release("act")
+    wall.seconds += 1e6
+    late = ledger.claim("act", lease=LEASE)
+    assert (late.mine, late.outcome) == (False, "done")
+    assert ledger.unfinished("") == ()
+
+
+def test_unfinished_takes_its_prefix_to_the_letter(ledger: SqlLedger, wall: Wall) -> None:
+    """A prefix with SQL's wildcards in it matches only itself."""
+    for key in ("a_b/1", "axb/2"):
+        ledger.claim(key, lease=LEASE)
+        ledger.release(key)
+    assert [key for key, _ in ledger.unfinished("a_b")] == ["a_b/1"]
+
+
+def _append(url: str, name: int, count: int) -> None:
+    ledger = SqlLedger(url)
+    for n in range(count):
+        ledger.append(fact(n), key=f"{name}/{n}")
+    ledger.close()
+
+
+def test_processes_write_at_once_and_nothing_is_lost(url: str) -> None:
+    """Four processes of 50 facts each leave 200, without an error."""
+    context = multiprocessing.get_context("spawn")
+    SqlLedger(url).close()
+    writers = [context.Process(target=_append, args=(url, name, 50)) for name in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    ledger = SqlLedger(url)
+    assert len(ledger.facts(Failed)) == 200
+    ledger.close()
+
+
+def test_a_newer_ledger_is_refused(url: str) -> None:
+    """A ledger written by a newer driftloop is left alone, with a hint."""
+    import sqlalchemy as sa
+
+    SqlLedger(url).close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE ledger_meta SET version = 99"))
+    engine.dispose()
+    with pytest.raises(LedgerError, match="run the newer driftloop"):
+        SqlLedger(url)
+
+
+def test_an_address_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    """A folder that is not there is an error with the address in it."""
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        SqlLedger(f"sqlite:///{tmp_path / 'no' / 'ledger.db'}")

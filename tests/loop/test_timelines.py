@@ -239,7 +239,7 @@ def test_a_page_waits_for_slack_and_goes_out_once(world: World) -> None:
 def test_a_stage_waits_for_the_one_before_it(world: World) -> None:
     """Slack back between two stages: the later one does not overtake the earlier."""
     world.measure.error = 14.0
-    world.pager.refuse = 2  # the page, and the attempt at it by the first stage after
+    world.pager.refuse = 1
     watched = world.watch()[DE]
     world.renew(watched)
     assert world.stages() == []

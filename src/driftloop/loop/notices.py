@@ -110,7 +110,7 @@ def retraining(order: Order, owner: Owner, at: datetime, since: datetime) -> Not
     )
 
 
-def promoted(  # noqa: PLR0913 - all different facts of one notice
+def promoted(
     order: Order, owner: Owner, at: datetime, since: datetime, *, version: int, result: GateResult
 ) -> Notice:
     """Return that a new version answers, and why it was let through."""
@@ -126,7 +126,7 @@ def promoted(  # noqa: PLR0913 - all different facts of one notice
     )
 
 
-def refused(  # noqa: PLR0913 - all different facts of one notice
+def refused(
     order: Order, owner: Owner, at: datetime, since: datetime, *, version: int, result: GateResult
 ) -> Notice:
     """Return that a candidate was refused; the champion keeps answering."""
@@ -186,7 +186,7 @@ def _notice(  # noqa: PLR0913 - the parts of a notice
     )
 
 
-def _renewal(  # noqa: PLR0913 - the parts of a notice
+def _renewal(
     order: Order,
     stage: Stage,
     owner: Owner,

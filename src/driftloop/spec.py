@@ -252,35 +252,6 @@ class Family(_Table):
         """Names of the categorical features, in the file's order."""
         return tuple(n for n, f in self.features.items() if f.kind == "categorical")
 
-    @model_validator(mode="after")
-    def _hangs_together(self) -> Self:
-        faults = tuple(self._contradictions())
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
-    def _contradictions(self) -> Iterator[str]:
-        if self.decay.metric not in METRICS[self.task]:
-            known = ", ".join(METRICS[self.task])
-            yield f"decay.metric: {self.decay.metric!r} is not one of {known} ({self.task})"
-        if self.gate.holdout >= self.retrain.span:
-            yield "gate.holdout: must be shorter than retrain.span, which it is taken from"
-        if self.window.label_expiry <= timedelta(0):
-            yield "window.label_expiry: must be longer than nothing"
-        for name in (*self.features, self.time):
-            if name in RESERVED or not COLUMN.fullmatch(name):
-                yield (
-                    f"features.{name}: not a usable column name; lower case letters, digits and _,"
-                    f" and none of {', '.join(sorted(RESERVED))}"
-                )
-        if self.time in self.features:
-            yield f"time: {self.time!r} is also a feature"
-        if len(set(self.markets)) != len(self.markets):
-            yield "markets: one stands twice"
-        for market in self.markets:
-            if not NAME.fullmatch(market):
-                yield f"markets: {market!r} should be lower case words joined by -"
-
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -355,6 +326,7 @@ class _Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.faults: list[DriftloopError] = []
+        self._owner_names: frozenset[str] = frozenset()
 
     def fleet(self) -> Fleet | None:
         if not self.folder.is_dir():
@@ -368,7 +340,7 @@ class _Reader:
         files = sorted(path.name for path in self.folder.glob("*.toml") if path.name not in names)
         if not files:
             self._fault(str(self.folder), "no family is declared", hint="add <family>.toml")
-        families = tuple(f for name in files if (f := self._family(name, defaults, owners)))
+        families = tuple(f for name in files if (f := self._family(name, defaults)))
         taken: dict[ModelId, str] = {}
         for family in families:
             for model in family.models:
@@ -386,12 +358,11 @@ class _Reader:
             owner = self._parse(Owner, value, "owners.toml", prefix=f"{name}.")
             if isinstance(owner, Owner):
                 owners[name] = owner
+        # An owner with a fault of its own is still one that families may name.
         self._owner_names = frozenset(raw)
         return owners
 
-    def _family(
-        self, file: str, defaults: Mapping[str, Any], owners: Mapping[str, Owner]
-    ) -> Family | None:
+    def _family(self, file: str, defaults: Mapping[str, Any]) -> Family | None:
         raw = self._toml(file, needed=True)
         if raw is None:
             return None
@@ -400,21 +371,12 @@ class _Reader:
             self._fault(file, "a family's file is lower case words joined by -")
         if "name" in raw:
             self._fault(file, "the file's name is the family's name", key="name", hint="remove it")
-        family = self._parse(Family, {**_merged(defaults, raw), "name": name}, file)
-        if not isinstance(family, Family):
-            return None
-        if family.owner not in self._owner_names:
-            self._fault(
-                file,
-                f"{family.owner!r} is not in owners.toml",
-                key="owner",
-                hint=f"known: {', '.join(sorted(owners)) or 'none'}",
-            )
-        try:
-            load_recipe(family.retrain.recipe)
-        except DriftloopError as error:
-            self._fault(file, error.what, key="retrain.recipe", hint=error.hint)
-        return family
+        whole = {**_merged(defaults, raw), "name": name}
+        family = self._parse(Family, whole, file)
+        # Told even where the schema has faults already: all of them at once.
+        for fault in _contradictions(whole, owners=self._owner_names):
+            self._fault(file, fault.what, key=fault.where, hint=fault.hint)
+        return family if isinstance(family, Family) else None
 
     def _toml(self, name: str, *, needed: bool) -> dict[str, Any] | None:
         path = self.folder / name
@@ -444,6 +406,73 @@ class _Reader:
     def _fault(self, file: str, what: str, *, key: str = "", hint: str = "") -> None:
         where = f"{file}: {key}" if key else file
         self.faults.append(DriftloopError(what, where=where, hint=hint))
+
+
+def _contradictions(
+    whole: Mapping[str, Any], *, owners: frozenset[str]
+) -> Iterator[DriftloopError]:
+    """Yield what each value alone does not show; values of the wrong type are the schema's."""
+    task, metric = whole.get("task"), _at(whole, "decay", "metric")
+    known_to = METRICS.get(Task(task), ()) if isinstance(task, str) and task in tuple(Task) else ()
+    if known_to and isinstance(metric, str) and metric not in known_to:
+        known = ", ".join(known_to)
+        yield DriftloopError(
+            f"{metric!r} is not a metric of {task}", where="decay.metric", hint=f"known: {known}"
+        )
+    holdout, span = (_length(whole, *k) for k in (("gate", "holdout"), ("retrain", "span")))
+    if holdout is not None and span is not None and holdout >= span:
+        yield DriftloopError(
+            "must be shorter than retrain.span, which it is taken from", where="gate.holdout"
+        )
+    owner = whole.get("owner")
+    if isinstance(owner, str) and owner not in owners:
+        known = ", ".join(sorted(owners)) or "none"
+        yield DriftloopError(
+            f"{owner!r} is not in owners.toml", where="owner", hint=f"known: {known}"
+        )
+    recipe = _at(whole, "retrain", "recipe")
+    if isinstance(recipe, str):
+        try:
+            load_recipe(recipe)
+        except DriftloopError as error:
+            yield DriftloopError(error.what, where="retrain.recipe", hint=error.hint)
+    yield from _bad_names(whole)
+
+
+def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    features, time = whole.get("features"), whole.get("time")
+    names = tuple(features) if isinstance(features, dict) else ()
+    for name in (*names, *((time,) if isinstance(time, str) else ())):
+        if name in RESERVED or not COLUMN.fullmatch(name):
+            yield DriftloopError(
+                "not a usable column name",
+                where="time" if name == time else f"features.{name}",
+                hint=f"lower case letters, digits and _, but none of {', '.join(sorted(RESERVED))}",
+            )
+    if time in names:
+        yield DriftloopError(f"{time!r} is also a feature", where="time")
+    given = whole.get("markets")
+    markets = [m for m in given if isinstance(m, str)] if isinstance(given, list) else []
+    if len(set(markets)) != len(markets):
+        yield DriftloopError("one stands twice", where="markets")
+    for market in markets:
+        if not NAME.fullmatch(market):
+            yield DriftloopError(
+                f"{market!r} should be lower case words joined by -", where="markets"
+            )
+
+
+def _at(whole: Mapping[str, Any], table: str, key: str) -> object:
+    inner = whole.get(table)
+    return inner.get(key) if isinstance(inner, dict) else None
+
+
+def _length(whole: Mapping[str, Any], table: str, key: str) -> timedelta | None:
+    try:
+        found = duration(_at(whole, table, key))
+    except ValueError:
+        return None
+    return found if isinstance(found, timedelta) else None
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""The command line as a person meets it: real processes, exit codes, what they print."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MONITORS = Path(__file__).parents[2] / "monitors"
+
+
+def driftloop(
+    *words: str, home: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "driftloop",
+            "--home",
+            str(home),
+            "--monitors",
+            str(MONITORS),
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def test_check_lists_the_fleet(tmp_path: Path) -> None:
+    """A sound folder exits 0 and says what it declares."""
+    ran = driftloop("check", home=tmp_path)
+    assert ran.returncode == 0
+    assert "eta: 2 models, 3 features, regression, owner logistics" in ran.stdout
+
+
+def test_check_reports_faults_with_exit_code_2(tmp_path: Path) -> None:
+    """A missing folder is bad input: a line on stderr, nothing on stdout."""
+    ran = driftloop("--monitors", str(tmp_path / "none"), "check", home=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "there is no such folder" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rollback", "eta-xx"), "no monitor declares the model 'eta-xx'"),
+        (("rollback", "eta-de"), "has never had a champion"),
+        (("report", "eta-de"), "has no champion yet"),
+        (("labels", "nowhere.csv"), "nowhere.csv"),
+        (("backfill", "eta", "nowhere.parquet"), "nowhere.parquet"),
+        (("backfill", "none", "nowhere.parquet"), "no monitor declares the family 'none'"),
+        (("predict-batch", "eta-de", "nowhere.csv", "--out", "x.parquet"), "nowhere.csv"),
+        (("--models", "eta-de,eta-xx", "check"), "eta-xx"),
+    ],
+)
+def test_bad_input_exits_2_with_a_line(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    """No traceback; the line names what was wrong."""
+    ran = driftloop(*words, home=tmp_path)
+    assert ran.returncode == 2, ran.stderr
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_setting_that_does_not_fit_names_its_variable(tmp_path: Path) -> None:
+    """The environment is an outer door too."""
+    ran = driftloop("status", home=tmp_path, env={"DRIFTLOOP_ONLINE_PORT": "99999"})
+    assert ran.returncode == 2
+    assert "DRIFTLOOP_ONLINE_PORT" in ran.stderr
+
+
+def test_status_of_nothing_says_nothing_runs(tmp_path: Path) -> None:
+    """Exit code 1, and how to start."""
+    ran = driftloop("status", home=tmp_path)
+    assert ran.returncode == 1
+    assert "driftloop up" in ran.stdout
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    """`--help` answers without the libraries that take seconds to import."""
+    code = (
+        "import sys\n"
+        "from driftloop.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = {'sklearn', 'mlflow', 'evidently', 'pandas', 'pyarrow', 'duckdb', 'prefect'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,146 @@
+"""A window against its reference, in numbers: drift, decay and quality of data.
+
+The door to Evidently and SciPy. Neither is imported before the first measurement.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+
+from driftloop.errors import MeasureError
+from driftloop.measure.decay import decay_readings
+from driftloop.measure.drift import drift_readings
+from driftloop.measure.quality import quality_readings
+from driftloop.records import LogSummary, Reading
+from driftloop.spec import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured: our readings, and Evidently's own record of the same values."""
+
+    readings: tuple[Reading, ...]
+    evidently: Any
+
+    def snapshot(self) -> str:
+        """Return Evidently's snapshot as JSON; `evidently.core.report.Snapshot.loads` reads it."""
+        return str(self.evidently.dumps())
+
+
+class EvidentlyMeasure:
+    """Measures through Evidently; the port `Measure`."""
+
+    def readings(
+        self,
+        *,
+        family: Family,
+        current: pa.Table,
+        own: pa.Table,
+        reference: pa.Table,
+        summary: LogSummary,
+        baselines: dict[str, float],
+        now: datetime,
+    ) -> tuple[Reading, ...]:
+        """Return every reading of one model; see `measure`."""
+        return self.measure(
+            family=family,
+            current=current,
+            own=own,
+            reference=reference,
+            summary=summary,
+            baselines=baselines,
+            now=now,
+        ).readings
+
+    def measure(
+        self,
+        *,
+        family: Family,
+        current: pa.Table,
+        own: pa.Table,
+        reference: pa.Table,
+        summary: LogSummary,
+        baselines: dict[str, float],
+        now: datetime,
+    ) -> Measured:
+        """Return drift, decay and quality of one model, and Evidently's record of them.
+
+        Args:
+            family: gives the task, the features with their kinds and ranges.
+            current: the window's rows, for drift and quality.
+            own: the rows that the champion itself predicted, for decay.
+            reference: features, `prediction` and `label` of the champion's training rows.
+            summary: counts of the window, for duplicates, volume and freshness.
+            baselines: the champion's metrics at its gate, by name.
+            now: when freshness is judged, and the snapshot's time.
+
+        Raises:
+            MeasureError: Evidently itself does not work. Faults of the data never raise: their
+                readings have no value and a problem in words.
+        """
+        door = _door()
+        readings = (
+            *drift_readings(family, current, reference, distance=door.distance),
+            *decay_readings(family, own, baselines),
+            *quality_readings(family, current, reference, summary, now),
+        )
+        try:
+            return Measured(*door.recorded(readings, family=family.name, at=now))
+        except Exception as error:
+            raise _broken("Evidently could not record the readings", error) from error
+
+    def report(
+        self, *, family: Family, title: str, current: pa.Table, reference: pa.Table, file: Path
+    ) -> None:
+        """Write Evidently's full report as one HTML file, whole or not at all.
+
+        It holds drift of every column, and performance where both sides have labels. Columns
+        that Evidently would break on are left out and named in its first lines.
+
+        Raises:
+            MeasureError: the window or the reference is empty, or no column can be compared, or
+                Evidently breaks, or the file cannot be written.
+        """
+        _door()
+        from driftloop.measure.report import page
+
+        try:
+            html = page(family=family, title=title, current=current, reference=reference)
+        except MeasureError:
+            raise
+        except Exception as error:
+            raise _broken(f"Evidently could not draw the report {title!r}", error) from error
+        part = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(html, encoding="utf-8")
+            part.replace(file)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise MeasureError(f"the report cannot be written: {error}", where=str(file)) from error
+
+
+@cache
+def _door() -> ModuleType:
+    # Evidently phones home, over plain http, unless told otherwise before its import.
+    os.environ["DO_NOT_TRACK"] = "1"
+    try:
+        from driftloop.measure import door
+    except ImportError as error:
+        raise _broken("Evidently does not import", error) from error
+    return door
+
+
+def _broken(what: str, error: Exception) -> MeasureError:
+    return MeasureError(
+        f"{what}: {type(error).__name__}: {error}",
+        hint="evidently 0.7.23 needs pandas below 3.1; `make lock` has the versions that work",
+    )

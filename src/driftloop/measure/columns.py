@@ -1,0 +1,101 @@
+"""A table's columns as NumPy arrays, or in words why they cannot be had."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+class Unmeasurable(Exception):
+    """A number cannot be had of these data; `str()` says why. Never leaves the room.
+
+    `n` counts the rows that could be used.
+    """
+
+    def __init__(self, problem: str, *, n: int = 0) -> None:
+        """Keep the problem and the count."""
+        self.n = n
+        super().__init__(problem)
+
+
+def numbers(table: pa.Table, name: str, *, of: str) -> Floats:
+    """Return a column as float64, null as NaN, infinities kept; `of` names the table.
+
+    Raises:
+        Unmeasurable: there are no rows, no such column, or it is not numeric.
+    """
+    column = _column(table, name, of=of)
+    if not (_is_number(column.type) or pa.types.is_null(column.type)):
+        raise Unmeasurable(f"{name} is {column.type} in {of}, not a number")
+    values: Floats = column.cast(pa.float64(), safe=False).to_numpy()
+    return values
+
+
+def categories(current: pa.Table, reference: pa.Table, name: str) -> tuple[Codes, Codes, int]:
+    """Return the column of both tables as codes shared by them, and how many codes there are.
+
+    Null is -1. Values are compared as text; codes count from 0 in order of appearance,
+    the reference first.
+
+    Raises:
+        Unmeasurable: a table has no rows, no such column, or the column is not text.
+    """
+    sides = [
+        _text(_column(table, name, of=of), name, of=of)
+        for table, of in ((reference, "the reference"), (current, "the window"))
+    ]
+    chunks = [chunk for side in sides for chunk in side.chunks]
+    encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    codes: Codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
+    split = len(sides[0])
+    return codes[split:], codes[:split], len(encoded.dictionary)
+
+
+def nulls(table: pa.Table, name: str, *, of: str) -> int:
+    """Return how many rows have no value; NaN is none, infinity is one.
+
+    Raises:
+        Unmeasurable: there are no rows, or no such column.
+    """
+    column = _column(table, name, of=of)
+    return int(pc.sum(pc.is_null(column, nan_is_null=True)).as_py())
+
+
+def days(table: pa.Table) -> Codes | None:
+    """Return the UTC day of each row's event, counted from 1970; None where that is unknown."""
+    if "event_time" not in table.column_names:
+        return None
+    times = table.column("event_time")
+    if not pa.types.is_timestamp(times.type) or times.null_count:
+        return None
+    seconds = times.cast(pa.timestamp("s", tz=times.type.tz), safe=False).cast(pa.int64())
+    return np.asarray(seconds.to_numpy() // 86_400, dtype=np.int64)
+
+
+def _column(table: pa.Table, name: str, *, of: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise Unmeasurable(f"{name} is missing in {of}")
+    if not table.num_rows:
+        raise Unmeasurable(f"{of} has no rows")
+    return table.column(table.column_names.index(name))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_floating(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    )
+
+
+def _text(column: pa.ChunkedArray, name: str, *, of: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException as error:
+        raise Unmeasurable(f"{name} is {column.type} in {of}, not text") from error

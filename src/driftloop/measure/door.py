@@ -1,0 +1,134 @@
+"""The door to Evidently: its distances, and its snapshot of what was measured.
+
+Imports Evidently (3 s, 290 MB), so it is itself imported only inside functions of this room,
+after DO_NOT_TRACK is set.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.core.metric_types import SingleValueCalculation, SingleValueMetric
+from evidently.core.report import Snapshot
+from evidently.legacy.calculations.stattests import (
+    jensenshannon_stat_test,
+    wasserstein_stat_test,
+)
+from evidently.legacy.core import ColumnType
+
+from driftloop.measure.columns import Codes, Floats
+from driftloop.records import Reading
+
+Key = tuple[str, str, str | None]
+"""Kind, metric and column of a reading."""
+
+_TESTS = {
+    "wasserstein": (wasserstein_stat_test, ColumnType.Numerical),
+    "jensenshannon": (jensenshannon_stat_test, ColumnType.Categorical),
+}
+
+
+def distance(method: str, reference: Floats | Codes, current: Floats | Codes) -> float:
+    """Return the value of Evidently's own registered stat test of that name.
+
+    Args:
+        method: "wasserstein" for numbers, "jensenshannon" for codes of categories.
+        reference: values without null or infinity, at least one.
+        current: likewise.
+    """
+    test, kind = _TESTS[method]
+    result = test(pd.Series(reference), pd.Series(current), kind, None)
+    return float(result.drift_score)
+
+
+def recorded(
+    readings: Sequence[Reading], *, family: str, at: datetime
+) -> tuple[tuple[Reading, ...], Snapshot]:
+    """Return the readings as an Evidently report holds them, and its snapshot.
+
+    A reading without a value is no metric of the snapshot; its problem stands in the metadata.
+    """
+    pushed = {_key(reading): reading.value for reading in readings if reading.value is not None}
+    problems = {
+        " ".join(part for part in _key(reading) if part): reading.problem
+        for reading in readings
+        if reading.problem is not None
+    }
+    report = _report(tuple(pushed))
+    snapshot = report.run(
+        _Values(pushed), None, timestamp=at, metadata={"family": family, "problems": problems}
+    )
+    found = snapshot.metric_results
+    held = {
+        (metric.kind, metric.metric, metric.column): float(found[metric.metric_id].value)
+        for metric in report.items()
+    }
+    return tuple(replace(reading, value=held.get(_key(reading))) for reading in readings), snapshot
+
+
+# -- what Evidently needs to take a number that was computed elsewhere -------------------------
+
+
+class PushedReading(SingleValueMetric):  # type: ignore[misc]  # Evidently has no types
+    """One of our readings as a metric of Evidently's; its fields become the metric's labels."""
+
+    kind: str
+    metric: str
+    column: str | None = None
+
+
+class PushedReadingCalculation(SingleValueCalculation[PushedReading]):  # type: ignore[misc]
+    """Looks the value up; Evidently binds it to the metric by the generic argument."""
+
+    metric: PushedReading
+
+    def calculate(
+        self, _context: object, current_data: "_Values", _reference_data: object
+    ) -> object:
+        """Return the value, with no widget: None would draw Evidently's default one."""
+        result = self.result(
+            current_data.pushed[self.metric.kind, self.metric.metric, self.metric.column]
+        )
+        result.widget = []
+        return result
+
+    def display_name(self) -> str:
+        """Return what the metric is called in Evidently's UI."""
+        return f"{self.metric.metric} of {self.metric.column or 'the model'}"
+
+
+class _Values(Dataset):  # type: ignore[misc]
+    """Values by key in the shape of a dataset: no pandas, no column statistics."""
+
+    def __init__(self, pushed: Mapping[Key, float]) -> None:
+        self._data_definition = DataDefinition()
+        self._metadata: dict[str, str] = {}
+        self._tags: list[str] = []
+        self.pushed = pushed
+
+    def as_dataframe(self) -> pd.DataFrame:
+        return pd.DataFrame()
+
+    def column(self, column_name: str) -> object:
+        raise KeyError(column_name)
+
+    def subdataset(self, column_name: str, label: object) -> Dataset:
+        raise NotImplementedError
+
+    def stats(self) -> None:
+        return None
+
+
+def _key(reading: Reading) -> Key:
+    return str(reading.kind), reading.metric, reading.column
+
+
+@lru_cache(maxsize=256)
+def _report(keys: tuple[Key, ...]) -> Report:
+    # Built once for each set of metrics: fingerprinting them costs more than running them.
+    return Report(
+        [PushedReading(kind=kind, metric=metric, column=column) for kind, metric, column in keys]
+    )

@@ -1,0 +1,118 @@
+"""Faults of the data: nulls, ranges, unseen categories, duplicates, volume, freshness."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from driftloop.measure.columns import Unmeasurable, categories, nulls, numbers
+from driftloop.records import Kind, LogSummary, Reading
+from driftloop.spec import Family
+
+
+def quality_readings(
+    family: Family, current: pa.Table, reference: pa.Table, summary: LogSummary, now: datetime
+) -> Iterator[Reading]:
+    """Yield the readings of quality, each with the rows it was taken over.
+
+    For each feature `null_share` (share of rows; its baseline is the reference's share), then
+    `out_of_range` for numbers with a declared range (share of values; infinities are outside)
+    and `unseen` for categories (share of values the reference never has). For the model
+    `duplicates` (share of rows as they arrived), `volume` (rows as they arrived), `freshness`
+    (hours since the newest event) and `labelled` (share of the window's rows with a label).
+    """
+    for name, feature in family.features.items():
+        yield _nulls(name, current, reference)
+        if feature.range is not None:
+            low, high = feature.range
+            yield _share(
+                "out_of_range",
+                name,
+                partial(_outside, name, current, low, high),
+            )
+        if feature.kind == "categorical":
+            yield _share("unseen", name, partial(_unseen, name, current, reference))
+    yield _share("duplicates", None, lambda: (summary.duplicates, summary.rows))
+    yield Reading(
+        kind=Kind.QUALITY, metric="volume", column=None, value=float(summary.rows), n=summary.rows
+    )
+    yield _freshness(summary, now)
+    yield _share("labelled", None, lambda: _labelled(current))
+
+
+def _share(
+    metric: str,
+    column: str | None,
+    counted: Callable[[], tuple[int, int]],
+    *,
+    baseline: float | None = None,
+) -> Reading:
+    try:
+        share, n = _over(*counted(), what=column)
+    except Unmeasurable as problem:
+        return Reading(
+            kind=Kind.QUALITY,
+            metric=metric,
+            column=column,
+            value=None,
+            n=problem.n,
+            baseline=baseline,
+            problem=str(problem),
+        )
+    return Reading(
+        kind=Kind.QUALITY, metric=metric, column=column, value=share, n=n, baseline=baseline
+    )
+
+
+def _over(count: int, n: int, *, what: str | None) -> tuple[float, int]:
+    if not n:
+        raise Unmeasurable(f"{what} has no values in the window" if what else "no rows")
+    return count / n, n
+
+
+def _nulls(name: str, current: pa.Table, reference: pa.Table) -> Reading:
+    try:
+        baseline = nulls(reference, name, of="the reference") / reference.num_rows
+    except Unmeasurable:
+        baseline = None
+    return _share(
+        "null_share",
+        name,
+        lambda: (nulls(current, name, of="the window"), current.num_rows),
+        baseline=baseline,
+    )
+
+
+def _outside(name: str, current: pa.Table, low: float, high: float) -> tuple[int, int]:
+    values = numbers(current, name, of="the window")
+    values = values[~np.isnan(values)]
+    outside = (values < low) | (values > high) | np.isinf(values)
+    return int(np.count_nonzero(outside)), len(values)
+
+
+def _unseen(name: str, current: pa.Table, reference: pa.Table) -> tuple[int, int]:
+    cur, ref, levels = categories(current, reference, name)
+    cur, ref = cur[cur >= 0], ref[ref >= 0]
+    if not len(ref):
+        raise Unmeasurable(f"{name} has no values in the reference", n=len(cur))
+    seen = np.bincount(ref, minlength=levels) > 0
+    return int(np.count_nonzero(~seen[cur])), len(cur)
+
+
+def _freshness(summary: LogSummary, now: datetime) -> Reading:
+    age = None if summary.newest_event is None else now - summary.newest_event
+    return Reading(
+        kind=Kind.QUALITY,
+        metric="freshness",
+        column=None,
+        value=None if age is None else age / timedelta(hours=1),
+        n=summary.rows,
+        problem="no rows" if age is None else None,
+    )
+
+
+def _labelled(current: pa.Table) -> tuple[int, int]:
+    labels = numbers(current, "label", of="the window")
+    return int(np.count_nonzero(~np.isnan(labels))), len(labels)

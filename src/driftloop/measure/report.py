@@ -1,0 +1,214 @@
+"""Evidently's full report of a window, as one HTML page that needs no network."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
+from evidently.core.metric_types import render_widgets
+from evidently.core.report import Snapshot
+from evidently.legacy.renderers.html_widgets import group_widget, text_widget
+from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
+
+from driftloop.errors import MeasureError
+from driftloop.measure.columns import Floats, Unmeasurable, categories, numbers
+from driftloop.measure.drift import CATEGORICAL, NUMERIC
+from driftloop.records import Task
+from driftloop.spec import DriftPolicy, Family
+
+FEWEST = 2
+
+
+def page(*, family: Family, title: str, current: pa.Table, reference: pa.Table) -> str:
+    """Return the HTML of the report; `EvidentlyMeasure.report` says what it holds.
+
+    Raises:
+        MeasureError: the window or the reference is empty, or nothing can be drawn of them.
+    """
+    for table, of in ((current, "the window"), (reference, "the reference")):
+        if not table.num_rows:
+            raise MeasureError(f"{of} has no rows, so there is nothing to draw", where=title)
+    notes: list[str] = []
+    drift = _drift(family, current, reference, notes)
+    performance = _performance(family, current, reference, notes)
+    if drift is None and performance is None:
+        raise MeasureError(f"nothing can be drawn: {'; '.join(notes)}", where=title)
+    head = (
+        f"{current.num_rows} rows of the window against {reference.num_rows} of the reference."
+        f" Drift is called detected above {family.drift.alarm:g}, whatever its p-value;"
+        f" the loop also asks for p < {family.drift.p_value:g}."
+        + "".join(f"\n\n- Left out: {note}." for note in notes)
+    )
+    widgets = [text_widget(title=_plain(title), text=_plain(head))]
+    widgets += [
+        group_widget(title="", widgets=snapshot._widgets)  # noqa: SLF001 - Evidently gives its widgets no other way
+        for snapshot in (drift, performance)
+        if snapshot is not None
+    ]
+    return str(render_widgets(widgets))
+
+
+def _drift(
+    family: Family, current: pa.Table, reference: pa.Table, notes: list[str]
+) -> Snapshot | None:
+    cur: dict[str, pd.Series] = {}
+    ref: dict[str, pd.Series] = {}
+    columns = dict.fromkeys((*family.numeric, "prediction"), _numeric)
+    columns |= dict.fromkeys(family.categorical, _categorical)
+    for name, sides in columns.items():
+        try:
+            cur[name], ref[name] = sides(current, reference, name)
+        except Unmeasurable as problem:
+            notes.append(str(problem))
+    kinds = {name: columns[name] is _numeric for name in cur}
+    try:
+        return _columns_drift(family.drift, cur, ref, kinds)
+    except Unmeasurable:
+        pass
+    # One column breaks Evidently's whole report: find which by drawing each alone.
+    for name in tuple(kinds):
+        try:
+            _columns_drift(family.drift, cur, ref, {name: kinds[name]})
+        except Unmeasurable as problem:
+            notes.append(f"{name}, because {problem}")
+            del kinds[name]
+    try:
+        return _columns_drift(family.drift, cur, ref, kinds)
+    except Unmeasurable as problem:
+        notes.append(f"drift, because {problem}")
+        return None
+
+
+def _columns_drift(
+    policy: DriftPolicy,
+    cur: dict[str, pd.Series],
+    ref: dict[str, pd.Series],
+    numeric: dict[str, bool],
+) -> Snapshot:
+    if not numeric:
+        raise Unmeasurable("no column is left")
+    definition = DataDefinition(
+        numerical_columns=[name for name in numeric if numeric[name]],
+        categorical_columns=[name for name in numeric if not numeric[name]],
+        **_NO_OTHERS,
+    )
+    preset = DataDriftPreset(
+        num_method=NUMERIC,
+        cat_method=CATEGORICAL,
+        num_threshold=policy.alarm,
+        cat_threshold=policy.alarm,
+        drift_share=policy.columns,
+    )
+    return _run(
+        preset,
+        {name: cur[name] for name in numeric},
+        {name: ref[name] for name in numeric},
+        definition,
+    )
+
+
+def _performance(
+    family: Family, current: pa.Table, reference: pa.Table, notes: list[str]
+) -> Snapshot | None:
+    try:
+        return _labelled_performance(
+            family.task,
+            _labelled(current, family.task, of="the window"),
+            _labelled(reference, family.task, of="the reference"),
+        )
+    except Unmeasurable as problem:
+        notes.append(f"performance, because {problem}")
+        return None
+
+
+def _labelled_performance(
+    task: Task, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
+) -> Snapshot:
+    if task is Task.REGRESSION:
+        definition = DataDefinition(
+            numerical_columns=["prediction", "label"],
+            categorical_columns=[],
+            regression=[Regression(target="label", prediction="prediction")],
+            **_NO_OTHERS,
+        )
+        return _run(RegressionPreset(), cur, ref, definition)
+    binary = BinaryClassification(target="label", prediction_probas="prediction", pos_label=1)
+    definition = DataDefinition(
+        numerical_columns=["prediction"],
+        categorical_columns=["label"],
+        classification=[binary],
+        **_NO_OTHERS,
+    )
+    return _run(ClassificationPreset(), cur, ref, definition)
+
+
+_NO_OTHERS: dict[str, list[str]] = {
+    # Evidently guesses the type of every column unless all lists are given.
+    "datetime_columns": [],
+    "text_columns": [],
+    "unknown_columns": [],
+    "list_columns": [],
+}
+
+
+def _run(
+    preset: object, cur: dict[str, pd.Series], ref: dict[str, pd.Series], definition: DataDefinition
+) -> Snapshot:
+    try:
+        with np.errstate(all="ignore"):
+            return Report([preset]).run(
+                Dataset.from_pandas(pd.DataFrame(cur), data_definition=definition),
+                Dataset.from_pandas(pd.DataFrame(ref), data_definition=definition),
+            )
+    except Exception as error:
+        raise Unmeasurable(f"Evidently cannot draw it ({error!r})") from error
+
+
+def _numeric(current: pa.Table, reference: pa.Table, name: str) -> tuple[pd.Series, pd.Series]:
+    cur = _finite(numbers(current, name, of="the window"), name, of="the window")
+    ref = _finite(numbers(reference, name, of="the reference"), name, of="the reference")
+    return cur, ref
+
+
+def _finite(values: Floats, name: str, *, of: str) -> pd.Series:
+    # Infinity is drift to one of Evidently's metrics and not to another: it is none here.
+    values = np.where(np.isfinite(values), values, np.nan)
+    _enough(int(np.count_nonzero(~np.isnan(values))), name, of=of)
+    return pd.Series(values)
+
+
+def _categorical(current: pa.Table, reference: pa.Table, name: str) -> tuple[pd.Series, pd.Series]:
+    cur, ref, _ = categories(current, reference, name)
+    _enough(int(np.count_nonzero(cur >= 0)), name, of="the window")
+    _enough(int(np.count_nonzero(ref >= 0)), name, of="the reference")
+    return _texts(current, name), _texts(reference, name)
+
+
+def _texts(table: pa.Table, name: str) -> pd.Series:
+    texts = table.column(name).cast(pa.string()).to_pylist()
+    return pd.Series([text and _plain(text) for text in texts], dtype="object")
+
+
+def _enough(n: int, name: str, *, of: str) -> None:
+    if n < FEWEST:
+        raise Unmeasurable(f"{name} has {n} usable values in {of}, fewer than {FEWEST}")
+
+
+def _labelled(table: pa.Table, task: Task, *, of: str) -> dict[str, pd.Series]:
+    label, prediction = numbers(table, "label", of=of), numbers(table, "prediction", of=of)
+    usable = np.isfinite(label) & np.isfinite(prediction)
+    label, prediction = label[usable], prediction[usable]
+    if len(label) < FEWEST:
+        raise Unmeasurable(f"{of} has {len(label)} labelled rows, fewer than {FEWEST}")
+    if task is Task.REGRESSION:
+        return {"label": pd.Series(label), "prediction": pd.Series(prediction)}
+    classes = set(np.unique(label).tolist())
+    if classes != {0.0, 1.0}:
+        raise Unmeasurable(f"labels in {of} are not both 0 and 1 but {sorted(classes)[:3]}")
+    if prediction.min() < 0.0 or prediction.max() > 1.0:
+        raise Unmeasurable(f"predictions in {of} are not probabilities")
+    return {"label": pd.Series(label.astype(np.int64)), "prediction": pd.Series(prediction)}
+
+
+def _plain(text: str) -> str:
+    # Evidently writes texts into a script tag as they are: one "</script>" would end it.
+    return text.replace("<", "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}")

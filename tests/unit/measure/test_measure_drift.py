@@ -1,0 +1,194 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2_contingency, ks_2samp
+
+from driftloop.measure.columns import categories
+from driftloop.measure.drift import chi_square_p_value, ks_p_value
+from driftloop.records import Kind
+from driftloop.spec import Family
+
+Make = Callable[..., Any]
+
+
+def test_the_room_opens_without_its_heavy_tools() -> None:
+    """Importing measure loads neither Evidently nor SciPy nor pandas."""
+    code = (
+        "import sys, driftloop.measure as m; m.EvidentlyMeasure();"
+        "print(sorted({'evidently', 'scipy', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize(
+    ("column", "method"),
+    [
+        ("distance", "wasserstein"),
+        ("load", "wasserstein"),
+        ("prediction", "wasserstein"),
+        ("vehicle", "jensenshannon"),
+    ],
+)
+def test_distances_are_evidentlys_own(
+    eta: Family,
+    regression: Make,
+    measured: Make,
+    pick: Make,
+    column: str,
+    method: str,
+    shift: float,
+) -> None:
+    """Each distance equals ValueDrift(column, method) of stock Evidently, nulls or not."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import ValueDrift
+
+    current, reference = regression(300, seed=1, shift=shift), regression(1200, seed=2)
+    frames = [table.select([column]).to_pandas() for table in (current, reference)]
+    definition = DataDefinition(
+        numerical_columns=[] if column == "vehicle" else [column],
+        categorical_columns=["vehicle"] if column == "vehicle" else [],
+        datetime_columns=[],
+        text_columns=[],
+        unknown_columns=[],
+        list_columns=[],
+    )
+    stock = Report([ValueDrift(column=column, method=method)]).run(
+        *(Dataset.from_pandas(frame, data_definition=definition) for frame in frames)
+    )
+    expected = stock.dict()["metrics"][0]["value"]
+
+    got = pick(measured(eta, current, reference), method, column)
+
+    assert (got.kind, got.n, got.baseline) == (Kind.DRIFT, 300, None)
+    assert got.value == pytest.approx(expected, rel=1e-12)
+
+
+def test_nulls_and_infinities_are_left_out_of_the_distance(
+    eta: Family, regression: Make, measured: Make, pick: Make, put: Make
+) -> None:
+    """A column with nulls, NaN and infinities has the distance of its finite values."""
+    current, reference = regression(300, seed=1), regression(1200, seed=2)
+    values = current["distance"].to_pylist()
+    clean = current.slice(4)
+    dirty = put(current, "distance", [None, float("nan"), float("inf"), -float("inf"), *values[4:]])
+
+    got = pick(measured(eta, dirty, reference), "wasserstein", "distance")
+    expected = pick(measured(eta, clean, reference), "wasserstein", "distance")
+
+    assert got == expected
+    assert got.n == 296
+
+
+def test_p_values_are_those_of_scipy(
+    eta: Family, regression: Make, measured: Make, pick: Make
+) -> None:
+    """KS is scipy's asymptotic one; categories have the two-sample chi-square."""
+    current, reference = regression(300, seed=1, shift=0.2), regression(1200, seed=2)
+    got = measured(eta, current, reference)
+
+    for column in ("distance", "load", "prediction"):
+        sides = (current[column].to_numpy(), reference[column].to_numpy())
+        expected = ks_2samp(*sides, method="asymp").pvalue
+        assert pick(got, "wasserstein", column).p_value == pytest.approx(expected, rel=1e-9)
+    counts = pd.crosstab(
+        np.repeat([0, 1], [1200, 300]),
+        np.concatenate([reference["vehicle"].to_pylist(), current["vehicle"].to_pylist()]),
+    )
+    expected = chi2_contingency(counts, correction=False).pvalue
+    assert pick(got, "jensenshannon", "vehicle").p_value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ties_do_not_disturb_the_ks_test(seed: int) -> None:
+    """On values full of ties our p-value is still scipy's."""
+    rng = np.random.default_rng(seed)
+    reference = np.sort(rng.integers(0, 6, 200).astype(float))
+    current = np.sort(rng.integers(0, 1 + seed % 7, 40).astype(float))
+    expected = ks_2samp(reference, current, method="asymp").pvalue
+    assert ks_p_value(reference, current) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_chi_square_test_keeps_its_level() -> None:
+    """Fifty levels, most of them rare, no change: about 5 % of p-values are below 0.05.
+
+    Evidently's one-sample chi-square is below it 24 to 100 % of the time.
+    """
+    rng = np.random.default_rng(3)
+    shares = rng.dirichlet(np.full(50, 0.5))
+    pairs = zip(
+        rng.multinomial(2000, shares, 1000), rng.multinomial(1500, shares, 1000), strict=True
+    )
+    below = np.mean([chi_square_p_value(a, b) < 0.05 for a, b in pairs])
+    assert 0.03 < below < 0.07
+
+
+def test_a_wholly_new_set_of_categories_is_certain_drift(
+    eta: Family, regression: Make, measured: Make, pick: Make, put: Make
+) -> None:
+    """Jensen-Shannon is at its greatest, sqrt(ln 2), and the p-value as good as zero."""
+    current, reference = regression(300, seed=1), regression(1200, seed=2)
+    got = measured(eta, put(current, "vehicle", ["ship"] * 300), reference)
+    reading = pick(got, "jensenshannon", "vehicle")
+    assert reading.value == pytest.approx(np.sqrt(np.log(2)))
+    assert reading.p_value < 1e-100
+
+
+def test_unchanged_categories_have_no_distance(
+    eta: Family, regression: Make, measured: Make, pick: Make
+) -> None:
+    """The same rows on both sides give a distance of 0, not nan, and no evidence."""
+    for seed in range(30):
+        table = regression(97 + seed, seed=seed)
+        reading = pick(measured(eta, table, table), "jensenshannon", "vehicle")
+        assert (reading.value, reading.p_value) == (
+            pytest.approx(0.0, abs=1e-7),
+            pytest.approx(1.0),
+        )
+
+
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**-20, 2.0**20, 2.0**900])
+def test_drift_is_seen_in_any_unit(
+    eta: Family, regression: Make, measured: Make, pick: Make, put: Make, scale: float
+) -> None:
+    """Tiny values drift as much as large ones; Evidently's own floor would hide them."""
+    current, reference = regression(300, seed=1, shift=1.0), regression(1200, seed=2)
+    expected = pick(measured(eta, current, reference), "wasserstein", "distance").value
+    scaled = [put(t, "distance", t["distance"].to_numpy() * scale) for t in (current, reference)]
+    got = pick(measured(eta, *scaled), "wasserstein", "distance")
+    assert got.value == pytest.approx(expected, rel=1e-12)
+
+
+def test_dictionary_and_integer_categories_compare_as_text(
+    eta: Family, regression: Make, put: Make
+) -> None:
+    """A dictionary-encoded column on one side and text on the other share their codes."""
+    current, reference = regression(50, seed=1), regression(80, seed=2)
+    encoded = put(current, "vehicle", current["vehicle"].combine_chunks().dictionary_encode())
+    for got, expected in zip(
+        categories(encoded, reference, "vehicle"),
+        categories(current, reference, "vehicle"),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_the_snapshot_is_the_record(eta: Family, regression: Make, measured: Make) -> None:
+    """Evidently reads the snapshot back, without widgets, with every value as we report it."""
+    from evidently.core.report import Snapshot
+
+    got = measured(eta, regression(300, seed=1), regression(1200, seed=2))
+    text = got.snapshot()
+    metrics = Snapshot.loads(text).dict()["metrics"]
+
+    held = {(m["config"]["metric"], m["config"].get("column")): m["value"] for m in metrics}
+    assert held == {(r.metric, r.column): r.value for r in got.readings}
+    assert json.loads(text)["metadata"] == {"family": "eta", "problems": {}}
+    assert all(result["widget"] == [] for result in json.loads(text)["metric_results"].values())

@@ -1,0 +1,187 @@
+"""What `driftloop up` runs: every service with its command, its port and how it shows health."""
+
+import http.client
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from driftloop.settings import Settings
+
+READY = re.compile(rb"\bready\s*$", re.MULTILINE)
+"""A service without a port writes a line to its log that ends in this once it works."""
+WEEK = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A process to keep running.
+
+    It is started once those in `after` are healthy, and stopped before those in `after` and
+    `needs` are. `setting` names the setting that its port comes from. With `path` it is healthy
+    when that path answers 2xx on its port, without when its log matches `READY`. When it is not
+    `awaited`, it starts after all that are, and nobody waits for it.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int | None = None
+    setting: str = ""
+    path: str = ""
+    awaited: bool = True
+    patience: float = 60.0
+    """Wall-clock seconds within which it must be healthy."""
+
+    @property
+    def url(self) -> str:
+        """Its address for people, empty when it has no port."""
+        return f"http://{self.host}:{self.port}" if self.port is not None else ""
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    """Return the services of one installation, in the order they are listed to people."""
+    own = settings.environment() | {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
+    prefect = own | _prefect_environment(settings)
+    online = _ours(settings, "online", own, port="online_port", path="/healthz")
+    pages = _ours(settings, "pages", own, port="pages_port", path="/healthz", after=("ingester",))
+    ingester = Service(name="ingester", argv=_driftloop("_ingest"), env=own)
+    worker = Service(
+        name="worker",
+        argv=_python("flows.worker"),
+        env=prefect,
+        # It warms up while Prefect starts, and waits for it by itself.
+        after=("ingester",),
+        needs=("prefect", "slack"),
+        patience=120.0,
+    )
+    server = Service(
+        name="prefect",
+        argv=_python(
+            "prefect", "server", "start", *_listening(settings.host, settings.prefect_port)
+        ),
+        env=prefect,
+        host=settings.host,
+        port=settings.prefect_port,
+        setting="prefect_port",
+        path="/api/health",
+        patience=120.0,
+    )
+    local_slack = settings.slack_token is None and not settings.slack_api
+    slack = (_ours(settings, "slack", own, port="slack_port", path="/healthz"),)
+    return (
+        online,
+        pages,
+        *(slack if local_slack else ()),
+        server,
+        _mlflow(settings, own),
+        worker,
+        ingester,
+    )
+
+
+def healthy(service: Service, *, timeout: float = 1.0) -> bool:
+    """Return whether the service's `path` answers 2xx within `timeout` seconds."""
+    if service.port is None:
+        raise ValueError(service.name)
+    connection = http.client.HTTPConnection(service.host, service.port, timeout=timeout)
+    try:
+        connection.request("GET", service.path)
+        return connection.getresponse().status in range(200, 300)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _ours(
+    settings: Settings,
+    name: str,
+    env: Mapping[str, str],
+    *,
+    port: str,
+    path: str,
+    after: tuple[str, ...] = (),
+) -> Service:
+    return Service(
+        name=name,
+        argv=_driftloop(f"_{name}"),
+        env=env,
+        after=after,
+        needs=("ingester",),
+        host=settings.host,
+        port=getattr(settings, port),
+        setting=port,
+        path=path,
+    )
+
+
+def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
+    folder = settings.home.absolute() / "mlflow"
+    return Service(
+        name="mlflow",
+        argv=_python(
+            "mlflow",
+            "server",
+            *("--backend-store-uri", settings.mlflow_url),
+            *("--default-artifact-root", (folder / "artifacts").as_uri()),
+            *_listening(settings.host, settings.mlflow_port),
+            *("--workers", "1"),
+        ),
+        # Without its job runner it is two processes instead of ten.
+        env=dict(env)
+        | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        host=settings.host,
+        port=settings.mlflow_port,
+        setting="mlflow_port",
+        path="/health",
+        awaited=False,
+        patience=180.0,
+    )
+
+
+def _prefect_environment(settings: Settings) -> dict[str, str]:
+    folder = settings.home.absolute() / "prefect"
+    # A path with `:memory:` in it makes Prefect keep one connection to what is a file all the
+    # same. With its usual pool two of three calls made three at a time fail, `database is
+    # locked` (503); with one connection none of two hundred. Prefect is pinned to where it holds.
+    database = folder / "one:memory:connection.db"
+    return {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_API_URL": settings.prefect_api,
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_UI_URL": settings.prefect_api.removesuffix("/api"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_LOGGING_COLORS": "false",
+        "PREFECT_CLI_COLORS": "false",
+        # A short cadence has runs enough ahead: 100 at most, five minutes at least.
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT5M",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": str(
+            max(15, round(settings.watch_every))
+        ),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(WEEK),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(WEEK // 7),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+
+
+def _listening(host: str, port: int) -> tuple[str, ...]:
+    return ("--host", host, "--port", str(port))
+
+
+def _driftloop(command: str) -> tuple[str, ...]:
+    return _python("driftloop", command)
+
+
+def _python(*arguments: str) -> tuple[str, ...]:
+    return (str(Path(sys.executable)), "-m", *arguments)

@@ -1,0 +1,1 @@
+"""Answering: slots round loaded models, over HTTP and over tables. The door to onnxruntime."""

@@ -1,0 +1,32 @@
+"""Rows to predictions: the one way that online and batch both take."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from driftloop.records import Prediction
+from driftloop.serve.request import Row
+from driftloop.serve.slot import Held
+from driftloop.spec import Family
+
+
+def answer(held: Held, family: Family, rows: Sequence[Row], *, now: datetime) -> list[Prediction]:
+    """Return the predictions of `held` for `rows`, in their order.
+
+    Raises:
+        ArtifactError: the model failed, or answered no finite number.
+    """
+    columns = {name: [row.features[name] for row in rows] for name in family.features}
+    head = held.head
+    return [
+        Prediction(
+            id=row.id,
+            model=head.model,
+            version=head.version,
+            epoch=head.epoch,
+            event_time=row.event_time,
+            predicted_at=now,
+            prediction=value,
+            features=row.features,
+        )
+        for row, value in zip(rows, held.model.predict(columns), strict=True)
+    ]

@@ -1,0 +1,176 @@
+"""A table scored by one version, through the slot that online answers from, and logged."""
+
+import uuid
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.errors import BadRequest
+from driftloop.ports import Clock, Spool
+from driftloop.records import ModelId
+from driftloop.serve.answer import answer
+from driftloop.serve.request import LARGEST, Row, nearest, read_time
+from driftloop.serve.slot import Slot
+from driftloop.spec import Family
+
+INSTANT = pa.timestamp("us", tz="UTC")
+
+
+def predict_batch(
+    table: pa.Table,
+    *,
+    family: Family,
+    model: ModelId,
+    slot: Slot,
+    spool: Spool,
+    clock: Clock,
+    chunk: int = 10_000,
+) -> pa.Table:
+    """Return the predictions of `table`, in its order, all by the version in hand at the start.
+
+    `table` has the family's time column (timestamps or ISO 8601 text, with a zone) and features,
+    and may have `id`. A feature that is not required may be left out and is null. The whole table
+    is checked before its first row is logged. Rows go to the spool `chunk` at a time.
+
+    Returns:
+        id (string), event_time (timestamp[us, UTC]), prediction (float64), version (int32) and
+        epoch (int64).
+
+    Raises:
+        BadRequest: names the column, and the row where one is at fault.
+        NoChampion: the model has no champion yet.
+        ArtifactError: the model failed.
+        LogError: the spool took no more; the rows of earlier chunks are logged.
+    """
+    held = slot.hand()
+    rows = _checked(table, family, model)
+    answered: list[float] = []
+    for start in range(0, rows.num_rows, chunk):
+        now = clock.now()
+        predictions = answer(held, family, _rows(rows.slice(start, chunk), family), now=now)
+        spool.predictions(family.name, predictions)
+        answered += [prediction.prediction for prediction in predictions]
+    size = rows.num_rows
+    return pa.table(
+        {
+            "id": rows["id"],
+            "event_time": rows["event_time"],
+            "prediction": pa.array(answered, pa.float64()),
+            "version": pa.array([held.head.version] * size, pa.int32()),
+            "epoch": pa.array([held.head.epoch] * size, pa.int64()),
+        }
+    )
+
+
+def _rows(table: pa.Table, family: Family) -> list[Row]:
+    ids, times = table["id"].to_pylist(), table["event_time"].to_pylist()
+    features = [
+        dict(zip(family.features, values, strict=True))
+        for values in zip(*(table[name].to_pylist() for name in family.features), strict=True)
+    ]
+    return [Row(*row) for row in zip(ids, times, features, strict=True)]
+
+
+def _checked(table: pa.Table, family: Family, model: ModelId) -> pa.Table:
+    """Return `table` with columns id, event_time and every feature, in the types of the log."""
+    known = ("id", family.time, *family.features)
+    for name in table.column_names:
+        if name not in known:
+            raise _fault(model, name, "unknown column", nearest(name, known))
+        if table.column_names.count(name) > 1:
+            raise _fault(model, name, "stands twice in the table")
+    needed = [family.time, *(n for n, f in family.features.items() if f.required)]
+    for name in needed:
+        if name not in table.column_names:
+            raise _fault(model, name, "the column is missing")
+    columns = {"id": _ids(table, model), "event_time": _times(table, family.time, model)}
+    for name, feature in family.features.items():
+        if name not in table.column_names:
+            kind = pa.float64() if feature.kind == "numeric" else pa.string()
+            columns[name] = pa.nulls(table.num_rows, kind)
+            continue
+        read: Callable[[pa.ChunkedArray, str, ModelId], pa.ChunkedArray]
+        read = _numbers if feature.kind == "numeric" else _categories
+        columns[name] = read(table[name], name, model)
+        if feature.required:
+            _refuse_first(pc.is_null(columns[name]), name, model, "is required and null")
+    return pa.table(columns)
+
+
+def _numbers(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.ChunkedArray:
+    kind = column.type
+    usable = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    if not any(fits(kind) for fits in usable):
+        raise _fault(model, name, f"should be numbers, and is {kind}")
+    numbers = column.cast(pa.float64(), safe=False)
+    _refuse_first(pc.is_nan(numbers), name, model, "is NaN", "null stands for an unknown value")
+    beyond = pc.greater(pc.abs(numbers), LARGEST)
+    _refuse_first(beyond, name, model, "is infinite, or too large for float32")
+    return numbers
+
+
+def _categories(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.ChunkedArray:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (_is_text(kind) or pa.types.is_null(kind)):
+        raise _fault(model, name, f"should be strings, and is {kind}", "cast it to text")
+    text = column.cast(pa.string())
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def _times(table: pa.Table, name: str, model: ModelId) -> pa.ChunkedArray:
+    column = table[name]
+    _refuse_first(pc.is_null(column), name, model, "is required and null")
+    if pa.types.is_timestamp(column.type):
+        if column.type.tz is None:
+            hint = "in DuckDB: column AT TIME ZONE 'UTC'"
+            raise _fault(model, name, "the times have no time zone", hint)
+        return column.cast(INSTANT, safe=False)
+    if not _is_text(column.type):
+        raise _fault(model, name, f"should be times, and is {column.type}")
+    times = []
+    for row, value in enumerate(column.to_pylist()):
+        try:
+            times.append(read_time(value))
+        except ValueError as error:
+            raise _fault(model, name, str(error), row=row) from error
+    return pa.chunked_array([pa.array(times, INSTANT)])
+
+
+def _ids(table: pa.Table, model: ModelId) -> pa.ChunkedArray:
+    """Return the ids, made where the table has none."""
+    if "id" not in table.column_names or pa.types.is_null(table["id"].type):
+        given: list[str | None] = [None] * table.num_rows
+    elif _is_text(table["id"].type):
+        given = table["id"].to_pylist()
+    else:
+        raise _fault(
+            model, "id", f"should be strings, and is {table['id'].type}", "cast it to text"
+        )
+    seen: set[str] = set()
+    ids: list[str] = []
+    for row, each in enumerate(given):
+        if each is not None and (not each or each in seen):
+            raise _fault(model, "id", f"{each!r} stands twice" if each else "is empty", row=row)
+        ids.append(each or uuid.uuid4().hex)
+        seen.add(ids[-1])
+    return pa.chunked_array([pa.array(ids, pa.string())])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _refuse_first(
+    wrong: pa.ChunkedArray, name: str, model: ModelId, what: str, hint: str = ""
+) -> None:
+    row = pc.index(pc.fill_null(wrong, False), True).as_py()  # noqa: FBT003 - arrow's own signature
+    if row >= 0:
+        raise _fault(model, name, what, hint, row=row)
+
+
+def _fault(
+    model: ModelId, column: str, what: str, hint: str = "", row: int | None = None
+) -> BadRequest:
+    where = f"{model}: column {column}" + ("" if row is None else f", row {row}")
+    return BadRequest(what, where=where, hint=hint)

@@ -1,0 +1,171 @@
+"""The shapes that the online service answers in, for its OpenAPI page and for its callers."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from driftloop.spec import Family, Fleet
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Predicted(_Shape):
+    """One answered row."""
+
+    id: str
+    prediction: float
+
+
+class Answer(_Shape):
+    """The answers of one request, in its order, all by one version."""
+
+    model: str
+    version: int
+    epoch: int
+    predictions: list[Predicted]
+
+
+class Accepted(_Shape):
+    """How many labels were written down."""
+
+    accepted: int
+
+
+class FieldFault(_Shape):
+    """What is wrong with one field; `row` counts from 0, null for the request itself."""
+
+    row: int | None
+    field: str
+    what: str
+    hint: str
+
+
+class Refused(_Shape):
+    """What was wrong, where, and what to do about it."""
+
+    what: str
+    where: str
+    hint: str
+    faults: list[FieldFault]
+
+
+class Refusal(_Shape):
+    """The body of every answer that is an error."""
+
+    error: Refused
+
+
+class Champion(_Shape):
+    """One model of the fleet; version, epoch and digest are null while it has no champion."""
+
+    model: str
+    family: str
+    version: int | None
+    epoch: int | None
+    digest: str | None
+
+
+class Champions(_Shape):
+    """Every model of the fleet."""
+
+    models: list[Champion]
+
+
+class Alive(_Shape):
+    """The process answers."""
+
+    status: str
+
+
+class RefusedVersion(_Shape):
+    """A version that could not be taken up; the champion before it keeps answering."""
+
+    model: str
+    version: int
+    digest: str
+    error: str
+
+
+class Readiness(_Shape):
+    """Ready once the heads were first read, whether or not every model has a champion."""
+
+    ready: bool
+    without_champion: list[str]
+    refused: list[RefusedVersion]
+
+
+def rows_body(fleet: Fleet) -> dict[str, Any]:
+    """Return OpenAPI's description of a body of rows: one row object, or {"rows": [...]}."""
+    examples = {
+        family.name: {
+            "summary": f"One row of {family.name}",
+            "value": _example(family),
+        }
+        for family in fleet.families
+    }
+    row = {
+        "type": "object",
+        "properties": {"id": {"type": "string", "description": "made if absent"}},
+        "additionalProperties": True,
+    }
+    return _body(row, "rows", examples)
+
+
+def labels_body() -> dict[str, Any]:
+    """Return OpenAPI's description of a body of labels: one label, or {"labels": [...]}."""
+    label = {
+        "type": "object",
+        "required": ["id", "value"],
+        "properties": {
+            "id": {"type": "string", "description": "the id the prediction was answered with"},
+            "value": {"type": "number", "description": "0 or 1 for a binary family"},
+            "observed_at": {
+                "type": "string",
+                "format": "date-time",
+                "description": "with a zone; now if absent",
+            },
+        },
+        "additionalProperties": False,
+    }
+    examples = {"one": {"summary": "One label", "value": {"id": "a1", "value": 1}}}
+    return _body(label, "labels", examples)
+
+
+def rows_described(fleet: Fleet) -> str:
+    """Return, as Markdown, which fields a row of each family has."""
+    opening = (
+        'Answers one row, or up to 10,000 as `{"rows": [...]}`, by one version. A row is flat; '
+        "a null or absent feature is null. Every row is logged before it is answered."
+    )
+    said = [opening]
+    for family in fleet.families:
+        fields = [f"- `{family.time}`: ISO 8601 time with a zone, required"]
+        for name, feature in family.features.items():
+            kind = "number" if feature.kind == "numeric" else "string"
+            usual = "" if feature.range is None else f", usually {feature.range[0]:g} to "
+            usual += "" if feature.range is None else f"{feature.range[1]:g}"
+            fields.append(f"- `{name}`: {kind}{usual}{', required' if feature.required else ''}")
+        said.append(f"**{family.name}** ({', '.join(family.models)})\n\n" + "\n".join(fields))
+    return "\n\n".join(said)
+
+
+def _body(item: dict[str, Any], key: str, examples: dict[str, Any]) -> dict[str, Any]:
+    many = {
+        "type": "object",
+        "required": [key],
+        "properties": {key: {"type": "array", "minItems": 1, "maxItems": 10_000, "items": item}},
+        "additionalProperties": False,
+    }
+    schema = {"anyOf": [many, item]}
+    content = {"application/json": {"schema": schema, "examples": examples}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _example(family: Family) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": "a1", family.time: "2026-03-01T10:00:00Z"}
+    for name, feature in family.features.items():
+        low, high = feature.range or (0.0, 2.0)
+        row[name] = (low + high) / 2 if feature.kind == "numeric" else "a"
+    return row

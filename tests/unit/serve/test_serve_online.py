@@ -1,0 +1,314 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from driftloop.serve import schema
+
+ROW = {"id": "a", "asked_at": "2026-03-01T10:00:00Z", "distance": 12, "load": 0.5, "vehicle": "van"}
+PREDICT = "/v1/models/eta-de/predict"
+
+
+def counted(http: httpx.Client, name: str, **labels: str) -> float:
+    """Return one sample of /metrics; 0 where there is none."""
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(http.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    return sum(found)
+
+
+def test_a_row_is_answered_by_the_model_and_logged_first(
+    serving: Any, made: Any, clock: Any
+) -> None:
+    """The answer is the model's, names its version, and its log row says the same."""
+    service = serving(made["sloped"].head("eta-de", epoch=3, version=2))
+    reply = service.http.post(PREDICT, json=ROW)
+    held = service.slots.slot("eta-de").hand()
+    expected = held.model.predict({"distance": [12.0], "load": [0.5], "vehicle": ["van"]})[0]
+    assert reply.status_code == 200
+    assert reply.json() == {
+        "model": "eta-de",
+        "version": 2,
+        "epoch": 3,
+        "predictions": [{"id": "a", "prediction": expected}],
+    }
+    schema.Answer.model_validate(reply.json())
+    (logged,) = service.spool.kept
+    assert (logged.id, logged.version, logged.epoch, logged.prediction) == ("a", 2, 3, expected)
+    assert logged.features == {"distance": 12.0, "load": 0.5, "vehicle": "van"}
+    assert logged.predicted_at == clock.now()
+
+
+def test_many_rows_are_answered_in_order(serving: Any, made: Any) -> None:
+    """Ten thousand rows, worked on in a thread, are answered in their order and all logged."""
+    service = serving(made["sloped"].head("eta-de", epoch=1))
+    rows = [{**ROW, "id": str(n), "distance": n / 2} for n in range(10_000)]
+    predictions = service.http.post(PREDICT, json={"rows": rows}).json()["predictions"]
+    assert [each["id"] for each in predictions] == [str(n) for n in range(10_000)]
+    expected = (
+        service.slots.slot("eta-de")
+        .hand()
+        .model.predict(
+            {
+                "distance": [row["distance"] for row in rows],
+                "load": [0.5] * 10_000,
+                "vehicle": ["van"] * 10_000,
+            }
+        )
+    )
+    assert [each["prediction"] for each in predictions] == expected
+    assert [each.prediction for each in service.spool.kept] == expected
+
+
+def test_swaps_under_load_fail_no_request(serving: Any, made: Any) -> None:
+    """Twenty swaps under four clients: none fails, and each answer is its own version's."""
+    constant = ((made["ten"], 10.0), (made["twenty"], 20.0))
+    service = serving(made["ten"].head("eta-de", epoch=0))
+    stop = threading.Event()
+
+    def hammer() -> list[tuple[str, int, float]]:
+        answers = []
+        with httpx.Client(base_url=service.http.base_url) as http:
+            row = {name: value for name, value in ROW.items() if name != "id"}
+            while not stop.is_set():
+                reply = http.post(PREDICT, json=row)
+                assert reply.status_code == 200, reply.text
+                shown = reply.json()
+                assert shown["version"] == shown["epoch"]
+                (each,) = shown["predictions"]
+                answers.append((each["id"], shown["version"], each["prediction"]))
+        return answers
+
+    with ThreadPoolExecutor(4) as threads:
+        clients = [threads.submit(hammer) for _ in range(4)]
+        for epoch in range(1, 21):
+            time.sleep(0.05)
+            service.ledger.now = (constant[epoch % 2][0].head("eta-de", epoch=epoch),)
+        time.sleep(0.2)
+        stop.set()
+        answers = [each for client in clients for each in client.result(20)]
+    assert len({version for _, version, _ in answers}) >= 15
+    for _, version, prediction in answers:
+        assert prediction == pytest.approx(constant[version % 2][1])
+    logged = {row.id: (row.version, row.prediction) for row in service.spool.kept}
+    assert logged == {each: (version, prediction) for each, version, prediction in answers}
+    assert counted(service.http, "driftloop_swaps_total", model="eta-de") >= 15
+
+
+def test_a_new_champion_answers_within_two_seconds(serving: Any, made: Any) -> None:
+    """At the default pace of polling a moved head answers well within two seconds."""
+    service = serving(made["ten"].head("eta-de", epoch=1), poll_every=0.5)
+    assert service.http.post(PREDICT, json=ROW).json()["version"] == 1
+    moved = time.monotonic()
+    service.ledger.now = (made["twenty"].head("eta-de", epoch=2),)
+    while service.http.post(PREDICT, json=ROW).json()["version"] != 2:
+        assert time.monotonic() - moved < 2.0
+
+
+def test_a_damaged_version_is_refused_and_the_old_one_answers(
+    serving: Any, made: Any, tmp_path: Path, until: Any
+) -> None:
+    """A champion whose file was changed never answers; people can see that it was refused."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    damaged = tmp_path / "model.onnx"
+    damaged.write_bytes(made["twenty"].file.read_bytes()[:-1])
+    head = made["twenty"].head("eta-de", epoch=2)
+    service.ledger.now = (replace(head, artifact=str(damaged)),)
+    until(lambda: counted(service.http, "driftloop_load_failures_total", model="eta-de") == 1)
+    assert service.http.post(PREDICT, json=ROW).json()["version"] == 1
+    ready = service.http.get("/readyz")
+    assert ready.status_code == 200
+    shown = schema.Readiness.model_validate(ready.json())
+    assert [(each.model, each.version) for each in shown.refused] == [("eta-de", 2)]
+    assert "digest" in shown.refused[0].error
+
+
+def test_nothing_is_answered_that_is_not_logged(serving: Any, made: Any) -> None:
+    """When the spool fails the caller gets an error and no prediction; afterwards all is well."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    service.spool.broken = True
+    for path, body in ((PREDICT, ROW), ("/v1/models/eta-de/labels", {"id": "a", "value": 1})):
+        reply = service.http.post(path, json=body)
+        assert reply.status_code == 503
+        told = schema.Refusal.model_validate(reply.json()).error
+        assert "no space left on device" in told.what
+        assert "nothing was answered" in told.hint
+        assert "Retry-After" in reply.headers
+    assert counted(service.http, "driftloop_rows_total") == 0
+    service.spool.broken = False
+    assert service.http.post(PREDICT, json=ROW).status_code == 200
+
+
+def test_the_heads_being_unreadable_stops_no_answer(serving: Any, made: Any, until: Any) -> None:
+    """While the ledger cannot be read the champion in hand answers; then polling goes on."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    service.ledger.broken = True
+    until(lambda: counted(service.http, "driftloop_poll_failures_total") >= 2)
+    assert service.http.post(PREDICT, json=ROW).json()["version"] == 1
+    service.ledger.now = (made["twenty"].head("eta-de", epoch=2),)
+    service.ledger.broken = False
+    until(lambda: service.http.post(PREDICT, json=ROW).json()["version"] == 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "said"),
+    [
+        ("/v1/models/eta-es/predict", b"{}", 404, "no monitor declares the model 'eta-es'"),
+        ("/v1/models/eta-fr/predict", b"{}", 503, "the model has no champion yet"),
+        (PREDICT, b"not json", 400, "the body is not JSON"),
+        (PREDICT, b" " * (32 * 1024 * 1024 + 1), 413, "larger than 32 MiB"),
+        (PREDICT, b'{"rows": []}', 422, "should be a list of at least one"),
+        ("/v1/models/eta-es/labels", b"{}", 404, "no monitor declares the model"),
+        ("/v1/models/eta-de/labels", b'{"id": "a", "value": "x"}', 422, "should be a number"),
+        ("/nowhere", b"{}", 404, "Not Found"),
+        ("/healthz", b"{}", 405, "Method Not Allowed"),
+    ],
+)
+def test_every_refusal_has_one_shape(
+    serving: Any, made: Any, path: str, content: bytes, status: int, said: str
+) -> None:
+    """Each error is {"error": {what, where, hint, faults}} with a fitting status."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    reply = service.http.post(path, content=content)
+    assert reply.status_code == status
+    assert said in schema.Refusal.model_validate(reply.json()).error.what
+    assert service.spool.kept == []
+
+
+def test_a_body_of_unknown_length_is_cut_off(serving: Any, made: Any) -> None:
+    """A chunked body is refused once it is too large, without being kept whole."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    chunks = (b" " * 1024 * 1024 for _ in range(33))
+    reply = service.http.post(PREDICT, content=chunks)
+    assert reply.status_code == 413
+
+
+def test_faults_are_told_by_row_and_field(serving: Any, made: Any) -> None:
+    """An unknown feature and a NaN are 422, each named by row and field, and nothing is logged."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    body = b"""{"rows": [
+        {"asked_at": "2026-03-01T10:00:00Z", "distance": NaN},
+        {"asked_at": "2026-03-01T10:00:00Z", "distance": 1, "vehicel": "van"}]}"""
+    reply = service.http.post(PREDICT, content=body)
+    assert reply.status_code == 422
+    assert reply.json()["error"]["faults"] == [
+        {
+            "row": 0,
+            "field": "distance",
+            "what": "is NaN; send null, or leave it out",
+            "hint": "",
+        },
+        {"row": 1, "field": "vehicel", "what": "unknown field", "hint": "did you mean 'vehicle'?"},
+    ]
+    assert service.spool.kept == []
+
+
+def test_a_fault_of_ours_has_the_same_shape(
+    serving: Any, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unforeseen failure is a 500 in the usual shape, and nothing is answered."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    monkeypatch.setattr(service.spool, "kept", None)
+    reply = service.http.post(PREDICT, json=ROW)
+    assert reply.status_code == 500
+    assert schema.Refusal.model_validate(reply.json()).error.what == (
+        "the service failed: AttributeError"
+    )
+    assert counted(service.http, "driftloop_requests_total", status="500") == 1
+
+
+def test_labels_are_accepted(serving: Any, made: Any, clock: Any) -> None:
+    """Labels are written to the spool, also for a model that has no champion."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    reply = service.http.post(
+        "/v1/models/churn-uk/labels",
+        json={"labels": [{"id": "a", "value": 1}, {"id": "b", "value": 0}]},
+    )
+    assert (reply.status_code, reply.json()) == (202, {"accepted": 2})
+    schema.Accepted.model_validate(reply.json())
+    told = [(each.id, each.model, each.value, each.observed_at) for each in service.spool.told]
+    assert told == [("a", "churn-uk", 1.0, clock.now()), ("b", "churn-uk", 0.0, clock.now())]
+
+
+def test_the_fleet_is_listed(serving: Any, made: Any) -> None:
+    """Every model is listed, those without a champion with nulls; alive and ready."""
+    service = serving(made["ten"].head("eta-de", epoch=4, version=3))
+    shown = schema.Champions.model_validate(service.http.get("/v1/models").json()).models
+    assert [(each.model, each.version, each.epoch) for each in shown] == [
+        ("churn-uk", None, None),
+        ("eta-de", 3, 4),
+        ("eta-fr", None, None),
+    ]
+    assert shown[1].digest == made["ten"].digest
+    schema.Alive.model_validate(service.http.get("/healthz").json())
+    ready = schema.Readiness.model_validate(service.http.get("/readyz").json())
+    assert ready.without_champion == ["churn-uk", "eta-fr"]
+
+
+def test_not_ready_until_the_heads_were_read(serving: Any, until: Any) -> None:
+    """Until the heads could be read once, the service is alive but not ready."""
+    service = serving(ready=False)
+    until(lambda: service.http.get("/healthz").status_code == 200)
+    assert service.http.get("/readyz").status_code == 503
+    assert service.http.get("/readyz").json()["ready"] is False
+    service.ledger.broken = False
+    until(lambda: service.http.get("/readyz").status_code == 200)
+
+
+def test_metrics_count_what_happened(serving: Any, made: Any) -> None:
+    """Prometheus' own parser reads /metrics, and the counts are those of the requests made."""
+    service = serving(made["ten"].head("eta-de", epoch=7, version=5))
+    http = service.http
+    for _ in range(3):
+        http.post(PREDICT, json={"rows": [{**ROW, "id": "a"}, {**ROW, "id": "b"}]})
+    http.post(PREDICT, content=b"x")
+    http.post("/v1/models/made-up/predict", json=ROW)
+    requests = {"route": "predict"}
+    assert counted(http, "driftloop_requests_total", **requests, model="eta-de", status="200") == 3
+    assert counted(http, "driftloop_requests_total", **requests, model="eta-de", status="400") == 1
+    assert counted(http, "driftloop_requests_total", **requests, model="", status="404") == 1
+    assert "made-up" not in http.get("/metrics").text
+    assert counted(http, "driftloop_rows_total", model="eta-de") == 6
+    assert counted(http, "driftloop_head_epoch", model="eta-de") == 7
+    assert counted(http, "driftloop_head_version", model="eta-de") == 5
+    assert counted(http, "driftloop_request_seconds_count", route="predict") == 5
+    assert counted(http, "driftloop_request_seconds_bucket", route="predict", le="+Inf") == 5
+
+
+def test_openapi_tells_every_route_field_and_example(serving: Any, made: Any) -> None:
+    """OpenAPI lists the routes and each family's fields, and its examples are answered."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    shown = service.http.get("/openapi.json").json()
+    assert set(shown["paths"]) == {
+        "/v1/models/{model}/predict",
+        "/v1/models/{model}/labels",
+        "/v1/models",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
+    predict = shown["paths"]["/v1/models/{model}/predict"]["post"]
+    assert "- `distance`: number, usually 0 to 5000, required" in predict["description"]
+    assert set(predict["responses"]) >= {"200", "400", "404", "413", "422", "503"}
+    assert predict["responses"]["422"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/Refusal"
+    }
+    examples = predict["requestBody"]["content"]["application/json"]["examples"]
+    assert service.http.post(PREDICT, json=examples["eta"]["value"]).status_code == 200
+
+
+def test_stopping_closes_the_spool(serving: Any, made: Any) -> None:
+    """When the service stops, what closes the spool is called, and not before."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    assert not service.spool.closed
+    service.stop()
+    assert service.spool.closed

@@ -1,0 +1,27 @@
+"""The prediction log: rows and late labels in, windows and summaries out. The door to DuckDB.
+
+A service appends to its `SegmentSpool` before it answers; the one `Ingester` moves sealed
+segments into the `Lake` exactly once; everyone else reads the lake.
+"""
+
+from driftloop.prediction_log.ingest import Ingester, IngestReport
+from driftloop.prediction_log.lake import DamagedSegment, Lake
+from driftloop.prediction_log.source import (
+    history_rows,
+    read_labels,
+    read_source,
+    write_table,
+)
+from driftloop.prediction_log.spool import SegmentSpool
+
+__all__ = [
+    "DamagedSegment",
+    "IngestReport",
+    "Ingester",
+    "Lake",
+    "SegmentSpool",
+    "history_rows",
+    "read_labels",
+    "read_source",
+    "write_table",
+]

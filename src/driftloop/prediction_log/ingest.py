@@ -1,0 +1,225 @@
+"""The one process that writes the lake: sealed segments in, exactly once."""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from driftloop.errors import LogError
+from driftloop.ports import Clock
+from driftloop.prediction_log.lake import DamagedSegment, Lake
+from driftloop.prediction_log.spool import own, recover
+
+_QUARANTINE = "quarantine"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """What came into the lake: segments, predictions, labels; and segments set aside."""
+
+    segments: int
+    rows: int
+    labels: int
+    bad: int
+
+
+class Ingester:
+    """Moves the sealed segments of every folder under `spool` into `lake`.
+
+    It brings the lake's tables up to date when it starts.
+
+    Args:
+        spool: the folder that holds one folder for each writing process.
+        lake: a lake opened for writing; the caller closes it.
+        clock: its time is when rows are known to have arrived.
+        maintain_every: wall-clock seconds between two maintenances of the lake in `run`.
+        batch_bytes: roughly how much of the segments goes into one transaction.
+
+    Raises:
+        LogError: another process ingests this spool, or the lake cannot be written.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        lake: Lake,
+        clock: Clock,
+        *,
+        maintain_every: float = 600.0,
+        batch_bytes: int = 64 * 2**20,
+    ) -> None:
+        self._spool = spool
+        self._lake = lake
+        self._clock = clock
+        self._maintain_every = maintain_every
+        self._batch_bytes = batch_bytes
+        self._lock: int | None = _lock(spool)
+        try:
+            lake.migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    def ingest(self) -> IngestReport:
+        """Take up every sealed segment, recovering those of dead writers first.
+
+        A segment that is in the lake already, as after a crash, is only deleted. A damaged one
+        is moved to `quarantine` under the spool beside a `.reason` file, and costs no other.
+
+        Raises:
+            LogError: the lake could not be written, or the spool not read; do it again.
+        """
+        try:
+            self._recover_dead()
+            done = IngestReport(segments=0, rows=0, labels=0, bad=0)
+            for batch in self._batches():
+                done = _sum(done, self._ingest_new(batch))
+        except OSError as error:
+            raise LogError(f"the spool cannot be read: {error}", where=str(self._spool)) from error
+        return done
+
+    def maintain(self) -> None:
+        """Merge what small commits left in the lake; see `Lake.maintain`.
+
+        Raises:
+            LogError: the lake could not be written.
+        """
+        self._lake.maintain(pending=frozenset(path.stem for path in self._sealed()))
+
+    def run(self, stop: threading.Event, every: float) -> None:
+        """Ingest `every` so many seconds until `stop` is set, and a last time then.
+
+        An error is logged and tried again: nothing is lost by it.
+        """
+        maintained = time.monotonic()
+        while True:
+            last = stop.is_set()
+            try:
+                self.ingest()
+                if time.monotonic() - maintained >= self._maintain_every and not last:
+                    maintained = time.monotonic()
+                    self.maintain()
+            except LogError as error:
+                _log.error("%s", error)
+            if last:
+                return
+            stop.wait(every)
+
+    def close(self) -> None:
+        """Let another ingester take over."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        """Return the ingester, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the ingester."""
+        self.close()
+
+    def _folders(self) -> list[Path]:
+        return sorted(
+            path for path in self._spool.iterdir() if path.is_dir() and path.name != _QUARANTINE
+        )
+
+    def _sealed(self) -> list[Path]:
+        found = [path for folder in self._folders() for path in folder.glob("*.ndjson")]
+        return sorted(found, key=lambda path: (path.stem.rpartition(".")[2], path.name))
+
+    def _recover_dead(self) -> None:
+        """Seal what dead writers left open, and remove their folders once empty."""
+        for folder in self._folders():
+            owner = own(folder)
+            if owner is None:
+                continue  # its writer lives
+            try:
+                if recover(folder):
+                    _log.info("recovered the segments of a dead writer in %s", folder)
+                if [path.name for path in folder.iterdir()] == ["owner.lock"]:
+                    (folder / "owner.lock").unlink()
+                    folder.rmdir()
+            finally:
+                os.close(owner)
+
+    def _batches(self) -> Iterator[list[Path]]:
+        batch: list[Path] = []
+        size = 0
+        for path in self._sealed():
+            batch.append(path)
+            size += path.stat().st_size
+            if size >= self._batch_bytes:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _ingest_new(self, batch: Sequence[Path]) -> IngestReport:
+        held = self._lake.holds([path.stem for path in batch])
+        for path in batch:
+            if path.stem in held:
+                path.unlink()
+        return self._take([path for path in batch if path.stem not in held])
+
+    def _take(self, batch: Sequence[Path]) -> IngestReport:
+        """Take up `batch`; halve it for as long as something in it is damaged."""
+        if not batch:
+            return IngestReport(segments=0, rows=0, labels=0, bad=0)
+        try:
+            rows, labels = self._lake.append(batch, arrived_at=self._clock.now())
+        except DamagedSegment as error:
+            if len(batch) == 1:
+                self._set_aside(batch[0], error)
+                return IngestReport(segments=0, rows=0, labels=0, bad=1)
+            half = len(batch) // 2
+            return _sum(self._take(batch[:half]), self._take(batch[half:]))
+        for path in batch:
+            path.unlink()
+        return IngestReport(segments=len(batch), rows=rows, labels=labels, bad=0)
+
+    def _set_aside(self, path: Path, error: DamagedSegment) -> None:
+        _log.error("set aside: %s", error)
+        aside = self._spool / _QUARANTINE
+        aside.mkdir(exist_ok=True)
+        (aside / f"{path.stem}.reason").write_text(f"{error}\n", encoding="utf-8")
+        path.rename(aside / path.name)
+
+
+def _lock(spool: Path) -> int:
+    try:
+        spool.mkdir(parents=True, exist_ok=True)
+        lock = os.open(spool / "ingester.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise LogError(f"cannot be written: {error}", where=str(spool)) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise LogError(
+            "another ingester has this spool",
+            where=str(spool),
+            hint="`driftloop status` tells what runs",
+        ) from error
+    return lock
+
+
+def _sum(one: IngestReport, other: IngestReport) -> IngestReport:
+    return IngestReport(
+        segments=one.segments + other.segments,
+        rows=one.rows + other.rows,
+        labels=one.labels + other.labels,
+        bad=one.bad + other.bad,
+    )

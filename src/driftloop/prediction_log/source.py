@@ -1,0 +1,301 @@
+"""Rows from and to files: Parquet, CSV, or a DuckDB query; and history made ready for the spool."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.errors import BadRequest, LogError
+from driftloop.records import Label, ModelId, Task
+from driftloop.spec import Family
+
+if TYPE_CHECKING:
+    import duckdb
+
+_QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
+_ENDINGS = (".parquet", ".csv")
+_TIME = pa.timestamp("us", tz="UTC")
+_ID_COLUMNS = ("id", "model")
+
+
+def read_source(source: str) -> pa.Table:
+    """Return the rows that `source` names.
+
+    Args:
+        source: a Parquet or CSV file (by its ending), or a DuckDB query that begins with SELECT,
+            FROM or WITH, in which files stand in quotes: `FROM 'flights/*.parquet'`. In a CSV an
+            empty field is null, and the columns `id` and `model` are text.
+
+    Raises:
+        BadRequest: there is no such file, its ending is neither, or DuckDB refused it.
+    """
+    import duckdb
+
+    with _connect() as con:
+        try:
+            if _QUERY.match(source):
+                return _arrow(con.execute(source))
+            path = _existing(source)
+            if path.suffix.lower() == ".parquet":
+                return _arrow(con.execute("FROM read_parquet(?)", [glob.escape(source)]))
+            return _arrow(_read_csv(con, glob.escape(source)))
+        except duckdb.Error as error:
+            raise BadRequest(f"cannot be read: {error}", where=source) from error
+
+
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write `table` to `file` as Parquet or CSV (by its ending), whole or not at all.
+
+    Raises:
+        BadRequest: the ending is neither.
+        LogError: the file could not be written.
+    """
+    _check_ending(file)
+    options = "FORMAT parquet" if file.suffix.lower() == ".parquet" else "FORMAT csv, HEADER"
+    part = file.with_name(f".{file.name}.part")
+    try:
+        _copy(table, part, options)
+        part.replace(file)
+    except OSError as error:
+        raise LogError(f"cannot be written: {error}", where=str(file)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_lines(table: pa.Table, file: Path) -> None:
+    """Write `table` to the new `file` as JSON lines and fsync it.
+
+    Raises:
+        LogError: the file could not be written.
+        OSError: it could not be made durable.
+    """
+    _copy(table, file, "FORMAT json")
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def history_rows(family: Family, table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return `table` as the spool's predictions and labels of version 0, fully checked.
+
+    `table` has the columns id (text or whole numbers, each once), model, the family's time
+    column, its features, label and observed_at; others are passed over. A time without a zone
+    (TIMESTAMP) is taken as UTC. NaN is null. A row whose label is null has no label row.
+
+    Returns:
+        Predictions (id, model, version 0, epoch 0, event_time, predicted_at, which is the event
+        time, prediction, which is null, and features, a struct), and labels (id, model, value,
+        observed_at).
+
+    Raises:
+        BadRequest: a column is missing or of the wrong type, an id stands twice, a model is not
+            the family's, or a value is missing or impossible; names column and row (from 1).
+    """
+    given = _Columns(table, where=f"history of {family.name}")
+    given.need("id", "model", family.time, *family.features, "label", "observed_at")
+    ids = given.ids()
+    models = given.models(family)
+    event_time = given.times(family.time)
+    given.refuse(family.time, event_time.is_null(), "is missing")
+    features = [
+        given.numbers(name) if feature.kind == "numeric" else given.texts(name)
+        for name, feature in family.features.items()
+    ]
+    label = given.numbers("label")
+    if family.task is Task.BINARY:
+        wrong = pc.invert(pc.is_in(label, value_set=pa.array([0.0, 1.0, None], pa.float64())))
+        given.refuse("label", wrong, "is neither 0 nor 1")
+    observed = given.times("observed_at")
+    known = label.is_valid()
+    given.refuse("observed_at", pc.and_(known, observed.is_null()), "is missing beside a label")
+    count = table.num_rows
+    zeros = pa.repeat(pa.scalar(0, pa.int32()), count)
+    predictions = {
+        "id": ids,
+        "model": models,
+        "version": zeros,
+        "epoch": zeros,
+        "event_time": event_time,
+        "predicted_at": event_time,
+        "prediction": pa.nulls(count, pa.float64()),
+        "features": pa.StructArray.from_arrays(features, names=list(family.features)),
+    }
+    labels = {"id": ids, "model": models, "value": label, "observed_at": observed}
+    return pa.table(predictions), pa.table(labels).filter(known)
+
+
+def read_labels(source: str, *, now: datetime) -> list[Label]:
+    """Return the labels that `source` holds; see `read_source` for what it may be.
+
+    Its columns are id, model, value and, if it has it, observed_at: missing, it is `now`.
+
+    Raises:
+        BadRequest: it cannot be read, or a column or value does not fit; names column and row.
+    """
+    table = read_source(source)
+    given = _Columns(table, where=source)
+    given.need("id", "model", "value")
+    value = given.numbers("value")
+    given.refuse("value", value.is_null(), "is missing")
+    models = given.texts("model")
+    given.refuse("model", models.is_null(), "is missing")
+    ids = given.texts("id")
+    given.refuse("id", ids.is_null(), "is missing")
+    if "observed_at" in table.column_names:
+        observed = given.times("observed_at").to_pylist()
+    else:
+        observed = [None] * table.num_rows
+    return [
+        Label(
+            id=id_,
+            model=ModelId(model),
+            value=number,
+            observed_at=at.astimezone(UTC) if at else now,
+        )
+        for id_, model, number, at in zip(
+            ids.to_pylist(), models.to_pylist(), value.to_pylist(), observed, strict=True
+        )
+    ]
+
+
+@contextmanager
+def _connect() -> Iterator["duckdb.DuckDBPyConnection"]:
+    import duckdb
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": 2,
+        "autoinstall_known_extensions": False,
+    }
+    with duckdb.connect(config=config) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        yield con
+
+
+def _arrow(result: "duckdb.DuckDBPyConnection") -> pa.Table:
+    return result.to_arrow_table()
+
+
+def _read_csv(con: "duckdb.DuckDBPyConnection", pattern: str) -> "duckdb.DuckDBPyConnection":
+    # Sniffed as a number, the id 007 would become 7.
+    described = con.execute("DESCRIBE FROM read_csv(?, sample_size = -1)", [pattern]).fetchall()
+    texts = {name: "VARCHAR" for name, *_ in described if name in _ID_COLUMNS}
+    types = f", types = {texts!r}" if texts else ""
+    return con.execute(f"FROM read_csv(?, sample_size = -1{types})", [pattern])
+
+
+def _existing(source: str) -> Path:
+    path = Path(source)
+    _check_ending(path)
+    if not path.is_file():
+        raise BadRequest("there is no such file", where=source)
+    return path
+
+
+def _check_ending(path: Path) -> None:
+    if path.suffix.lower() not in _ENDINGS:
+        raise BadRequest(
+            f"{path.suffix or 'no ending'} is not a kind of table known here",
+            where=str(path),
+            hint=f"name a file ending in {' or '.join(_ENDINGS)}",
+        )
+
+
+def _copy(table: pa.Table, file: Path, options: str) -> None:
+    import duckdb
+
+    with _connect() as con:
+        con.register("given", table)
+        target = str(file).replace("'", "''")
+        try:
+            con.execute(f"COPY given TO '{target}' ({options})")
+        except duckdb.Error as error:
+            raise LogError(f"cannot be written: {error}", where=str(file)) from error
+
+
+class _Columns:
+    """A table's columns, cast to what the log holds or refused by name and row."""
+
+    def __init__(self, table: pa.Table, *, where: str) -> None:
+        self._table = table
+        self._where = where
+
+    def need(self, *names: str) -> None:
+        missing = [name for name in names if name not in self._table.column_names]
+        if missing:
+            raise BadRequest(
+                f"it has no column {', '.join(missing)}",
+                where=self._where,
+                hint=f"it has {', '.join(self._table.column_names) or 'none'}",
+            )
+
+    def ids(self) -> pa.Array:
+        ids = self.texts("id")
+        self.refuse("id", ids.is_null(), "is missing")
+        if pc.count_distinct(ids).as_py() < len(ids):
+            seen: set[str] = set()
+            for row, name in enumerate(ids.to_pylist(), start=1):
+                if name in seen:
+                    self._fault("id", row, f"{name!r} stands twice")
+                seen.add(name)
+        return ids
+
+    def models(self, family: Family) -> pa.Array:
+        models = self.texts("model")
+        known = pa.array(family.models, pa.string())
+        self.refuse(
+            "model", pc.invert(pc.is_in(models, value_set=known)), f"is not one of {family.name}"
+        )
+        return models
+
+    def texts(self, name: str) -> pa.Array:
+        column = self._column(name)
+        if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
+            self._wrong_type(name, "text")
+        return self._cast(name, pa.string(), "text")
+
+    def numbers(self, name: str) -> pa.Array:
+        if pa.types.is_string(self._column(name).type):
+            self._wrong_type(name, "numbers")
+        column = self._cast(name, pa.float64(), "numbers")
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+        self.refuse(name, pc.is_inf(column), "is infinite")
+        return column
+
+    def times(self, name: str) -> pa.Array:
+        column = self._column(name)
+        if not (pa.types.is_temporal(column.type) or pa.types.is_null(column.type)):
+            self._wrong_type(name, "times")
+        return self._cast(name, _TIME, "times")
+
+    def refuse(self, name: str, wrong: pa.Array, what: str) -> None:
+        """Raise for the first row for which `wrong` is true."""
+        row = pc.index(wrong, pa.scalar(True)).as_py()  # noqa: FBT003 - the value looked for
+        if row >= 0:
+            value = self._table.column(name)[row].as_py()
+            self._fault(name, row + 1, f"{'' if value is None else repr(value) + ' '}{what}")
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return self._table.column(name)
+
+    def _cast(self, name: str, to: pa.DataType, words: str) -> pa.Array:
+        column = self._column(name)
+        try:
+            cast = column.cast(to, safe=not pa.types.is_temporal(to))
+        except pa.ArrowException:
+            self._wrong_type(name, words)
+        return cast.combine_chunks()
+
+    def _wrong_type(self, name: str, words: str) -> None:
+        raise BadRequest(
+            f"the column {name} should be {words}, not {self._column(name).type}",
+            where=self._where,
+        )
+
+    def _fault(self, name: str, row: int, what: str) -> None:
+        raise BadRequest(what, where=f"{self._where}, row {row}, column {name}")

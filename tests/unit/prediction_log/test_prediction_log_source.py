@@ -1,0 +1,223 @@
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from driftloop.errors import BadRequest, LogError
+from driftloop.prediction_log import (
+    Ingester,
+    Lake,
+    SegmentSpool,
+    history_rows,
+    read_labels,
+    read_source,
+    write_table,
+)
+from driftloop.records import Label
+from driftloop.spec import Family
+
+Make = Callable[..., Any]
+
+NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
+TIMES = pa.timestamp("us", tz="UTC")
+
+
+def history(**given: pa.Array | None) -> pa.Table:
+    """A table of three rows of eta's history; columns may be replaced, or left out by None."""
+    usual = {
+        "id": pa.array(["a", "b", "c"]),
+        "model": pa.array(["eta-de", "eta-fr", "eta-de"]),
+        "asked_at": pa.array([NOON, NOON + timedelta(hours=1), NOON], TIMES),
+        "distance": pa.array([1.0, float("nan"), None]),
+        "load": pa.array([0, 1, None]),
+        "vehicle": pa.array(["van", None, "bike"]),
+        "label": pa.array([10.0, None, 30.0]),
+        "observed_at": pa.array([NOON, None, NOON], TIMES),
+        "ignored": pa.array([1, 2, 3]),
+    }
+    return pa.table({k: v for k, v in (usual | given).items() if v is not None})
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_written_table_is_read_back(tmp_path: Path, ending: str) -> None:
+    """Parquet and CSV keep text ids, numbers, nulls and UTC times."""
+    table = pa.table(
+        {
+            "id": ["007", "8"],
+            "x": pa.array([1.5, None]),
+            "name": pa.array(['it\'s, a "name"', None]),
+            "at": pa.array([NOON, None], TIMES),
+        }
+    )
+    file = tmp_path / f"it's a [file].{ending}"
+    write_table(table, file)
+    found = read_source(str(file))
+    assert found.to_pydict() == table.to_pydict()
+    assert found.schema.field("id").type == pa.string()
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_csv_is_sniffed_over_all_its_rows(tmp_path: Path) -> None:
+    """A column of whole numbers that has a fraction at its very end is read as such."""
+    file = tmp_path / "long.csv"
+    file.write_text("x\n" + "1\n" * 30_000 + "1.5\n")
+    assert read_source(str(file)).column("x")[-1].as_py() == 1.5
+
+
+@pytest.mark.parametrize("begin", ["SELECT * FROM", "from", "WITH a AS (SELECT 1) FROM"])
+def test_a_query_reads_files(tmp_path: Path, begin: str) -> None:
+    """Text that begins as a query is run by DuckDB."""
+    write_table(pa.table({"x": [1, 2]}), tmp_path / "a.parquet")
+    assert read_source(f"{begin} '{tmp_path}/*.parquet' ORDER BY x").to_pydict() == {"x": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nowhere.csv", "no such file"),
+        ("table.xlsx", r"\.xlsx is not a kind of table"),
+        ("table", "no ending"),
+        ("SELECT nonsense", "nonsense"),
+        ("FROM 'nowhere.parquet'", "nowhere"),
+    ],
+)
+def test_what_cannot_be_read_is_a_bad_request(source: str, said: str) -> None:
+    """A missing file, an unknown ending and an SQL error each say what was wrong."""
+    with pytest.raises(BadRequest, match=said):
+        read_source(source)
+
+
+def test_a_damaged_file_is_a_bad_request(tmp_path: Path) -> None:
+    """A file that is not what its ending says is named."""
+    file = tmp_path / "broken.parquet"
+    file.write_text("no parquet")
+    with pytest.raises(BadRequest, match="broken"):
+        read_source(str(file))
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Where writing fails, the old file stays and nothing half written is left."""
+    with pytest.raises(BadRequest, match=r"\.txt"):
+        write_table(pa.table({"x": [1]}), tmp_path / "x.txt")
+    with pytest.raises(LogError, match="nowhere"):
+        write_table(pa.table({"x": [1]}), tmp_path / "nowhere" / "x.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_history_becomes_rows_of_version_zero(
+    lake: Lake, ingester: Ingester, spool: SegmentSpool, window: Make, eta: Family, clock: Any
+) -> None:
+    """Through spool and lake, history has version 0, no prediction, and labels where known."""
+    assert spool.history(eta, history()) == (3, 2)
+    report = ingester.ingest()
+    assert (report.rows, report.labels, report.bad) == (3, 2, 0)
+    assert lake.rows(eta, window()).to_pylist() == [
+        {
+            "id": id_,
+            "version": 0,
+            "event_time": NOON,
+            "prediction": None,
+            "label": label,
+            "distance": distance,
+            "load": load,
+            "vehicle": vehicle,
+        }
+        for id_, label, distance, load, vehicle in (
+            ("a", 10.0, 1.0, 0.0, "van"),
+            ("c", 30.0, None, None, "bike"),
+        )
+    ]
+    assert lake.rows(eta, window(model="eta-fr")).column("label").to_pylist() == [None]
+    arrived = lake.query("SELECT DISTINCT arrived_at FROM lake.eta_predictions").to_pydict()
+    assert arrived == {"arrived_at": [clock.shown]}
+
+
+def test_history_given_twice_is_kept_once(
+    lake: Lake, ingester: Ingester, spool: SegmentSpool, window: Make, eta: Family
+) -> None:
+    """Doing an import again adds nothing that a window shows."""
+    spool.history(eta, history())
+    spool.history(eta, history())
+    ingester.ingest()
+    assert lake.rows(eta, window()).num_rows == 2
+
+
+def test_times_without_zone_are_utc(eta: Family) -> None:
+    """A TIMESTAMP is UTC; one with another zone is the same instant."""
+    naive = pa.array([NOON.replace(tzinfo=None)] * 3, pa.timestamp("ns"))
+    zoned = pa.array([NOON] * 3, pa.timestamp("ms", tz="America/New_York"))
+    rows, _ = history_rows(eta, history(asked_at=naive))
+    assert rows.column("event_time").to_pylist() == [NOON] * 3
+    rows, labels = history_rows(eta, history(asked_at=zoned, observed_at=zoned))
+    assert rows.column("event_time").to_pylist() == [NOON] * 3
+    assert labels.column("observed_at").to_pylist() == [NOON] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"load": None}, "no column load"),
+        ({"id": pa.array(["a", None, "c"])}, "row 2, column id: is missing"),
+        ({"id": pa.array(["a", "b", "a"])}, "row 3, column id: 'a' stands twice"),
+        ({"model": pa.array(["eta-de", "eta-de", "eta-xx"])}, "row 3, column model: 'eta-xx'"),
+        ({"model": pa.array(["eta-de", None, "eta-de"])}, "row 2, column model"),
+        ({"asked_at": pa.array([NOON, None, NOON], TIMES)}, "row 2, column asked_at: is missing"),
+        ({"asked_at": pa.array(["noon"] * 3)}, "asked_at should be times, not string"),
+        ({"distance": pa.array(["1", "2", "3"])}, "distance should be numbers, not string"),
+        ({"distance": pa.array([1.0, float("inf"), 1.0])}, "row 2, column distance: inf"),
+        ({"vehicle": pa.array([1.0, 2.0, 3.0])}, "vehicle should be text, not double"),
+        ({"label": pa.array(["x"] * 3)}, "label should be numbers"),
+        ({"observed_at": pa.nulls(3, TIMES)}, "row 1, column observed_at: is missing"),
+    ],
+)
+def test_history_that_does_not_fit_is_refused(
+    tmp_path: Path, spool: SegmentSpool, eta: Family, given: dict[str, pa.Array], said: str
+) -> None:
+    """Each fault is named with its column and row, and nothing is written."""
+    with pytest.raises(BadRequest, match=said):
+        spool.history(eta, history(**given))
+    assert [path.name for path in (tmp_path / "spool" / "one").iterdir()] == ["owner.lock"]
+
+
+def test_a_binary_label_is_zero_or_one(churn: Family) -> None:
+    """For a yes or no, anything else is refused; booleans will do."""
+    given = {
+        "id": [1, 2],
+        "model": ["churn-uk"] * 2,
+        "asked_at": pa.array([NOON] * 2, TIMES),
+        "tenure": [1, 2],
+        "spend": [1.0, 2.0],
+        "plan": [10, 20],
+        "observed_at": pa.array([NOON] * 2, TIMES),
+    }
+    rows, labels = history_rows(churn, pa.table({**given, "label": [True, False]}))
+    assert rows.column("id").to_pylist() == ["1", "2"]
+    assert rows.column("features")[1].as_py() == {"tenure": 2.0, "spend": 2.0, "plan": "20"}
+    assert labels.column("value").to_pylist() == [1.0, 0.0]
+    with pytest.raises(BadRequest, match=r"row 2, column label: 0\.5 is neither 0 nor 1"):
+        history_rows(churn, pa.table({**given, "label": [1.0, 0.5]}))
+
+
+def test_labels_are_read_from_a_file(tmp_path: Path) -> None:
+    """A file of labels gives records; without a time they were observed now."""
+    file = tmp_path / "labels.csv"
+    file.write_text("id,model,value\n007,eta-de,1.5\n8,eta-fr,2\n")
+    assert read_labels(str(file), now=NOON) == [
+        Label(id="007", model="eta-de", value=1.5, observed_at=NOON),
+        Label(id="8", model="eta-fr", value=2.0, observed_at=NOON),
+    ]
+    file.write_text("id,model,value,observed_at\n1,eta-de,1.5,2026-02-28T13:00:00+01:00\n")
+    assert read_labels(str(file), now=NOON + timedelta(days=1)) == [
+        Label(id="1", model="eta-de", value=1.5, observed_at=NOON)
+    ]
+
+
+def test_a_label_without_value_is_refused(tmp_path: Path) -> None:
+    """A missing value is named by its row."""
+    file = tmp_path / "labels.csv"
+    file.write_text("id,model,value\n1,eta-de,1\n2,eta-de,\n")
+    with pytest.raises(BadRequest, match="row 2, column value: is missing"):
+        read_labels(str(file), now=NOON)

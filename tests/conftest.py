@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share: a small fleet, and a clock that stands still."""
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from driftloop.spec import Family, Fleet, load_fleet
 
+NO_SKIPS = "DRIFTLOOP_NO_SKIPS"
+"""Set in CI, where every tool is installed: a skipped test is then a failed run."""
 MONITORS = Path(__file__).parent / "monitors"
 
 
@@ -43,3 +46,18 @@ def churn(fleet: Fleet) -> Family:
 def clock() -> StoppedClock:
     """A clock at 2026-03-01, settable."""
     return StoppedClock()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End by listing what was skipped for want of a tool, or say that nothing was."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    terminalreporter.write_sep("-", f"skipped for want of a tool: {len(skipped) or 'nothing'}")
+    for report in skipped:
+        terminalreporter.write_line(f"{report.nodeid}: {report.longrepr[2]}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run that may not skip and did."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get(NO_SKIPS) and exitstatus == 0 and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -103,10 +103,10 @@ def backfill(
     system = _system()
     spool = system.spool("backfill")
     try:
-        rows = spool.history(system.fleet.family_named(family), read_source(source))
+        rows, known = spool.history(system.fleet.family_named(family), read_source(source))
     finally:
         spool.close()
-    typer.echo(f"{rows} rows handed to the ingester")
+    typer.echo(f"{rows} rows, {known} of them labelled, handed to the ingester")
 
 
 @app.command()
@@ -117,7 +117,9 @@ def labels(
     from driftloop.prediction_log import read_labels
 
     system = _system()
-    found = read_labels(source, fleet=system.fleet, now=system.clock.now())
+    found = read_labels(source, now=system.clock.now())
+    for model in {label.model for label in found}:
+        system.fleet.family(model)
     spool = system.spool("labels")
     try:
         for family in system.fleet.families:

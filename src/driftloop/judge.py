@@ -21,14 +21,15 @@ ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted."""
 
 
-def windows(
-    family: Family, model: ModelId, *, version: int, now: datetime
-) -> tuple[Window, Window]:
-    """Return the window to measure at `now`, and its part that `version` itself predicted."""
-    start = now - family.window.span
-    return (
-        Window(model=model, start=start, end=now, known_at=now),
-        Window(model=model, start=start, end=now, known_at=now, version=version),
+def window_at(
+    family: Family, model: ModelId, *, now: datetime, known_at: datetime | None = None
+) -> Window:
+    """Return the window to look at `now`: the family's span, as known by `known_at`."""
+    return Window(
+        model=model,
+        start=now - family.window.span,
+        end=now,
+        known_at=now if known_at is None else min(now, known_at),
     )
 
 

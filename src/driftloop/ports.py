@@ -39,7 +39,7 @@ class Clock(Protocol):
 
 
 class Spool(Protocol):
-    """Where a service writes before it answers; it never opens the lake."""
+    """Where a service writes before it answers, from any thread; it never opens the lake."""
 
     def predictions(self, family: str, rows: Sequence[Prediction]) -> None:
         """Append `rows` of one family; on return the operating system has them."""
@@ -64,6 +64,10 @@ class PredictionLog(Protocol):
 
     def summary(self, family: Family, window: Window) -> LogSummary:
         """Return counts over the window's rows as they arrived, duplicates included."""
+        ...
+
+    def horizon(self) -> datetime | None:
+        """Return when the newest rows arrived; all that came before them can be read."""
         ...
 
 

@@ -34,7 +34,7 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 RESERVED = frozenset(
-    {"id", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
+    {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
     | {"prediction", "label", "observed_at", "value"}
 )
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,10 @@ from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
+from driftloop.judge import window_at
 from driftloop.ledger import SqlLedger
 from driftloop.ports import Measure, Pager, Registry
-from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Order, Window
+from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Order
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet, load_fleet
 
@@ -94,7 +95,7 @@ class System:
     @cached_property
     def pager(self) -> Pager:
         """Slack, or the local stand-in."""
-        from driftloop.page import SlackPager
+        from driftloop.page.slack import SlackPager
 
         token = self.settings.slack_token
         return SlackPager(
@@ -107,7 +108,9 @@ class System:
         """MLflow."""
         from driftloop.registry import MlflowRegistry
 
-        return MlflowRegistry(self.settings.mlflow_url, self.settings.home / "mlflow" / "artifacts")
+        return MlflowRegistry(
+            self.settings.mlflow_url, self.settings.home / "mlflow" / "artifacts", self.fleet
+        )
 
     @cached_property
     def trainer(self) -> "IsolatedTrainer":
@@ -175,13 +178,15 @@ class System:
         from driftloop.serve.online import online_app
         from driftloop.serve.slot import Slots
 
+        spool = self.spool("online")
         return online_app(
             fleet=self.fleet,
-            slots=Slots(),
-            spool=self.spool("online"),
+            slots=Slots(self.fleet),
+            spool=spool,
             clock=self.clock,
             heads=self.ledger.heads,
             poll_every=self.settings.poll_every,
+            closing=spool.close,
         )
 
     def decision(self, key: str) -> Decision:
@@ -210,9 +215,9 @@ class System:
         if head is None:
             raise BadRequest("has no champion yet", where=model, hint="driftloop train")
         if key is None:
-            order = _window_now(family, model, self.clock)
-            title, window = f"{model} at {order.known_at:%Y-%m-%d %H:%M} UTC", order
-            file = self.settings.reports / model / f"{order.known_at:%Y%m%dT%H%M%S}.html"
+            window = window_at(family, model, now=self.clock.now())
+            title = f"{model} at {window.end:%Y-%m-%d %H:%M} UTC"
+            file = self.settings.reports / model / f"{window.end:%Y%m%dT%H%M%S}.html"
         else:
             decision = self.decision(key)
             title, window = f"{model}: {decision.reason}", decision.window
@@ -239,7 +244,7 @@ class System:
         from driftloop.serve.slot import Slots
 
         family = self.fleet.family(model)
-        slots = Slots()
+        slots = Slots(self.fleet)
         slots.refresh([head for head in self.ledger.heads() if head.model == model])
         spool = self.spool("batch")
         try:
@@ -254,7 +259,7 @@ class System:
         finally:
             spool.close()
         write_table(scored, out)
-        return scored.num_rows
+        return int(scored.num_rows)
 
     def prune(self, *, keep: timedelta = timedelta(days=7)) -> int:
         """Return how many rendered reports older than `keep` were removed; they can be remade."""
@@ -330,8 +335,15 @@ def build_candidate(settings: Settings, order: Order, champion: Head | None) -> 
     fitted = fit(family, training, seed=order.seed)
     fit_seconds = time.perf_counter() - began
     began = time.perf_counter()
-    model_file = lower(fitted, family)
-    difference = parity(model_file, family, rows, fitted, tolerance=family.retrain.parity)
+    model_file = lower(fitted.pipeline, family)
+    difference = parity(
+        model_file,
+        family,
+        pa.concat_tables([training, held_out]),
+        partial(predict, fitted),
+        tolerance=family.retrain.parity,
+        pipeline=fitted.pipeline,
+    )
     lower_seconds = time.perf_counter() - began
 
     answers = predict(fitted, held_out)
@@ -410,8 +422,3 @@ def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:
         rows = rows.take(pa.array(np.sort(chosen)))
     answers = pa.array(predict(fitted, rows), pa.float64())
     return rows.set_column(rows.schema.get_field_index("prediction"), "prediction", answers)
-
-
-def _window_now(family: Family, model: ModelId, clock: SharedClock) -> Window:
-    now = clock.now()
-    return Window(model=model, start=now - family.window.span, end=now, known_at=now)

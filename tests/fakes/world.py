@@ -32,6 +32,9 @@ class FakeLog:
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
 
+    def horizon(self) -> datetime | None:
+        return None
+
     def summary(self, family: Family, window: Window) -> LogSummary:
         return LogSummary(
             rows=self.rows_seen,

@@ -83,6 +83,14 @@ class Renewer:
             self.ledger.release(f"renew/{order.key}")
             self.ledger.release(f"renewing/{order.model}")
 
+    def let_go(self, order: Order) -> None:
+        """Give back what a renewal held whose process is known to be dead.
+
+        Without it the order, and its model, would wait until the leases run out.
+        """
+        self.ledger.release(f"renew/{order.key}")
+        self.ledger.release(f"renewing/{order.model}")
+
     def _carried_out(self, order: Order, family: Family) -> Renewed:
         champion = self.ledger.head(order.model)
         self.ledger.append(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError
-from driftloop.judge import decide, is_due, windows
+from driftloop.judge import decide, is_due, window_at
 from driftloop.loop.notices import Places, opened, recovered
 from driftloop.ports import Clock, Ledger, Measure, PredictionLog
 from driftloop.records import (
@@ -57,6 +57,8 @@ class Watcher:
         Decisions are in the ledger on return; pages and retrainings are the caller's to carry
         out, each under the key it brings, so that a pass repeated does nothing twice.
         """
+        # Only what had wholly arrived counts as known: the same rows can then be read again.
+        known_at = self.log.horizon()
         now = self.clock.now()
         seen: list[Watched] = []
         for family in self.fleet.families:
@@ -65,18 +67,23 @@ class Watcher:
                 if not is_due(family, history, now=now):
                     continue
                 try:
-                    seen.append(self._model(family, model, history, now))
+                    seen.append(self._model(family, model, history, now, known_at))
                 except DriftloopError as error:
                     seen.append(Watched(model=model, problem=str(error)))
         return tuple(seen)
 
     def _model(
-        self, family: Family, model: ModelId, history: ModelHistory, now: datetime
+        self,
+        family: Family,
+        model: ModelId,
+        history: ModelHistory,
+        now: datetime,
+        known_at: datetime | None,
     ) -> Watched:
         head = history.head
         if head is None:
             return Watched(model=model, problem="no champion yet: `driftloop train` makes one")
-        window, _ = windows(family, model, version=head.version, now=now)
+        window = window_at(family, model, now=now, known_at=known_at)
         measured = self._measured(family, head, history, window)
         decision = decide(
             family=family, window=window, readings=measured.readings, history=history, now=now
@@ -118,11 +125,11 @@ class Watcher:
                 if champion is not None
                 else {}
             ),
-            now=window.known_at,
+            now=window.end,
         )
         return Measured(
             model=window.model,
-            at=window.known_at,
+            at=window.end,
             window=window,
             rows=summary.rows,
             labels=summary.labels,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftloop.judge import decide, is_due, judged, windows
+from driftloop.judge import decide, is_due, judged, window_at
 from driftloop.records import (
     Decision,
     Kind,
@@ -44,9 +44,12 @@ def shift(column: str, value: float, *, p: float = 1e-9, n: int = 100) -> Readin
 def decision(
     eta: Family, *readings: Reading, history: ModelHistory | None = None, now: datetime = NOW
 ) -> Decision:
-    window, _ = windows(eta, DE, version=1, now=now)
     return decide(
-        family=eta, window=window, readings=readings, history=history or ModelHistory(), now=now
+        family=eta,
+        window=window_at(eta, DE, now=now),
+        readings=readings,
+        history=history or ModelHistory(),
+        now=now,
     )
 
 

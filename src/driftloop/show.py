@@ -1,0 +1,75 @@
+"""What a person sees of `driftloop up` and `driftloop status` in a terminal."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from driftloop.settings import Settings
+from driftloop.up import Supervisor, services, status
+
+WHAT: Mapping[str, str] = {
+    "online": "predictions and labels over HTTP; /docs describes it",
+    "pages": "the fleet: every model, its state and why",
+    "slack": "a local stand-in for Slack: the channels and what was paged",
+    "prefect": "flow runs, schedules and artifacts",
+    "mlflow": "versions, metrics and lineage",
+    "worker": "runs the flows",
+    "ingester": "moves sealed segments into the lake",
+}
+COLOURS = {"healthy": "green", "starting": "yellow", "waiting": "yellow"}
+
+
+def run_up(settings: Settings) -> None:
+    """Start every service, print where each is, and stop all on Ctrl-C or SIGTERM.
+
+    Raises:
+        ServiceError: one did not start; nothing is left running.
+        SpecError: a monitor file is wrong; nothing was started.
+    """
+    from driftloop.wiring import System
+
+    console = Console()
+    fleet = System(settings).fleet
+    console.print(f"{len(fleet.models)} models; everything is kept in {settings.home}")
+
+    def tell(service: str, event: str, detail: str) -> None:
+        console.print(f"  {service:<9} {event}" + (f"  [dim]{detail}[/dim]" if detail else ""))
+        if event == "healthy" and service == "worker":
+            console.print("[bold]up[/bold]; Ctrl-C stops everything")
+            console.print(addresses(settings))
+
+    Supervisor(settings, services(settings), on_event=tell).run()
+    console.print("everything is stopped")
+
+
+def show_status(settings: Settings) -> bool:
+    """Print how each service is; return whether all are healthy."""
+    found = status(settings.home)
+    console = Console()
+    if not found:
+        console.print(f"nothing has been started in {settings.home}: `driftloop up` starts it")
+        return False
+    table = Table("service", "state", "pid", "restarts", "address", box=None, pad_edge=False)
+    for one in found:
+        colour = COLOURS.get(one.state, "red")
+        table.add_row(
+            one.name,
+            f"[{colour}]{one.state}[/{colour}]",
+            str(one.pid or ""),
+            str(one.restarts),
+            one.url,
+        )
+    console.print(table)
+    return all(one.state == "healthy" for one in found)
+
+
+def addresses(settings: Settings) -> Table:
+    """Return a table of what to open in a browser."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for service in services(settings):
+        if service.url:
+            table.add_row(
+                service.name, f"[link={service.url}]{service.url}[/link]", WHAT[service.name]
+            )
+    return table

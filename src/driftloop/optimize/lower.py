@@ -1,0 +1,86 @@
+"""A fitted scikit-learn pipeline to ONNX, one input for each feature and one answer a row."""
+
+import json
+from typing import Any
+
+from driftloop.errors import TrainingFailed
+from driftloop.records import Task
+from driftloop.spec import Family
+
+OUTPUT = "prediction"
+"""Name of the one output: float32 [n], the target or the probability of 1."""
+OPSETS = {"": 21, "ai.onnx.ml": 3}
+"""Operator sets that skl2onnx 1.20 converts every estimator of ours for."""
+
+
+def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> bytes:  # noqa: ANN401 - an estimator of scikit-learn
+    """Return `pipeline`, fitted on the family's features, as the bytes of an ONNX file.
+
+    Inputs are named as the features: float32 [n, 1] with NaN for null, string [n, 1] with ""
+    for null. The output is `prediction`, float32 [n]. Metadata: `driftloop.family`,
+    `driftloop.task` and `driftloop.features`, a JSON object of feature to kind. The same
+    pipeline gives the same bytes. That it answers the same is for `parity` to show.
+
+    Raises:
+        TrainingFailed: skl2onnx cannot convert it.
+    """
+    import skl2onnx
+    from onnx import TensorProto, helper
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+
+    kinds = {"numeric": FloatTensorType, "categorical": StringTensorType}
+    inputs = [(name, kinds[f.kind]([None, 1])) for name, f in family.features.items()]
+    binary = family.task is Task.BINARY
+    try:
+        model = skl2onnx.convert_sklearn(
+            pipeline,
+            name=family.name,
+            initial_types=inputs,
+            options={id(pipeline): {"zipmap": False}} if binary else None,
+            target_opset=opsets,
+        )
+    except Exception as error:  # skl2onnx and the converters behind it raise all sorts
+        raise TrainingFailed(
+            f"cannot be lowered to ONNX: {type(error).__name__}: {_first_line(error)}",
+            where=f"{family.name}: {family.retrain.recipe}",
+            hint="begin with a ColumnTransformer, as the pipelines of driftloop.retrain.recipes do",
+        ) from error
+
+    graph = model.graph
+    answer = graph.output[-1].name  # [n, 2] probabilities behind the labels, or [n, 1]
+    graph.initializer.append(
+        helper.make_tensor("driftloop_column", TensorProto.INT64, [], [int(binary)])
+    )
+    graph.node.append(helper.make_node("Gather", [answer, "driftloop_column"], [OUTPUT], axis=1))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None]))
+    _drop_unused(graph)
+    helper.set_model_props(
+        model,
+        {
+            "driftloop.family": family.name,
+            "driftloop.task": str(family.task),
+            "driftloop.features": json.dumps({n: f.kind for n, f in family.features.items()}),
+        },
+    )
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _drop_unused(graph: Any) -> None:  # noqa: ANN401 - an onnx GraphProto
+    """Remove the nodes that only led to outputs that are gone, such as a classifier's label."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    initializers = [each for each in graph.initializer if each.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]

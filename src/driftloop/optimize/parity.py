@@ -1,0 +1,205 @@
+"""Does the lowered model answer as the fitted one? Some conversions succeed and are wrong."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.errors import ParityError
+from driftloop.spec import Family
+
+ODD_ROWS = 64
+"""How many real rows each kind of odd row is made of."""
+SHOWN = 3
+"""How many kinds of rows an error names."""
+UNSEEN = "\N{WHITE SQUARE} never seen"
+
+Floats = npt.NDArray[np.float64]
+Answer = Callable[[pa.Table], Floats]
+
+
+def parity(
+    onnx: bytes,
+    family: Family,
+    rows: pa.Table,
+    answer: Answer,
+    *,
+    tolerance: float,
+    pipeline: object = None,
+) -> float:
+    """Return the largest difference of the lowered model, relative to max(1, |expected|).
+
+    Compared on every one of `rows`, and on odd rows made of the first 64: each feature null
+    (unless it is required), each category unseen, each number at 0 and ten times beyond the range
+    seen on either side, and all of a kind at once.
+
+    Args:
+        onnx: the lowered model; see `lower`.
+        family: whose features it takes.
+        rows: real rows, with the family's features; at least one.
+        answer: the fitted model's answers to such rows, shape [n].
+        tolerance: largest difference allowed.
+        pipeline: the fitted pipeline, to name the likely cause by.
+
+    Raises:
+        ParityError: rows differ by more than `tolerance`, or are answered with NaN by either
+            side, or the fitted model cannot answer a row that may be asked; says how many, where
+            and by how much, and the likely cause.
+    """
+    kinds, tables = zip(*_trials(family, rows), strict=True)
+    asked = pa.concat_tables(tables)
+    expected = _expected(family, answer, asked, tuple(zip(kinds, tables, strict=True)))
+    got = _session(onnx).run(None, _feed(family, asked))[0].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(got - expected) / np.maximum(1.0, np.abs(expected))
+    apart = np.where(np.isfinite(got) & np.isfinite(expected), apart, np.inf)
+    worst, wrong = float(apart.max()), apart > tolerance
+    if wrong.any():
+        starts = np.cumsum([0, *(table.num_rows for table in tables[:-1])])
+        found = [
+            (f"{bad} of {table.num_rows} {kind}", kind)
+            for kind, table, bad in zip(kinds, tables, np.add.reduceat(wrong, starts), strict=True)
+            if bad
+        ]
+        more = f" and {len(found) - SHOWN} kinds more" if len(found) > SHOWN else ""
+        raise ParityError(
+            f"the lowered model answers otherwise on {wrong.sum()} of {wrong.size} rows, by up to"
+            f" {worst:.3g} relative to max(1, |answer|), {tolerance:g} allowed:"
+            f" {'; '.join(said for said, _ in found[:SHOWN])}{more}",
+            where=f"{family.name}: {family.retrain.recipe}",
+            hint=_cause(pipeline, nulls=any("null" in kind for _, kind in found)),
+        )
+    return worst
+
+
+# -- rows -----------------------------------------------------------------------------------
+
+
+def _trials(family: Family, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    rows = rows.select(list(family.features))
+    yield "real rows", rows
+    few = rows.slice(0, ODD_ROWS)
+    count = few.num_rows
+    nullable = [name for name, feature in family.features.items() if not feature.required]
+    nulls = {name: pa.nulls(count, rows[name].type) for name in nullable}
+    for name, values in nulls.items():
+        yield f"with {name} null", _with(few, {name: values})
+    yield "with every null they may have", _with(few, nulls)
+    unseen = pa.array([UNSEEN] * count, pa.string())
+    for name in family.categorical:
+        yield f"with {name} unseen", _with(few, {name: unseen})
+    extremes = {name: _extremes(rows[name]) for name in family.numeric}
+    for at, where in enumerate(("far below", "at 0", "far above")):
+        for name, values in extremes.items():
+            yield f"with {name} {where}", _with(few, {name: pa.array([values[at]] * count)})
+    odd = {name: pa.array([values[2]] * count) for name, values in extremes.items()}
+    yield "with everything odd", _with(few, odd | dict.fromkeys(family.categorical, unseen))
+
+
+def _with(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
+    for name, values in columns.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, values)
+    return rows
+
+
+def _extremes(column: pa.ChunkedArray) -> tuple[float, float, float]:
+    """Return a value ten times the range below what was seen, zero, and one as far above."""
+    seen = _numbers(column)
+    seen = seen[np.isfinite(seen)]
+    if seen.size == 0:
+        return -1e6, 0.0, 1e6
+    low, high = float(seen.min()), float(seen.max())
+    reach = 10 * max(high - low, abs(high), 1.0)
+    return low - reach, 0.0, high + reach
+
+
+# -- answers --------------------------------------------------------------------------------
+
+
+def _session(onnx: bytes) -> Any:  # noqa: ANN401 - onnxruntime has no type information
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+def _expected(
+    family: Family, answer: Answer, asked: pa.Table, trials: tuple[tuple[str, pa.Table], ...]
+) -> Floats:
+    try:
+        return np.asarray(answer(asked), np.float64)
+    except Exception as error:  # an estimator is anybody's code
+        kind = next((kind for kind, table in trials if _raises(answer, table)), "together")
+        said = f"{type(error).__name__}: {error}".split("\n", 1)[0]
+        raise ParityError(
+            f"the fitted model cannot answer rows {kind}: {said}",
+            where=f"{family.name}: {family.retrain.recipe}",
+            hint="impute nulls and ignore unseen categories, or declare the feature required",
+        ) from error
+
+
+def _raises(answer: Answer, rows: pa.Table) -> bool:
+    try:
+        answer(rows)
+    except Exception:  # noqa: BLE001 - which error it was is told by the caller
+        return True
+    return False
+
+
+def _feed(family: Family, rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    return {
+        name: (
+            _numbers(rows[name]).astype(np.float32)
+            if feature.kind == "numeric"
+            else pc.fill_null(rows[name].cast(pa.string()), "").to_pandas().to_numpy(dtype=object)
+        ).reshape(-1, 1)
+        for name, feature in family.features.items()
+    }
+
+
+def _numbers(column: pa.ChunkedArray) -> Floats:
+    numbers: Floats = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
+    return numbers
+
+
+# -- causes ---------------------------------------------------------------------------------
+
+
+def _cause(pipeline: object, *, nulls: bool) -> str:
+    """Return the likely cause: conversions of skl2onnx that are known to go wrong silently."""
+    for part in _parts(pipeline):
+        kind = type(part).__name__
+        booster = kind.startswith("HistGradientBoosting")
+        if booster and np.any(getattr(part, "is_categorical_", None)):
+            return "native categorical splits are lost: encode categories in front of the trees"
+        if booster and getattr(part, "loss", "") in ("poisson", "gamma"):
+            return f"the log link of loss={part.loss!r} is lost: use squared_error"  # type: ignore[attr-defined]
+        if getattr(part, "add_indicator", False):
+            return "the indicator of missing values is lost: SimpleImputer without add_indicator"
+        if kind == "CalibratedClassifierCV" and getattr(part, "method", "") == "isotonic":
+            return "the steps of isotonic calibration move: calibrate with method='sigmoid'"
+        if nulls and kind.startswith(("RandomForest", "ExtraTrees", "DecisionTree")):
+            return "forests lose their branch for nulls: put a SimpleImputer in front"
+    return "driftloop.retrain.recipes holds pipelines that are lowered exactly"
+
+
+def _parts(pipeline: object) -> Iterator[object]:
+    """Yield the estimators of a pipeline, the fitted ones that transformers keep included."""
+    seen: set[int] = set()
+    waiting = [pipeline]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, list | tuple):
+            waiting.extend(part)
+        elif hasattr(part, "get_params"):
+            yield part
+            waiting.extend(vars(part).values())

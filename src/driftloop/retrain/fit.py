@@ -1,0 +1,234 @@
+"""Rows to a fitted pipeline, checked; and its answers, and its file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.errors import ArtifactError, DriftloopError, TrainingFailed
+from driftloop.records import Task
+from driftloop.spec import Family, load_recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRUSTED = ("numpy.dtype", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
+"""What a file of our recipes holds beyond the types that skops trusts by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A fitted scikit-learn pipeline and what it must be fed.
+
+    `columns` are (feature, "numeric" or "categorical") in the order it was fitted with.
+    """
+
+    pipeline: Any
+    task: Task
+    columns: tuple[tuple[str, str], ...]
+
+
+def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
+    """Return the family's recipe fitted on `rows`, which hold its features and `label`.
+
+    Features are float32 before they are fitted, and the thresholds of boosted trees are rounded
+    down to float32 afterwards: no float32 value changes sides by it, so that scikit-learn and
+    ONNX, which knows only float32 thresholds, send every row the same way. A numeric feature that
+    is null in every row is fitted as 0, and so ignored: boosted trees cannot bin nothing.
+
+    Raises:
+        TrainingFailed: too few rows, unusable labels, or the recipe raised or gave no estimator.
+    """
+    labels = _labels(family, rows)
+    frame = _frame(tuple((name, f.kind) for name, f in family.features.items()), rows)
+    for name in family.numeric:
+        if frame[name].isna().all():
+            frame[name] = np.float32(0.0)
+    try:
+        recipe = load_recipe(family.retrain.recipe)
+        pipeline = recipe(family, seed=seed, **family.retrain.parameters)
+    except (DriftloopError, MemoryError):
+        raise
+    except Exception as error:  # a recipe is anybody's code
+        raise _raised(
+            family, error, hint="a recipe takes (family, *, seed, **parameters)"
+        ) from error
+    _check_estimator(family, pipeline)
+    try:
+        pipeline.fit(frame, labels)
+    except (DriftloopError, MemoryError):
+        raise
+    except Exception as error:  # so is an estimator
+        raise _raised(family, error, hint="see retrain.recipe and retrain.parameters") from error
+    for booster in _boosters(pipeline, set()):
+        for predictor in (each for stage in booster._predictors for each in stage):  # noqa: SLF001 - thresholds are kept nowhere else
+            predictor.nodes["num_threshold"] = _floor32(predictor.nodes["num_threshold"])
+    columns = tuple((name, feature.kind) for name, feature in family.features.items())
+    return Fitted(pipeline=pipeline, task=family.task, columns=columns)
+
+
+def predict(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
+    """Return shape [n]: the target in its unit, or the probability of 1."""
+    frame = _frame(fitted.columns, rows)
+    if fitted.task is Task.BINARY:
+        answers = np.asarray(fitted.pipeline.predict_proba(frame))[:, 1]
+    else:
+        answers = np.asarray(fitted.pipeline.predict(frame)).reshape(-1)
+    return answers.astype(np.float64)
+
+
+def save(fitted: Fitted, file: Path) -> None:
+    """Write `fitted` to `file` with skops, whole or not at all; never as a pickle."""
+    import skops.io
+
+    content = {
+        "pipeline": fitted.pipeline,
+        "task": str(fitted.task),
+        "columns": [list(column) for column in fitted.columns],
+    }
+    part = file.with_name(f"{file.name}.part")
+    skops.io.dump(content, part)
+    part.replace(file)
+
+
+def load(file: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
+    """Return what `save` wrote; `trusted` names further types, for a recipe of your own.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or holds a type that is not trusted.
+    """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        content = skops.io.load(file, trusted=[*TRUSTED, *trusted])
+        return Fitted(
+            pipeline=content["pipeline"],
+            task=Task(content["task"]),
+            columns=tuple((name, kind) for name, kind in content["columns"]),
+        )
+    except UntrustedTypesFoundException as error:
+        raise ArtifactError(
+            f"holds types that are not trusted: {error}",
+            where=str(file),
+            hint="name them in `trusted` if the recipe needs them",
+        ) from error
+    except Exception as error:  # a damaged file fails in many ways
+        raise ArtifactError(
+            f"cannot be read as a pipeline: {type(error).__name__}: {error}", where=str(file)
+        ) from error
+
+
+# -- rows -----------------------------------------------------------------------------------
+
+
+def _frame(columns: tuple[tuple[str, str], ...], rows: pa.Table) -> "pd.DataFrame":
+    import pandas as pd
+
+    missing = [name for name, _ in columns if name not in rows.column_names]
+    if missing:
+        raise TrainingFailed(f"the rows lack the features {', '.join(missing)}")
+    return pd.DataFrame(
+        {
+            name: _numbers(rows[name])
+            if kind == "numeric"
+            else pd.Series(_strings(rows[name]), dtype=object)
+            for name, kind in columns
+        }
+    )
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    plain: npt.NDArray[np.float64] = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
+    with np.errstate(over="ignore"):
+        return plain.astype(np.float32)
+
+
+def _strings(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
+    filled = pc.fill_null(column.cast(pa.string()), "")
+    texts: npt.NDArray[np.object_] = filled.to_pandas().to_numpy(dtype=object)
+    return texts
+
+
+def _labels(family: Family, rows: pa.Table) -> npt.NDArray[np.float64]:
+    least = family.retrain.min_rows
+    if rows.num_rows < least:
+        raise TrainingFailed(
+            f"{rows.num_rows} labelled rows, {least} are needed",
+            where=f"{family.name}: retrain.min_rows",
+            hint="a longer retrain.span gives more rows",
+        )
+    labels: npt.NDArray[np.float64] = (
+        pc.fill_null(rows["label"].cast(pa.float64()), np.nan).to_numpy().astype(np.float64)
+    )
+    if wrong := int((~np.isfinite(labels)).sum()):
+        raise TrainingFailed(
+            f"{wrong} of {labels.size} labels are no finite number",
+            where=family.name,
+            hint="train on labelled rows only",
+        )
+    if family.task is Task.BINARY:
+        if wrong := int((~np.isin(labels, (0.0, 1.0))).sum()):
+            raise TrainingFailed(
+                f"{wrong} of {labels.size} labels are neither 0 nor 1", where=family.name
+            )
+        if np.unique(labels).size == 1:
+            raise TrainingFailed(
+                f"all {labels.size} labels are {labels[0]:.0f}: there is nothing to tell apart",
+                where=family.name,
+                hint="a longer retrain.span may hold both outcomes",
+            )
+    return labels
+
+
+# -- pipelines ------------------------------------------------------------------------------
+
+
+def _raised(family: Family, error: Exception, *, hint: str) -> TrainingFailed:
+    return TrainingFailed(
+        f"the recipe raised {type(error).__name__}: {error}",
+        where=f"{family.name}: {family.retrain.recipe}",
+        hint=hint,
+    )
+
+
+def _check_estimator(family: Family, pipeline: object) -> None:
+    wanted = ("fit", "predict_proba" if family.task is Task.BINARY else "predict")
+    lacking = [name for name in wanted if not callable(getattr(pipeline, name, None))]
+    if lacking:
+        raise TrainingFailed(
+            f"the recipe returned a {type(pipeline).__name__} without {' and '.join(lacking)}",
+            where=f"{family.name}: {family.retrain.recipe}",
+            hint=f"return an unfitted scikit-learn estimator for a {family.task} task",
+        )
+
+
+def _boosters(part: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401 - anything an estimator may hold
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
+        if hasattr(part, "_predictors"):
+            yield part
+    elif isinstance(part, list | tuple):
+        for each in part:
+            yield from _boosters(each, seen)
+    elif isinstance(part, dict):
+        yield from _boosters(list(part.values()), seen)
+    elif type(part).__module__.startswith("sklearn.") and hasattr(part, "__dict__"):
+        yield from _boosters(list(vars(part).values()), seen)
+
+
+def _floor32(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the largest float32 that is not above each threshold."""
+    with np.errstate(over="ignore"):
+        near = thresholds.astype(np.float32)
+        below = np.nextafter(near, np.float32(-np.inf))
+    return np.where(near.astype(np.float64) > thresholds, below, near).astype(np.float64)

@@ -1,0 +1,210 @@
+"""A fit in a process of its own: what comes back, and what becomes of those that do not."""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftloop.errors import ParityError, TrainingFailed
+from driftloop.retrain.isolate import run_isolated, warm_up
+
+DEEDS = """
+import os, signal, subprocess, sys, time
+
+from driftloop.errors import PagerError, ParityError
+
+def greedy():
+    return len(bytearray(2**32))
+
+def hang(file):
+    child = subprocess.Popen(["sleep", "600"])
+    with open(file, "w") as note:
+        note.write(f"{os.getpid()} {child.pid}")
+    print("still at it", flush=True)
+    time.sleep(600)
+
+def leave_a_child(file):
+    child = subprocess.Popen(["sleep", "600"])
+    with open(file, "w") as note:
+        note.write(str(child.pid))
+
+def refuse():
+    raise ParityError("3 rows differ", where="eta-de", hint="look")
+
+def refuse_oddly():
+    raise PagerError("the channel is gone", where="#ml", retry=False)
+
+def unpicklable():
+    return lambda: None
+
+def talk():
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+
+def handlers():
+    names = ("SIGINT", "SIGTERM", "SIGALRM")
+    own_group = os.getpgid(0) == os.getpid()
+    return [signal.getsignal(getattr(signal, n)) == signal.SIG_DFL for n in names], own_group
+
+def threads():
+    import numpy, sklearn.ensemble, threadpoolctl
+    return {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+"""
+
+
+@pytest.fixture(scope="module")
+def deeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A module that children can import, and a warm fork server."""
+    folder = tmp_path_factory.mktemp("deeds")
+    (folder / "driftloop_test_deeds.py").write_text(DEEDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        warm_up(["sklearn.ensemble", "threadpoolctl"])
+        import driftloop_test_deeds
+
+        yield driftloop_test_deeds
+
+
+def isolated(function: Any, *args: Any, **changed: Any) -> Any:
+    limits = {"time_limit": 60.0, "memory_gib": 2.0, "name": "fit eta-de"}
+    return run_isolated(function, *args, **(limits | changed))
+
+
+def gone(pid: int) -> bool:
+    """Whether the process is dead within two seconds (a zombie is dead)."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_result_comes_back_large_or_small(deeds: Any) -> None:
+    """What the function returned, also when it does not fit into a pipe's buffer."""
+    assert isolated(math.sqrt, 2.0) == math.sqrt(2.0)
+    assert isolated(bytes, 5_000_000) == bytes(5_000_000)
+    assert isolated(os.getpid) != os.getpid()
+
+
+def test_our_errors_come_back_as_they_are(deeds: Any) -> None:
+    """Class, place and hint survive the way."""
+    with pytest.raises(ParityError) as caught:
+        isolated(deeds.refuse)
+    assert (caught.value.what, caught.value.where, caught.value.hint) == (
+        "3 rows differ",
+        "eta-de",
+        "look",
+    )
+
+
+def test_an_error_that_cannot_travel_keeps_its_words(deeds: Any) -> None:
+    """One of ours that does not pickle arrives as TrainingFailed with the same text."""
+    with pytest.raises(TrainingFailed, match="#ml: the channel is gone"):
+        isolated(deeds.refuse_oddly)
+
+
+def test_any_other_error_is_named(deeds: Any, tmp_path: Path) -> None:
+    """The type and message in the error, the traceback in the log."""
+    log = tmp_path / "fit.log"
+    with pytest.raises(TrainingFailed, match="fit eta-de: raised ValueError: math domain error"):
+        isolated(math.sqrt, -1.0, log=log)
+    assert "Traceback" in log.read_text()
+
+
+def test_a_result_that_cannot_travel_is_an_error(deeds: Any) -> None:
+    """Nobody waits for an answer that never comes."""
+    with pytest.raises(TrainingFailed, match="pickle"):
+        isolated(deeds.unpicklable)
+
+
+def test_a_killed_child_is_named_with_its_signal(deeds: Any) -> None:
+    """A crash ends the child alone, and the error says by which signal."""
+    with pytest.raises(TrainingFailed, match="was killed by SIGABRT"):
+        isolated(os.abort)
+
+
+def test_a_child_that_just_leaves_is_noticed(deeds: Any) -> None:
+    """An exit without an answer is a failure, with its code."""
+    with pytest.raises(TrainingFailed, match="ended with code 3 before it answered"):
+        isolated(os._exit, 3)
+
+
+def test_out_of_memory_is_named(deeds: Any) -> None:
+    """Four GiB asked of two: the limit holds, and the hint names the key."""
+    with pytest.raises(TrainingFailed, match="ran out of its 2 GiB") as caught:
+        isolated(deeds.greedy)
+    assert "retrain.memory_gib" in caught.value.hint
+
+
+def test_out_of_time_ends_it_and_its_children(deeds: Any, tmp_path: Path) -> None:
+    """A hung fit is ended at its limit with all it started, and its last words are repeated."""
+    note, began = tmp_path / "pids", time.monotonic()
+    with pytest.raises(TrainingFailed, match=r"within 1\.5 s.*it last said: still at it"):
+        isolated(deeds.hang, str(note), time_limit=1.5)
+    assert time.monotonic() - began < 4.0
+    assert all(gone(int(pid)) for pid in note.read_text().split())
+
+
+def test_nothing_outlives_a_good_answer(deeds: Any, tmp_path: Path) -> None:
+    """A child process that the function forgot is ended too."""
+    note = tmp_path / "pid"
+    isolated(deeds.leave_a_child, str(note))
+    assert gone(int(note.read_text()))
+
+
+def test_output_goes_to_the_log_and_nowhere_else(
+    deeds: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both streams are appended to the log; the caller's stay clean."""
+    log = tmp_path / "fit.log"
+    log.write_text("before\n")
+    isolated(deeds.talk, log=log)
+    assert sorted(log.read_text().splitlines()) == ["before", "to stderr", "to stdout"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_child_has_default_signals_one_thread_and_its_own_group(deeds: Any) -> None:
+    """Nothing of the caller's handlers, and no fight for the cores."""
+    assert isolated(deeds.handlers) == ([True, True, True], True)
+    assert isolated(deeds.threads) == {1}
+
+
+def test_threads_of_an_asyncio_process_may_call_at_once(deeds: Any) -> None:
+    """Eight calls from four threads under a running loop: each gets its own answer, or death."""
+
+    def one(number: int) -> float | str:
+        try:
+            return isolated(math.sqrt, number) if number % 3 else isolated(os._exit, number)
+        except TrainingFailed as error:
+            return error.what
+
+    async def all_at_once() -> list[float | str]:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(4) as pool:
+            return await asyncio.gather(*(loop.run_in_executor(pool, one, n) for n in range(1, 9)))
+
+    expected = [
+        math.sqrt(n) if n % 3 else f"ended with code {n} before it answered" for n in range(1, 9)
+    ]
+    assert asyncio.run(all_at_once()) == expected
+
+
+def test_a_warm_start_is_cheap(deeds: Any) -> None:
+    """The best of five starts with scikit-learn loaded takes under 0.15 s."""
+    isolated(math.sqrt, 2.0)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        isolated(math.sqrt, 2.0)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.15

@@ -170,7 +170,7 @@ def _prefect_environment(settings: Settings) -> dict[str, str]:
         ),
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(WEEK),
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(WEEK // 7),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 

@@ -1,0 +1,132 @@
+"""Which flows run when, and how many at once: applied by the worker when it starts."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.utilities.callables import parameter_schema
+
+from driftloop.settings import Settings
+from flows.maintain import maintain
+from flows.renew import renew
+from flows.score_batch import score_batch
+from flows.watch import watch
+
+POOL = "driftloop"
+TYPE = "driftloop"
+NAME = "driftloop"
+ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
+"""What intervals are counted from: the same at every start, so that a restart shifts nothing."""
+FLOWS: Mapping[str, Flow[..., Any]] = {
+    each.name: each for each in (watch, renew, score_batch, maintain)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """A flow with its queue's limit and, where it has one, its cadence in wall time."""
+
+    flow: Flow[..., Any]
+    at_once: int
+    every: timedelta | None = None
+
+    @property
+    def queue(self) -> str:
+        """The queue of its own that carries its limit."""
+        return self.flow.name
+
+
+def deployed(settings: Settings) -> tuple[Deployed, ...]:
+    """Return what runs: each flow once, never a deployment per model."""
+    return (
+        Deployed(flow=watch, at_once=1, every=timedelta(seconds=settings.watch_every)),
+        Deployed(flow=maintain, at_once=1, every=timedelta(seconds=settings.maintain_every)),
+        Deployed(flow=renew, at_once=settings.renew_slots),
+        Deployed(flow=score_batch, at_once=1),
+    )
+
+
+async def apply(
+    client: PrefectClient, settings: Settings, *, job_template: dict[str, Any]
+) -> dict[UUID, timedelta]:
+    """Return the cadence of each scheduled deployment, by id, once all are as declared.
+
+    A deployment that already is as declared is not touched: what waits in its queue stays, and
+    so does a pause that somebody ordered in the UI.
+
+    The limits sit on the queues, not on the deployments: a queue counts the runs that are under
+    way, so a crash leaks no slot, and what waits starts as soon as a slot is free.
+    """
+    try:
+        pool = WorkPoolCreate(name=POOL, type=TYPE, base_job_template=job_template)
+        await client.create_work_pool(pool)
+    except ObjectAlreadyExists:
+        pass
+    cadences = {}
+    for each in deployed(settings):
+        await _limit(client, each)
+        id_ = await _deploy(client, each)
+        if each.every is not None:
+            cadences[id_] = each.every
+    return cadences
+
+
+async def _limit(client: PrefectClient, deployed: Deployed) -> None:
+    try:
+        queue = await client.read_work_queue_by_name(deployed.queue, work_pool_name=POOL)
+    except ObjectNotFound:
+        await client.create_work_queue(
+            deployed.queue, concurrency_limit=deployed.at_once, work_pool_name=POOL
+        )
+        return
+    if queue.concurrency_limit != deployed.at_once:
+        await client.update_work_queue(queue.id, concurrency_limit=deployed.at_once)
+
+
+async def _deploy(client: PrefectClient, deployed: Deployed) -> UUID:
+    schema = parameter_schema(deployed.flow.fn).model_dump_for_openapi()
+    version = _version(deployed, schema)
+    try:
+        found = await client.read_deployment_by_name(f"{deployed.flow.name}/{NAME}")
+    except ObjectNotFound:
+        pass
+    else:
+        if found.version == version:
+            return found.id
+    return await client.create_deployment(
+        flow_id=await client.create_flow(deployed.flow),
+        name=NAME,
+        version=version,
+        description=deployed.flow.description,
+        entrypoint=_entrypoint(deployed),
+        parameter_openapi_schema=schema,
+        enforce_parameter_schema=True,
+        work_pool_name=POOL,
+        work_queue_name=deployed.queue,
+        schedules=[
+            DeploymentScheduleCreate(
+                schedule=IntervalSchedule(interval=deployed.every, anchor_date=ANCHOR)
+            )
+        ]
+        if deployed.every is not None
+        else [],
+    )
+
+
+def _version(deployed: Deployed, schema: dict[str, Any]) -> str:
+    every = deployed.every.total_seconds() if deployed.every is not None else None
+    said = [_entrypoint(deployed), deployed.queue, deployed.flow.description, every, schema]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _entrypoint(deployed: Deployed) -> str:
+    return f"{deployed.flow.fn.__module__}.{deployed.flow.fn.__name__}"

@@ -1,0 +1,74 @@
+"""`renew`: train, gate and release one model."""
+
+from anyio import to_thread
+from prefect import State, flow
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from driftloop.loop.renew import Renewed
+from driftloop.records import Order
+from flows.artifacts import number, table
+from flows.system import the_system
+
+
+@flow(name="renew", flow_run_name="{order.model}: under way")
+async def renew(order: Order) -> State:
+    """Return what came of `order`: Promoted, Refused, Elsewhere, or Failed, with the reason.
+
+    Safe to start twice, and to start again after a crash: the ledger knows who is at it.
+    """
+    renewed = await to_thread.run_sync(the_system().renewer.renew, order)
+    said = f"{renewed.outcome}: {renewed.reason}"
+    await acreate_markdown_artifact(
+        key=f"renew-{order.model}", markdown=_report(renewed), description=said
+    )
+    async with get_client() as client:
+        await client.update_flow_run(flow_run.id, name=f"{order.model}: {_outcome(renewed)}")
+    if renewed.outcome == "failed":
+        return Failed(message=said)
+    return Completed(name=renewed.outcome.capitalize(), message=said)
+
+
+def _outcome(renewed: Renewed) -> str:
+    if renewed.outcome == "promoted" and renewed.head is not None:
+        return f"promoted version {renewed.head.version}"
+    return renewed.outcome
+
+
+def _report(renewed: Renewed) -> str:
+    order, candidate, result = renewed.order, renewed.candidate, renewed.result
+    parts = [
+        f"# {order.model}: {_outcome(renewed)}\n\n{renewed.reason}.",
+        (
+            f"Ordered because: {order.reason}. Rows from {order.window.start:%Y-%m-%d %H:%M} to "
+            f"{order.window.end:%Y-%m-%d %H:%M} UTC, held out from "
+            f"{order.holdout_from:%Y-%m-%d %H:%M}, seed {order.seed}, order `{order.key}`."
+        ),
+    ]
+    if candidate is not None:
+        facts = (
+            ("rows trained on", str(candidate.rows)),
+            ("rows held out", str(candidate.holdout_rows)),
+            ("fit, seconds", number(candidate.fit_seconds)),
+            ("lowering, seconds", number(candidate.lower_seconds)),
+            ("largest difference of the lowered model", number(candidate.parity)),
+            ("SHA-256", candidate.digest),
+            *((f"held-out {metric.name}", number(metric.value)) for metric in candidate.metrics),
+        )
+        parts.append("## Candidate\n\n" + table(("what", "value"), facts))
+    if result is not None:
+        facts = (
+            ("passed", "yes" if result.passed else "no"),
+            ("rows compared", str(result.n)),
+            (f"champion's {result.loss}", number(result.champion_loss)),
+            (f"candidate's {result.loss}", number(result.candidate_loss)),
+            ("relative gain", number(result.gain)),
+            (
+                f"its interval at {result.confidence:.0%}",
+                f"{number(result.low)} to {number(result.high)}",
+            ),
+        )
+        parts.append("## Gate\n\n" + table(("what", "value"), facts))
+    return "\n\n".join(parts)

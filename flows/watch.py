@@ -1,0 +1,118 @@
+"""`watch`: measure and judge the whole fleet, page owners, start what renews a model."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from anyio import to_thread
+from prefect import State, flow
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.deployments import arun_deployment
+from prefect.states import Completed
+
+from driftloop.loop.watch import Watched
+from driftloop.records import Kind, ModelId, Order, Verdict
+from flows.artifacts import number, table
+from flows.system import skipped, the_system
+
+RENEW = "renew/driftloop"
+COLUMNS = ("model", "state", "measured", "baseline", "limit", "rows", "labels", "why", "follows")
+
+
+@flow(name="watch")
+async def watch() -> State:
+    """Return what one pass over the fleet came to; one model's trouble stays its own.
+
+    One run for all models, with no task per model: its cost does not grow with their number.
+    """
+    system = the_system()
+    seen = await to_thread.run_sync(system.watcher.watch)
+    problems = [f"{each.model}: {each.problem}" for each in seen if each.problem]
+    for each in seen:
+        for notice in each.notices:
+            problems += await _tried(each.model, system.teller.tell, notice)
+        if each.order is not None:
+            problems += await _started(each.order)
+    problems += await _tried("earlier notices", system.teller.tell_unsent)
+    said = _summary(seen, problems, skipped.get())
+    await acreate_markdown_artifact(
+        key="watch", markdown=_report(seen, problems, said), description=said
+    )
+    return Completed(message=said)
+
+
+async def _started(order: Order) -> list[str]:
+    try:
+        await arun_deployment(
+            RENEW,
+            parameters={"order": msgspec.to_builtins(order)},
+            flow_run_name=f"{order.model}: ordered",
+            idempotency_key=order.key,
+            tags=[order.model],
+            timeout=0,
+            as_subflow=False,
+        )
+    except Exception as error:  # noqa: BLE001 - the other models' orders go on
+        return [f"{order.model}: its renewal was not started: {error}"]
+    return []
+
+
+async def _tried(whose: ModelId | str, act: Callable[..., object], *arguments: object) -> list[str]:
+    try:
+        await to_thread.run_sync(act, *arguments)
+    except Exception as error:  # noqa: BLE001 - the other models' owners are told all the same
+        return [f"{whose}: not told: {error}"]
+    return []
+
+
+def _summary(seen: Sequence[Watched], problems: Sequence[str], late: int) -> str:
+    parts = [
+        f"{len(seen)} models looked at",
+        f"{sum(each.order is not None for each in seen)} to renew",
+        f"{len(problems)} problems",
+    ]
+    if late:
+        parts.append(f"{late} late runs skipped for this one")
+    return ", ".join(parts)
+
+
+def _report(seen: Sequence[Watched], problems: Sequence[str], said: str) -> str:
+    parts = [f"# Watch\n\n{said}."]
+    rows = [_row(each) for each in seen if each.decision is not None]
+    if rows:
+        parts.append(table(COLUMNS, rows))
+    if problems:
+        parts.append("## Problems\n\n" + "\n".join(f"- {line}" for line in problems))
+    return "\n\n".join(parts)
+
+
+def _row(seen: Watched) -> tuple[str, ...]:
+    decision = seen.decision
+    if decision is None:
+        raise ValueError(seen.model)
+    decay = _decay(decision.verdicts)
+    reading = decay.reading if decay is not None else None
+    return (
+        seen.model,
+        decision.state.value,
+        f"{reading.metric} {number(reading.value)}" if reading is not None else "-",
+        number(reading.baseline if reading is not None else None),
+        number(decay.limit if decay is not None else None),
+        str(seen.rows),
+        str(seen.labels),
+        decision.reason,
+        _follows(seen),
+    )
+
+
+def _decay(verdicts: Sequence[Verdict]) -> Verdict | None:
+    found = [verdict for verdict in verdicts if verdict.reading.kind is Kind.DECAY]
+    # The judged metric is the one with a limit; the others are there to be read.
+    limited = [verdict for verdict in found if verdict.limit is not None]
+    return next(iter([*limited, *found]), None)
+
+
+def _follows(seen: Watched) -> str:
+    told = [notice.stage.value for notice in seen.notices]
+    renewal = ["renewal"] if seen.order is not None else []
+    blocked = seen.decision.blocked if seen.decision is not None else None
+    return ", ".join([*told, *renewal, *([f"not renewed: {blocked}"] if blocked else [])])

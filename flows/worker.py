@@ -1,0 +1,314 @@
+"""The warm worker: runs flows inside its own process, which has imported everything already.
+
+A process per run costs seconds of imports; here a run costs a third of one. What is heavy and
+may die (fits) runs in child processes. The pool belongs to this one process, which `driftloop
+up` keeps alive: whatever of the pool is under way and not in it is a dead worker's.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskStatus
+from prefect import State
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments import arun_deployment
+from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound, Pause
+from prefect.flow_engine import run_flow
+from prefect.states import Cancelled, Crashed
+from prefect.workers.base import (
+    BaseJobConfiguration,
+    BaseVariables,
+    BaseWorker,
+    BaseWorkerResult,
+)
+from pydantic import TypeAdapter
+
+from driftloop.errors import ServiceError
+from driftloop.records import Order
+from driftloop.settings import Settings, read_settings
+from flows import deployments
+from flows.renew import renew
+from flows.system import skipped, the_system
+from flows.watch import RENEW
+
+API_PATIENCE = 120.0
+SWEEP_EVERY = 30.0
+STOP_WITHIN = 4.0
+UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+
+
+class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
+    """Runs each flow run in a task of its own in this process.
+
+    What has begun is finished: a cancellation reaches a run only before it starts.
+
+    Args:
+        name: the worker's name in the UI.
+        cadences: of each scheduled deployment; of its late runs only the newest is run.
+    """
+
+    type = deployments.TYPE
+    job_configuration = BaseJobConfiguration
+    job_configuration_variables = BaseVariables
+    _description = "Runs driftloop's flows inside its own warm process."
+
+    def __init__(self, *, name: str, cadences: Mapping[UUID, timedelta]) -> None:
+        super().__init__(work_pool_name=deployments.POOL, name=name, prefetch_seconds=1)
+        self._cadences = cadences
+        self._scopes: dict[UUID, anyio.CancelScope] = {}
+        self._skipped: dict[UUID, int] = {}
+        self._next_sweep = time.monotonic() + SWEEP_EVERY
+        self._ready = False
+        self.draining = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is under way."""
+        return bool(self._scopes or self._submitting_flow_run_ids)
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: BaseJobConfiguration,  # noqa: ARG002 - there is no infrastructure to configure
+        task_status: TaskStatus[Any] | None = None,
+    ) -> BaseWorkerResult:
+        """Run `flow_run` here; its own state tells how it ended, whatever happened."""
+        with anyio.CancelScope() as scope:
+            self._scopes[flow_run.id] = scope
+            if task_status is not None:
+                task_status.started(str(flow_run.id))
+            skipped.set(self._skipped.pop(flow_run.id, 0))
+            try:
+                flow = deployments.FLOWS[(await self.client.read_flow(flow_run.flow_id)).name]
+                running: Any = run_flow(flow, flow_run=flow_run, return_type="state")
+                await running
+            except (Pause, Abort, SystemExit) as signalled:
+                self._logger.info("run %s ended by %r", flow_run.id, signalled)
+            except Exception:
+                self._logger.exception("run %s could not be run to its end", flow_run.id)
+            finally:
+                del self._scopes[flow_run.id]
+        return BaseWorkerResult(identifier=str(flow_run.id), status_code=0)
+
+    async def kill_infrastructure(
+        self,
+        infrastructure_pid: str,
+        configuration: BaseJobConfiguration,  # noqa: ARG002 - as Prefect calls it
+        grace_seconds: int = 30,  # noqa: ARG002 - as Prefect calls it
+    ) -> None:
+        """Call off a run that has not begun."""
+        scope = self._scopes.get(UUID(infrastructure_pid))
+        if scope is None:
+            raise InfrastructureNotFound(infrastructure_pid)
+        scope.cancel()
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Start what is due; now and then clear runs that somehow nobody is at."""
+        if self.draining:
+            return []
+        submitted = await super().get_and_submit_flow_runs()
+        if not self._ready:
+            self._ready = True
+            _say("the worker is ready")
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_EVERY
+            at_it = {*self._scopes, *self._submitting_flow_run_ids}
+            await clear_abandoned(self.client, at_it=at_it, older_than=timedelta(seconds=30))
+        return submitted
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        due = await super()._get_scheduled_flow_runs()
+        return [await self._newest(each) if self._is_late(each.flow_run) else each for each in due]
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await super()._submit_run(flow_run)
+        except Exception:
+            # One run that cannot be started must not take the worker down; the sweep clears it.
+            self._logger.exception("run %s could not be started", flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+
+    def _is_late(self, run: FlowRun) -> bool:
+        cadence = self._cadences.get(run.deployment_id) if run.deployment_id else None
+        due = run.next_scheduled_start_time
+        return bool(run.auto_scheduled and cadence and due and datetime.now(UTC) - due > cadence)
+
+    async def _newest(self, late: WorkerFlowRunResponse) -> WorkerFlowRunResponse:
+        """Return the newest due run of the same schedule, the older ones marked as skipped."""
+        runs = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                deployment_id=FlowRunFilterDeploymentId(any_=[late.flow_run.deployment_id]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(
+                    before_=datetime.now(UTC)
+                ),
+            ),
+            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+        )
+        *older, newest = [run for run in runs if run.auto_scheduled] or [late.flow_run]
+        for run in older:
+            state: State[None] = Cancelled(
+                name="Skipped", message=f"late; {newest.name} looks at newer data"
+            )
+            await self.client.set_flow_run_state(run.id, state, force=True)
+        self._skipped[newest.id] = len(older)
+        self._logger.warning("%d late runs skipped for %s", len(older), newest.name)
+        return late.model_copy(update={"flow_run": newest})
+
+
+async def clear_abandoned(
+    client: PrefectClient, *, at_it: Collection[UUID] = (), older_than: timedelta = timedelta(0)
+) -> tuple[FlowRun, ...]:
+    """Return the runs of our pool that were under way with nobody at them, now marked so.
+
+    Their slots are free again, and a renewal among them is started once more, by itself: every
+    step it had taken is safe to repeat.
+
+    Args:
+        client: of the API.
+        at_it: runs that this process is at.
+        older_than: leave alone those whose state is younger.
+    """
+    runs = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY)))
+        ),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[deployments.POOL])),
+    )
+    before = datetime.now(UTC) - older_than
+    abandoned = tuple(
+        run
+        for run in runs
+        if run.id not in at_it and run.state is not None and run.state.timestamp <= before
+    )
+    for run in abandoned:
+        cancelling = run.state is not None and run.state.is_cancelling()
+        state: State[None] = (
+            Cancelled() if cancelling else Crashed(message="the worker that ran it died")
+        )
+        try:
+            await client.set_flow_run_state(run.id, state, force=True)
+        except ObjectNotFound:
+            continue
+        if not cancelling:
+            await _take_up(client, run)
+    return abandoned
+
+
+async def _take_up(client: PrefectClient, run: FlowRun) -> None:
+    flow = await client.read_flow(run.flow_id)
+    if flow.name != renew.name:
+        return
+    order = TypeAdapter(Order).validate_python(run.parameters["order"])
+    await to_thread.run_sync(the_system().renewer.let_go, order)
+    await arun_deployment(
+        RENEW,
+        client=client,
+        parameters=run.parameters,
+        flow_run_name=f"{order.model}: ordered again",
+        # Once: an order that takes the worker down with it is not tried for ever.
+        idempotency_key=f"{order.key}/again",
+        tags=[order.model],
+        timeout=0,
+        as_subflow=False,
+    )
+
+
+async def work(settings: Settings) -> None:
+    """Warm up, apply the deployments, clear up after a predecessor, and work until SIGTERM.
+
+    Raises:
+        ServiceError: Prefect's API does not answer.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with get_client() as client, anyio.create_task_group() as group:
+        group.start_soon(to_thread.run_sync, _warm_up)
+        await _await_api(client, settings)
+    async with get_client() as client:
+        template = WarmWorker.get_default_base_job_template()
+        cadences = await deployments.apply(client, settings, job_template=template)
+        for run in await clear_abandoned(client):
+            _say(f"{run.name} was left behind by a worker that died")
+    worker = WarmWorker(name="warm", cadences=cadences)
+    working = asyncio.create_task(worker.start(printer=_say))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        stopping.cancel()
+        working.result()
+        raise ServiceError("the worker stopped by itself", hint="its log says why")
+    await _wind_down(worker, working)
+
+
+def main() -> None:
+    """Run the worker; `python -m flows.worker`."""
+    asyncio.run(work(read_settings()))
+
+
+async def _wind_down(worker: WarmWorker, working: "asyncio.Task[None]") -> None:
+    # Whatever hangs, in a thread or at exit, this process is gone in time.
+    threading.Timer(STOP_WITHIN + 1.0, os._exit, (0,)).start()
+    worker.draining = True
+    until = time.monotonic() + STOP_WITHIN
+    while worker.busy and time.monotonic() < until:  # noqa: ASYNC110 - Prefect sets no event
+        await asyncio.sleep(0.05)
+    sys.stdout.flush()
+    if worker.busy:
+        # Left as they are: the next start marks them as crashed and takes renewals up again.
+        os._exit(0)
+    working.cancel()
+    await asyncio.wait((working,), timeout=until - time.monotonic() + 0.5)
+    os._exit(0)
+
+
+async def _await_api(client: PrefectClient, settings: Settings) -> None:
+    until = time.monotonic() + API_PATIENCE
+    while (trouble := await client.api_healthcheck()) is not None:
+        if time.monotonic() > until:
+            raise ServiceError(
+                f"Prefect's API does not answer: {trouble}",
+                where=settings.prefect_api,
+                hint="`driftloop up` starts it",
+            )
+        await asyncio.sleep(0.3)
+
+
+def _warm_up() -> None:
+    system = the_system()
+    for part in ("fleet", "ledger", "log", "measure", "registry", "pager"):
+        getattr(system, part)
+    system.trainer.warm_up()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

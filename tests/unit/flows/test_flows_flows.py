@@ -1,0 +1,343 @@
+"""The flows' own logic, without a Prefect server: what they start, tell, say and survive."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from prefect import State
+from pydantic import TypeAdapter
+
+from driftloop.errors import LedgerError
+from driftloop.loop.renew import Renewed
+from driftloop.loop.tell import Told
+from driftloop.loop.watch import Watched
+from driftloop.records import (
+    Decision,
+    GateResult,
+    Head,
+    Kind,
+    Level,
+    ModelId,
+    Notice,
+    Order,
+    Reading,
+    Stage,
+    Verdict,
+    Window,
+)
+from driftloop.records import State as Word
+from driftloop.settings import Settings
+from flows import deployments
+from flows.maintain import maintain
+from flows.renew import renew
+from flows.score_batch import score_batch
+from flows.system import skipped
+from flows.watch import watch
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DE, FR, UK = ModelId("eta-de"), ModelId("eta-fr"), ModelId("churn-uk")
+
+
+@dataclass
+class FakeSystem:
+    """Stands for watcher, renewer and teller alike, and notes what is asked of it."""
+
+    seen: tuple[Watched, ...] = ()
+    renewed: Callable[[Order], Renewed] | None = None
+    untold: ModelId | None = None
+    told: list[Notice] = field(default_factory=list)
+    unsent: int = 0
+    ledger: Any = None
+    registry: Any = None
+
+    @property
+    def watcher(self) -> "FakeSystem":
+        return self
+
+    renewer = teller = watcher
+
+    def watch(self) -> tuple[Watched, ...]:
+        return self.seen
+
+    def renew(self, order: Order) -> Renewed:
+        assert self.renewed is not None
+        return self.renewed(order)
+
+    def tell(self, notice: Notice) -> Told:
+        if notice.model == self.untold:
+            raise LedgerError("the disk is full")
+        self.told.append(notice)
+        return Told(notice, told=True, why="told")
+
+    def tell_unsent(self) -> tuple[Told, ...]:
+        self.unsent += 1
+        return ()
+
+    def heads(self) -> tuple[Head, ...]:
+        return ()
+
+    def prune(self) -> int:
+        raise OSError("no such folder")
+
+    def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
+        out.write_text(f"{model} {source}")
+        return 3
+
+
+@dataclass
+class Prefect:
+    """What the flows asked of Prefect: artifacts, runs started, runs renamed."""
+
+    artifacts: dict[str, str] = field(default_factory=dict)
+    started: list[dict[str, Any]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    refuses: str = ""
+
+    async def artifact(self, *, key: str, markdown: str, description: str) -> None:
+        self.artifacts[key] = markdown
+
+    async def run(self, name: str, **options: Any) -> None:
+        if options["idempotency_key"] == self.refuses:
+            raise ConnectionError("no answer")
+        self.started.append({"name": name, **options})
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator["Prefect"]:
+        yield self
+
+    async def update_flow_run(self, _id: object, *, name: str) -> None:
+        self.names.append(name)
+
+    async def read_flow_runs(self, **_: object) -> list[object]:
+        return []
+
+
+@pytest.fixture
+def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
+    """Prefect's doors, as the flows see them."""
+    fake = Prefect()
+    for name in ("watch", "renew", "score_batch", "maintain"):
+        monkeypatch.setattr(f"flows.{name}.acreate_markdown_artifact", fake.artifact)
+    for name in ("renew", "maintain"):
+        monkeypatch.setattr(f"flows.{name}.get_client", fake.client)
+    monkeypatch.setattr("flows.watch.arun_deployment", fake.run)
+    return fake
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeSystem], FakeSystem]:
+    """Let the flows work on a fake system."""
+
+    def put(system: FakeSystem) -> FakeSystem:
+        for name in ("watch", "renew", "score_batch", "maintain"):
+            monkeypatch.setattr(f"flows.{name}.the_system", lambda: system)
+        return system
+
+    return put
+
+
+Use = Callable[[FakeSystem], FakeSystem]
+
+
+def order(model: ModelId) -> Order:
+    """Return an order for `model`."""
+    return Order(
+        key=f"{model}/1",
+        model=model,
+        at=NOW,
+        reason="decay",
+        window=Window(model=model, start=NOW - timedelta(9), end=NOW, known_at=NOW),
+        holdout_from=NOW - timedelta(1),
+        seed=1,
+        incident=f"{model}/1",
+    )
+
+
+def decaying(model: ModelId) -> Watched:
+    """Return what a pass sees of a model that decays: a notice and an order."""
+    mae = Reading(kind=Kind.DECAY, metric="mae", column=None, value=14.2, n=230, baseline=8.75)
+    verdict = Verdict(reading=mae, level=Level.ALARM, limit=10.5, reason="14.2 | above 10.5")
+    decision = Decision(
+        key=f"{model}/1",
+        model=model,
+        at=NOW,
+        state=Word.DECAYING,
+        reason="mae 14.2 | above 10.5",
+        window=order(model).window,
+        verdicts=(verdict,),
+        retrain=True,
+        incident=f"{model}/1",
+        opens=True,
+    )
+    notice = Notice(
+        key=f"{model}/1/opened",
+        incident=f"{model}/1",
+        model=model,
+        stage=Stage.OPENED,
+        at=NOW,
+        since=NOW,
+        channel="#eta",
+        mention="",
+        headline="decays",
+        doing="retraining",
+    )
+    return Watched(
+        model=model, decision=decision, order=order(model), notices=(notice,), rows=250, labels=230
+    )
+
+
+def run(flow: Any, *arguments: object) -> State[Any]:
+    """Return the state that the flow's function ends in."""
+    ended: State[Any] = asyncio.run(flow.fn(*arguments))
+    return ended
+
+
+def test_a_pass_tells_then_starts_renewals_by_key(prefect: Prefect, use: Use) -> None:
+    """Owners are told, each order starts one run under its key, and what waited is told."""
+    system = use(FakeSystem(seen=(decaying(DE), decaying(UK))))
+    state = run(watch)
+    assert [notice.model for notice in system.told] == [DE, UK]
+    assert [(s["name"], s["idempotency_key"], s["timeout"]) for s in prefect.started] == [
+        ("renew/driftloop", "eta-de/1", 0),
+        ("renew/driftloop", "churn-uk/1", 0),
+    ]
+    assert system.unsent == 1
+    assert state.is_completed()
+    assert state.message == "2 models looked at, 2 to renew, 0 problems"
+
+
+def test_an_order_survives_the_way_through_prefect(prefect: Prefect, use: Use) -> None:
+    """What `watch` hands over as JSON is the same order again in `renew`."""
+    use(FakeSystem(seen=(decaying(DE),)))
+    run(watch)
+    sent = msgspec.json.decode(msgspec.json.encode(prefect.started[0]["parameters"]["order"]))
+    assert TypeAdapter(Order).validate_python(sent) == order(DE)
+
+
+def test_one_models_trouble_stays_its_own(prefect: Prefect, use: Use) -> None:
+    """A failed measurement, a full disk and an unreachable API cost one model each."""
+    prefect.refuses = "churn-uk/1"
+    failed = Watched(model=FR, problem="no such column")
+    system = use(FakeSystem(seen=(decaying(DE), failed, decaying(UK)), untold=DE))
+    state = run(watch)
+    assert [notice.model for notice in system.told] == [UK]
+    assert [started["idempotency_key"] for started in prefect.started] == ["eta-de/1"]
+    assert state.is_completed()
+    assert state.message == "3 models looked at, 2 to renew, 3 problems"
+    problems = prefect.artifacts["watch"].partition("## Problems")[2]
+    assert "eta-fr: no such column" in problems
+    assert "eta-de: not told: the disk is full" in problems
+    assert "churn-uk: its renewal was not started: no answer" in problems
+
+
+def test_the_pass_is_readable(prefect: Prefect, use: Use) -> None:
+    """The artifact's table has the figure, its baseline, its limit, counts, why, what follows."""
+    use(FakeSystem(seen=(decaying(DE),)))
+    run(watch)
+    row = prefect.artifacts["watch"].splitlines()[-1]
+    assert row == (
+        r"| eta-de | decaying | mae 14.2 | 8.75 | 10.5 | 250 | 230 | mae 14.2 \| above 10.5 "
+        "| opened, renewal |"
+    )
+
+
+def test_a_late_pass_says_how_many_it_stands_for(prefect: Prefect, use: Use) -> None:
+    """The runs that were skipped in favour of this one are counted in its final message."""
+    use(FakeSystem())
+
+    async def late() -> State[Any]:
+        skipped.set(4)
+        ended: State[Any] = await watch.fn()
+        return ended
+
+    assert "4 late runs skipped" in str(asyncio.run(late()).message)
+
+
+def test_a_renewal_says_what_came_of_it(prefect: Prefect, use: Use) -> None:
+    """A promoted version shows in the run's name and state; the gate's figures in its artifact."""
+    result = GateResult(
+        passed=True,
+        reason="better by 0.31",
+        loss="mae",
+        n=812,
+        champion_loss=14.2,
+        candidate_loss=9.8,
+        gain=0.31,
+        low=0.25,
+        high=0.37,
+        confidence=0.95,
+    )
+    head = Head(model=DE, epoch=2, version=7, digest="ab", artifact="f/model.onnx")
+    use(
+        FakeSystem(
+            renewed=lambda o: Renewed(o, "promoted", "better by 0.31", result=result, head=head)
+        )
+    )
+    state = run(renew, order(DE))
+    assert (state.name, state.type.value) == ("Promoted", "COMPLETED")
+    assert prefect.names == ["eta-de: promoted version 7"]
+    shown = prefect.artifacts["renew-eta-de"]
+    for line in (
+        "| rows compared | 812 |",
+        "| champion's mae | 14.2 |",
+        "| candidate's mae | 9.8 |",
+        "| its interval at 95% | 0.25 to 0.37 |",
+    ):
+        assert line in shown
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name", "type_"),
+    [
+        ("refused", "Refused", "COMPLETED"),
+        ("elsewhere", "Elsewhere", "COMPLETED"),
+        ("failed", "Failed", "FAILED"),
+    ],
+)
+def test_only_a_failed_renewal_is_a_failed_run(
+    prefect: Prefect, use: Use, outcome: str, name: str, type_: str
+) -> None:
+    """A refusal is the gate at work; only an order that came to nothing is red in the UI."""
+    use(FakeSystem(renewed=lambda o: Renewed(o, outcome, "so it is")))
+    state = run(renew, order(DE))
+    assert (state.name, state.type.value) == (name, type_)
+    assert state.message == f"{outcome}: so it is"
+
+
+def test_a_batch_is_scored_as_asked(prefect: Prefect, use: Use, tmp_path: Path) -> None:
+    """The flow hands model, source and target on, and says how many rows came of it."""
+    use(FakeSystem())
+    state = run(score_batch, "eta-de", "rows.parquet", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "eta-de rows.parquet"
+    assert state.message == "3 rows scored by eta-de"
+
+
+def test_maintenance_goes_on_after_a_part_failed(prefect: Prefect, use: Use) -> None:
+    """A part that raises is said to have failed; the others are done."""
+    system = FakeSystem()
+    system.ledger = use(system)
+    state = run(maintain)
+    assert state.message == "3 of 4 parts done"
+    shown = prefect.artifacts["maintain"]
+    assert "| old reports | failed: no such folder |" in shown
+    assert "| old flow runs | 0 removed |" in shown
+    assert system.unsent == 1
+
+
+def test_every_flow_is_deployed_once_with_its_limit() -> None:
+    """Watch and maintain run alone at their cadence; renewals as many at once as set."""
+    settings = Settings(watch_every=3, maintain_every=60, renew_slots=3)
+    found = {each.flow.name: (each.at_once, each.every) for each in deployments.deployed(settings)}
+    assert found == {
+        "watch": (1, timedelta(seconds=3)),
+        "maintain": (1, timedelta(seconds=60)),
+        "renew": (3, None),
+        "score-batch": (1, None),
+    }
+    assert found.keys() == deployments.FLOWS.keys()

@@ -4,7 +4,7 @@ import http.client
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driftloop.settings import Settings
@@ -47,8 +47,12 @@ def services(settings: Settings) -> tuple[Service, ...]:
     """Return the services of one installation, in the order they are listed to people."""
     own = settings.environment() | {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
     prefect = own | _prefect_environment(settings)
-    online = _ours(settings, "online", own, port="online_port", path="/healthz")
-    pages = _ours(settings, "pages", own, port="pages_port", path="/healthz", after=("ingester",))
+    online = _ours(settings, "online", own, port="online_port")
+    pages = replace(
+        _ours(settings, "pages", own, port="pages_port"),
+        argv=_python("dashboards"),
+        after=("ingester",),
+    )
     ingester = Service(name="ingester", argv=_driftloop("_ingest"), env=own)
     worker = Service(
         name="worker",
@@ -72,7 +76,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         patience=120.0,
     )
     local_slack = settings.slack_token is None and not settings.slack_api
-    slack = (_ours(settings, "slack", own, port="slack_port", path="/healthz"),)
+    slack = (_ours(settings, "slack", own, port="slack_port"),)
     return (
         online,
         pages,
@@ -98,25 +102,16 @@ def healthy(service: Service, *, timeout: float = 1.0) -> bool:
         connection.close()
 
 
-def _ours(
-    settings: Settings,
-    name: str,
-    env: Mapping[str, str],
-    *,
-    port: str,
-    path: str,
-    after: tuple[str, ...] = (),
-) -> Service:
+def _ours(settings: Settings, name: str, env: Mapping[str, str], *, port: str) -> Service:
     return Service(
         name=name,
         argv=_driftloop(f"_{name}"),
         env=env,
-        after=after,
         needs=("ingester",),
         host=settings.host,
         port=getattr(settings, port),
         setting=port,
-        path=path,
+        path="/healthz",
     )
 
 

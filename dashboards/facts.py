@@ -63,7 +63,7 @@ def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
 def last_pass(ledger: SqlLedger) -> datetime | None:
     """Return the wall-clock time at which a pass last wrote what it measured."""
     written = ledger.written(Measured)
-    return datetime.fromtimestamp(written[-1], UTC) if written else None
+    return None if written is None else datetime.fromtimestamp(written, UTC)
 
 
 class RowFacts:

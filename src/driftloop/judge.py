@@ -276,7 +276,10 @@ def _wish(
 def _blocked(seen: _Seen, history: ModelHistory, family: Family, now: datetime) -> str | None:
     if seen.state is State.DATA_FAULT:
         return "the data is at fault: retraining waits until it is right"
-    last = max((order.at for order in history.orders), default=None)
+    # An order counts from its decision on: it may wait for its turn without being ordered again.
+    ordered = [order.at for order in history.orders]
+    ordered += [decision.at for decision in history.decisions if decision.retrain]
+    last = max(ordered, default=None)
     if last is not None and now - last < family.retrain.cooldown:
         until = last + family.retrain.cooldown
         return f"cooling down until {until:%Y-%m-%d %H:%M} UTC"

@@ -1,8 +1,8 @@
 """Append-only facts and the intents behind outward acts. The door to SQLAlchemy."""
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -83,12 +83,7 @@ class SqlLedger:
             sa.Column("attempts", sa.Integer, nullable=False),
             sa.Column("outcome", sa.Text),
         )
-        try:
-            self._migrate(meta)
-        except sa.exc.SQLAlchemyError as error:
-            raise LedgerError(
-                f"the ledger cannot be opened: {error}", where=self._engine.url.render_as_string()
-            ) from error
+        self._migrate(meta)
 
     def close(self) -> None:
         """Close every connection."""
@@ -126,11 +121,19 @@ class SqlLedger:
             return tuple(reversed([_decoded(row[0], kind) for row in self._read(query)]))
         return tuple(_decoded(row[0], kind) for row in self._read(query.order_by(table.c.id)))
 
-    def written(self, kind: type[Fact]) -> tuple[float, ...]:
-        """Return the wall-clock seconds at which each fact of `kind` was written, in order."""
+    def fact(self, kind: type[FactT], *, key: str) -> FactT | None:
+        """Return the fact of one kind that was appended under `key`, None when there is none."""
+        table = self._facts
+        mine = (table.c.kind == kind.__name__) & (table.c.key == key)
+        found = self._read(self._sa.select(table.c.body).where(mine))
+        return _decoded(found[0][0], kind) if found else None
+
+    def written(self, kind: type[Fact]) -> float | None:
+        """Return the wall-clock seconds at which the newest fact of `kind` was written."""
         table = self._facts
         query = self._sa.select(table.c.written).where(table.c.kind == kind.__name__)
-        return tuple(row[0] for row in self._read(query.order_by(table.c.id)))
+        found = self._read(query.order_by(table.c.id.desc()).limit(1))
+        return found[0][0] if found else None
 
     def history(self, model: ModelId) -> ModelHistory:
         """Return what judge and renew need of the past of `model`."""
@@ -206,7 +209,7 @@ class SqlLedger:
             },
             where=table.c.outcome.is_(None) & (table.c.lease_until <= now),
         ).returning(table.c.attempts)
-        with self._transaction() as connection:
+        with self._told("written"), self._engine.begin() as connection:
             won = connection.execute(claim).first()
         if won is not None:
             return Intent(key=key, mine=True, retaken=won[0] > 1)
@@ -244,7 +247,8 @@ class SqlLedger:
         return insert_sqlite(table)
 
     def _migrate(self, meta: Any) -> None:  # noqa: ANN401 - SQLAlchemy's metadata
-        # Two processes may start at once: the second finds the tables made.
+        # Two processes may start at once: the second finds the tables made. Any other trouble
+        # shows at the first read.
         with suppress(self._sa.exc.OperationalError):
             meta.create_all(self._engine)
         versions = [row[0] for row in self._read(self._sa.select(self._meta.c.version))]
@@ -257,22 +261,23 @@ class SqlLedger:
                 hint="run the newer driftloop",
             )
 
-    def _transaction(self) -> Any:  # noqa: ANN401 - SQLAlchemy's context manager
-        return self._engine.begin()
-
     def _read(self, query: Any) -> list[Any]:  # noqa: ANN401 - SQLAlchemy's statement and rows
-        with self._engine.connect() as connection:
+        with self._told("read"), self._engine.connect() as connection:
             return list(connection.execute(query).all())
 
     def _write(self, statement: Any) -> int:  # noqa: ANN401 - SQLAlchemy's statement
+        with self._told("written"), self._engine.begin() as connection:
+            return int(connection.execute(statement).rowcount)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
         try:
-            with self._transaction() as connection:
-                return int(connection.execute(statement).rowcount)
-        except self._sa.exc.OperationalError as error:
+            yield
+        except self._sa.exc.DBAPIError as error:
             raise LedgerError(
-                f"the ledger cannot be written: {error.orig}",
+                f"the ledger cannot be {what}: {error.orig}",
                 where=self._engine.url.render_as_string(),
-                hint="is the disk full, or the file read-only?",
+                hint="is the disk full, or the file damaged or read-only?",
             ) from error
 
 

@@ -158,6 +158,10 @@ class Ledger(Protocol):
         """Return facts of one kind, oldest first; `last` keeps only that many newest."""
         ...
 
+    def fact(self, kind: type[FactT], *, key: str) -> FactT | None:
+        """Return the fact of one kind that was appended under `key`, None when there is none."""
+        ...
+
     def history(self, model: ModelId) -> ModelHistory:
         """Return what judge and renew need of the past of `model`."""
         ...

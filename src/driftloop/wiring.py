@@ -147,6 +147,7 @@ class System:
         """What carries orders out."""
         return Renewer(
             fleet=self.fleet,
+            log=self.log,
             trainer=self.trainer,
             registry=self.registry,
             ledger=self.ledger,
@@ -195,11 +196,12 @@ class System:
         Raises:
             BadRequest: there is none.
         """
-        model = ModelId(key.rpartition("/")[0])
-        for fact in reversed(self.ledger.facts(Decided, model=model)):
-            if fact.decision.key == key:
-                return fact.decision
-        raise BadRequest("there is no such decision", where=key, hint="the fleet page lists them")
+        fact = self.ledger.fact(Decided, key=key)
+        if fact is None:
+            raise BadRequest(
+                "there is no such decision", where=key, hint="the model's page has them"
+            )
+        return fact.decision
 
     def report(self, model: ModelId, *, key: str | None = None) -> Path:
         """Return the file of Evidently's full report on `model`, made if it is not there yet.

@@ -68,6 +68,7 @@ class World:
     def renewer(self) -> Renewer:
         return Renewer(
             fleet=self.fleet,
+            log=self.log,
             trainer=self.trainer,
             registry=self.registry,
             ledger=self.ledger,
@@ -174,8 +175,8 @@ def test_a_promotion_meets_a_rollback_and_loses(world: World) -> None:
     """Compare-and-set: a person who moved the head while a fit ran is not overruled."""
     world.measure.error = 14.0
     world.renew(world.watch()[DE])
-    for _ in range(8):
-        watched = world.watch()[DE]
+    while (watched := world.watch()[DE]).order is None:
+        assert world.clock.shown.month < 6
     train = world.trainer.train
 
     def train_while_a_person_rolls_back(*args: object) -> object:
@@ -219,6 +220,37 @@ def test_an_alias_that_missed_a_move_is_repaired(world: World) -> None:
     assert repair_aliases(world.ledger, world.registry) == (DE,)
     assert world.registry.aliases == {DE: 2}
     assert repair_aliases(world.ledger, world.registry) == ()
+
+
+def test_an_order_that_waits_is_not_ordered_again(world: World) -> None:
+    """Nobody has begun the first order yet: the next pass knows of it all the same."""
+    world.measure.error = 14.0
+    assert world.watch()[DE].order is not None
+    again = world.watch()[DE]
+    assert again.order is None
+    assert "cooling down" in (again.decision.blocked or "")  # type: ignore[union-attr]
+
+
+def test_an_order_whose_incident_is_over_is_withdrawn(world: World) -> None:
+    """The model recovered before its turn came: nothing is trained, nothing is told."""
+    world.measure.error = 14.0
+    waiting = world.watch()[DE]
+    world.measure.error = 9.0
+    world.watch()
+    world.watch()
+    assert world.renew(waiting).outcome == "withdrawn"
+    assert len(world.trainer.orders) == 1
+    assert world.stages() == [Stage.OPENED, Stage.RECOVERED]
+
+
+def test_an_order_that_waited_looks_at_the_newest_rows(world: World) -> None:
+    """Its turn comes two days later: the window ends then, not when it was ordered."""
+    world.measure.error = 14.0
+    waiting = world.watch()[DE]
+    world.clock.shown += timedelta(days=2)
+    world.renew(waiting)
+    assert world.trainer.orders[-1].window.end == world.clock.shown
+    assert world.trainer.orders[-1].key == waiting.order.key  # type: ignore[union-attr]
 
 
 def test_a_page_waits_for_slack_and_goes_out_once(world: World) -> None:

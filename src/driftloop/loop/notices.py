@@ -121,7 +121,7 @@ def promoted(
         at=at,
         since=since,
         headline=f"{order.model} is answered by version {version}",
-        doing=f"Version {version} answers now ({result.reason}). Waiting to see it recover.",
+        doing=f"Version {version} answers now: {result.reason}.",
         evidence=_gate_evidence(result),
     )
 
@@ -263,7 +263,7 @@ def _limit(verdict: Verdict, unit: str) -> str:
     if limit is None:
         return "none"
     if reading.kind is Kind.DECAY and reading.baseline is not None:
-        return f"{reading.baseline:.3g}{unit} and {limit:.0%} worse"
+        return f"{limit:.0%} worse than {reading.baseline:.3g}{unit}"
     return f"{limit:.3g}"
 
 
@@ -277,7 +277,7 @@ def _gate_evidence(result: GateResult) -> tuple[Evidence, ...]:
     )
     return (
         Evidence(
-            what=f"{result.loss} of the candidate on held-out rows",
+            what=f"{NAMES[result.loss]} of the candidate on held-out rows",
             value=f"{result.candidate_loss:.4g}, gain {result.gain:+.1%}{interval}",
             limit=f"the champion's {result.champion_loss:.4g}",
             n=result.n,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from driftloop.errors import DriftloopError, RegistryError
 from driftloop.gate import compare
 from driftloop.loop import notices
 from driftloop.loop.tell import Teller
-from driftloop.ports import Clock, Ledger, Registry, Trainer
+from driftloop.ports import Clock, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
     Candidate,
     Decided,
@@ -40,7 +40,8 @@ class Renewed:
 
     order: Order
     outcome: str
-    """`promoted`, `refused`, `failed`, or `elsewhere` when another run has it or had it."""
+    """`promoted`, `refused`, `failed`, `withdrawn` when its incident was over before its turn
+    came, or `elsewhere` when another run has it or had it."""
     reason: str
     candidate: Candidate | None = None
     result: GateResult | None = None
@@ -52,6 +53,7 @@ class Renewer:
     """Everything a renewal needs of the world; `table` reads a Parquet file."""
 
     fleet: Fleet
+    log: PredictionLog
     trainer: Trainer
     registry: Registry
     ledger: Ledger
@@ -62,9 +64,10 @@ class Renewer:
     def renew(self, order: Order) -> Renewed:
         """Return what came of `order`; one renewal of a model at a time, each order once.
 
-        A run that died half way is taken up by the next call with the same order: training is
-        repeatable, registering the same order again gives the same version, and the head moves
-        by compare-and-set.
+        An order that had to wait for its turn looks at the newest rows when it comes. A run that
+        died half way is taken up by the next call with the same order, on the rows that it had
+        begun with: training is repeatable, registering the same order again gives the same
+        version, and the head moves by compare-and-set.
         """
         family = self.fleet.family(order.model)
         lease = family.retrain.time_limit + MARGIN
@@ -76,7 +79,11 @@ class Renewer:
             self.ledger.release(f"renew/{order.key}")
             return Renewed(order, "elsewhere", "another renewal of this model is under way")
         try:
-            renewed = self._carried_out(order, family)
+            begun = self._begun(order, family)
+            if begun is None:
+                renewed = Renewed(order, "withdrawn", "its incident was over before its turn came")
+            else:
+                renewed = self._carried_out(begun, family)
             self.ledger.finish(f"renew/{order.key}", renewed.outcome)
             return renewed
         finally:
@@ -93,9 +100,6 @@ class Renewer:
 
     def _carried_out(self, order: Order, family: Family) -> Renewed:
         champion = self.ledger.head(order.model)
-        self.ledger.append(
-            Ordered(model=order.model, at=self.clock.now(), order=order), key=order.key
-        )
         owner = self.fleet.owner(order.model)
         since = self._since(order)
         self._tell(order, notices.retraining(order, owner, self.clock.now(), since))
@@ -137,6 +141,21 @@ class Renewer:
         )
         return Renewed(order, "promoted", result.reason, candidate, result, head)
 
+    def _begun(self, order: Order, family: Family) -> Order | None:
+        before = self.ledger.fact(Ordered, key=order.key)
+        if before is not None:
+            return before.order
+        if order.incident is not None and not self._is_open(order):
+            return None
+        now = self.clock.now()
+        known_at = self.log.horizon() or now
+        window = replace(
+            order.window, start=now - family.retrain.span, end=now, known_at=min(now, known_at)
+        )
+        begun = replace(order, window=window, holdout_from=now - family.gate.holdout)
+        self.ledger.append(Ordered(model=order.model, at=now, order=begun), key=order.key)
+        return begun
+
     def _gated(
         self, candidate: Candidate, version: int, family: Family, champion: Head | None
     ) -> GateResult:
@@ -171,15 +190,17 @@ class Renewer:
         return Renewed(order, "failed", error)
 
     def _tell(self, order: Order, notice: Notice) -> None:
-        # What follows an incident is told in its thread; the rest shows on the pages.
-        if order.incident is not None:
+        # What follows an open incident is told in its thread; the rest shows on the pages.
+        if order.incident is not None and self._is_open(order):
             self.teller.tell(notice)
 
+    def _is_open(self, order: Order) -> bool:
+        last = self.ledger.facts(Decided, model=order.model, last=1)
+        return bool(last) and last[0].decision.incident == order.incident
+
     def _since(self, order: Order) -> datetime:
-        for fact in reversed(self.ledger.facts(Decided, model=order.model, last=50)):
-            if fact.decision.key == order.key:
-                return fact.decision.since or fact.decision.at
-        return order.at
+        fact = self.ledger.fact(Decided, key=order.key)
+        return order.at if fact is None else fact.decision.since or fact.decision.at
 
     def _point(self, head: Head) -> None:
         # The alias is a copy; `maintain` repairs it when the registry is back.

@@ -56,7 +56,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
     ingester = Service(name="ingester", argv=_driftloop("_ingest"), env=own)
     worker = Service(
         name="worker",
-        argv=_python("flows.worker"),
+        argv=_python("flows"),
         env=prefect,
         # It warms up while Prefect starts, and waits for it by itself.
         after=("ingester",),

@@ -72,6 +72,9 @@ def test_a_key_is_taken_once(ledger: SqlLedger) -> None:
     assert ledger.append(fact(0), key="k")
     assert not ledger.append(fact(1), key="k")
     assert ledger.facts(Failed) == (fact(0),)
+    assert ledger.fact(Failed, key="k") == fact(0)
+    assert ledger.fact(Failed, key="other") is None
+    assert ledger.fact(Moved, key="k") is None
 
 
 def test_the_champion_moves_only_from_where_it_was(ledger: SqlLedger) -> None:
@@ -182,5 +185,5 @@ def test_a_newer_ledger_is_refused(url: str) -> None:
 
 def test_an_address_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
     """A folder that is not there is an error with the address in it."""
-    with pytest.raises(LedgerError, match="cannot be opened"):
+    with pytest.raises(LedgerError, match="cannot be read: unable to open"):
         SqlLedger(f"sqlite:///{tmp_path / 'no' / 'ledger.db'}")

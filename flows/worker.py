@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import arun_deployment
 from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
+from prefect.logging import get_logger
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import (
     BaseJobConfiguration,
@@ -53,6 +55,8 @@ from flows.renew import renew
 from flows.system import skipped, the_system
 from flows.watch import RENEW
 
+HEAVY = ("driftloop.measure.door", "mlflow")
+"""What the flows import at first use, seconds each."""
 API_PATIENCE = 120.0
 SWEEP_EVERY = 30.0
 STOP_WITHIN = 4.0
@@ -236,16 +240,12 @@ async def _take_up(client: PrefectClient, run: FlowRun) -> None:
     )
 
 
-async def work(settings: Settings) -> None:
-    """Warm up, apply the deployments, clear up after a predecessor, and work until SIGTERM.
+async def work(settings: Settings, stop: threading.Event) -> None:
+    """Warm up, apply the deployments, clear up after a predecessor, and work until `stop`.
 
     Raises:
         ServiceError: Prefect's API does not answer.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with get_client() as client, anyio.create_task_group() as group:
         group.start_soon(to_thread.run_sync, _warm_up)
         await _await_api(client, settings)
@@ -256,34 +256,45 @@ async def work(settings: Settings) -> None:
             _say(f"{run.name} was left behind by a worker that died")
     worker = WarmWorker(name="warm", cadences=cadences)
     working = asyncio.create_task(worker.start(printer=_say))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    while not (stop.is_set() or working.done()):  # noqa: ASYNC110 - it is set in another thread
+        await asyncio.sleep(0.1)
     if working.done():
-        stopping.cancel()
         working.result()
         raise ServiceError("the worker stopped by itself", hint="its log says why")
     await _wind_down(worker, working)
 
 
 def main() -> None:
-    """Run the worker; `python -m flows.worker`."""
-    asyncio.run(work(read_settings()))
+    """Run the worker until SIGTERM or SIGINT; `python -m flows`.
+
+    The flows run in a thread, because Prefect takes the signals of a main thread that runs flows
+    for itself: a SIGTERM would tear up whichever of them happens to be at work.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = read_settings()
+    working = threading.Thread(target=lambda: asyncio.run(work(settings, stop)), daemon=True)
+    working.start()
+    while working.is_alive() and not stop.is_set():
+        working.join(0.2)
+    # Whatever hangs, in a thread or at exit, this process is gone in time.
+    working.join(STOP_WITHIN + 1.0)
+    sys.stdout.flush()
+    os._exit(0 if stop.is_set() else 1)
 
 
 async def _wind_down(worker: WarmWorker, working: "asyncio.Task[None]") -> None:
-    # Whatever hangs, in a thread or at exit, this process is gone in time.
-    threading.Timer(STOP_WITHIN + 1.0, os._exit, (0,)).start()
     worker.draining = True
     until = time.monotonic() + STOP_WITHIN
     while worker.busy and time.monotonic() < until:  # noqa: ASYNC110 - Prefect sets no event
         await asyncio.sleep(0.05)
-    sys.stdout.flush()
     if worker.busy:
         # Left as they are: the next start marks them as crashed and takes renewals up again.
+        sys.stdout.flush()
         os._exit(0)
     working.cancel()
-    await asyncio.wait((working,), timeout=until - time.monotonic() + 0.5)
-    os._exit(0)
+    await asyncio.wait((working,), timeout=1.0)
 
 
 async def _await_api(client: PrefectClient, settings: Settings) -> None:
@@ -299,16 +310,23 @@ async def _await_api(client: PrefectClient, settings: Settings) -> None:
 
 
 def _warm_up() -> None:
+    # These take seconds and nothing of the first runs: whoever needs one sooner waits for it.
+    threading.Thread(target=_import_heavy, name="warm-up", daemon=True).start()
     system = the_system()
     for part in ("fleet", "ledger", "log", "measure", "registry", "pager"):
         getattr(system, part)
     system.trainer.warm_up()
 
 
+def _import_heavy() -> None:
+    for module in HEAVY:
+        try:
+            import_module(module)
+        except ImportError:
+            # Its own door says what is wrong, and where, when it is used.
+            get_logger(__name__).exception("%s does not import", module)
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

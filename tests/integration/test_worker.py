@@ -50,6 +50,17 @@ class House:
         """Return the service's process id, None while it has none."""
         return next(each.pid for each in status(self.settings.home) if each.name == name)
 
+    def order(self, key: str) -> None:
+        """Start a renewal, as a watch would, under another key than the one before."""
+        order = self.runs("renew")[0]["parameters"]["order"] | {"key": key}
+        url = f"{self.settings.prefect_api}/deployments"
+        deployment = httpx.get(f"{url}/name/renew/driftloop", timeout=30).json()["id"]
+        httpx.post(
+            f"{url}/{deployment}/create_flow_run",
+            json={"parameters": {"order": order}, "idempotency_key": key},
+            timeout=30,
+        ).raise_for_status()
+
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
@@ -93,15 +104,7 @@ def test_one_order_is_carried_out_once(house: House) -> None:
 def test_killed_worker_leaves_nothing_behind(house: House) -> None:
     """Its run is marked crashed, its renewal taken up by itself, late passes are skipped."""
     (house.folder / "hang").touch()
-    deployment = httpx.get(
-        f"{house.settings.prefect_api}/deployments/name/renew/driftloop", timeout=30
-    ).json()["id"]
-    order = house.runs("renew")[0]["parameters"]["order"] | {"key": "eta-de/2"}
-    httpx.post(
-        f"{house.settings.prefect_api}/deployments/{deployment}/create_flow_run",
-        json={"parameters": {"order": order}, "idempotency_key": "eta-de/2"},
-        timeout=30,
-    ).raise_for_status()
+    house.order("eta-de/2")
     assert eventually(lambda: len(house.notes("renew")) == 2)
     first = house.pid("worker")
     assert first is not None
@@ -125,15 +128,21 @@ def test_killed_worker_leaves_nothing_behind(house: House) -> None:
 
 
 def test_worker_stops_in_time_on_sigterm(house: House) -> None:
-    """SIGTERM ends the worker within about five seconds, and the next one goes on."""
+    """SIGTERM ends the worker within five seconds; the renewal it was at is taken up again."""
+    (house.folder / "hang").touch()
+    house.order("eta-de/3")
+    assert eventually(lambda: house.notes("renew")[-1][2] == "eta-de/3")
     pid = house.pid("worker")
     assert pid is not None
     begun = time.monotonic()
     os.kill(pid, signal.SIGTERM)
     assert eventually(lambda: house.pid("worker") not in {pid, None}, within=8)
     assert time.monotonic() - begun < 7
+    (house.folder / "hang").unlink()
+    assert eventually(lambda: house.notes("renewed")[-1][2] == "eta-de/3", within=60)
+    assert [note[2] for note in house.notes("let go")] == ["eta-de/2", "eta-de/3"]
     passes = len(house.notes("watch"))
-    assert eventually(lambda: len(house.notes("watch")) > passes + 1, within=60)
+    assert eventually(lambda: len(house.notes("watch")) > passes + 1)
 
 
 def test_old_runs_are_deleted_and_the_newest_kept(house: House) -> None:

@@ -1,5 +1,6 @@
 """Real Prefect server, real warm worker, and a fleet that only notes what is asked of it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -170,6 +171,27 @@ def test_old_runs_are_deleted_and_the_newest_kept(house: House) -> None:
     assert after <= before - deleted + 5
     passes = len(house.notes("watch"))
     assert eventually(lambda: len(house.notes("watch")) > passes + 1)
+
+
+def test_prefect_may_be_called_by_many_and_die(house: House) -> None:
+    """Twenty calls at once all succeed on its SQLite file, which a killed server leaves whole."""
+
+    async def created() -> list[int]:
+        async with httpx.AsyncClient(base_url=house.settings.prefect_api, timeout=60) as client:
+            flow = (await client.post("/flows/", json={"name": "many"})).json()["id"]
+            call = {"flow_id": flow, "state": {"type": "COMPLETED"}}
+            answers = await asyncio.gather(
+                *(client.post("/flow_runs/", json=call) for _ in range(20))
+            )
+            return [answer.status_code for answer in answers]
+
+    assert set(asyncio.run(created())) == {201}
+    pid = house.pid("prefect")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    passes = len(house.notes("watch"))
+    assert eventually(lambda: len(house.notes("watch")) > passes + 2, within=120)
+    assert len(house.runs("many")) == 20
 
 
 def eventually(true: Callable[[], object], *, within: float = 30.0) -> bool:

@@ -74,7 +74,7 @@ class PredictionLog(Protocol):
 class Measure(Protocol):
     """A window against its reference, in numbers."""
 
-    def readings(  # noqa: PLR0913 - all keyword-only, each a different fact
+    def readings(
         self,
         *,
         family: Family,

@@ -35,11 +35,12 @@ def run_up(settings: Settings) -> None:
 
     def tell(service: str, event: str, detail: str) -> None:
         console.print(f"  {service:<9} {event}" + (f"  [dim]{detail}[/dim]" if detail else ""))
-        if event == "healthy" and service == "worker":
-            console.print("[bold]up[/bold]; Ctrl-C stops everything")
-            console.print(addresses(settings))
 
-    Supervisor(settings, services(settings), on_event=tell).run()
+    def say_up() -> None:
+        console.print("[bold]up[/bold]; Ctrl-C stops everything")
+        console.print(addresses(settings))
+
+    Supervisor(settings, services(settings), on_event=tell).run(when_up=say_up)
     console.print("everything is stopped")
 
 

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from driftloop.clock import SharedClock
 from driftloop.errors import BadRequest, TrainingFailed
+from driftloop.judge import window_at
+from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.judge import window_at
-from driftloop.ledger import SqlLedger
 from driftloop.ports import Measure, Pager, Registry
 from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Order
 from driftloop.settings import Settings

@@ -210,21 +210,20 @@ def _draw_png(found: FamilyOutcome, file: Path) -> None:
 
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     axes = figure.subplots()
-    weeks: Any = np.array(found.weeks, dtype="datetime64[s]")
+    weeks = _naive(found.weeks)
     axes.plot(weeks, found.never, color=NEVER, linewidth=2, label="never retrained")
     axes.plot(weeks, found.kept, color=KEPT, linewidth=2.5, label="kept by driftloop")
     low = min(*found.kept, *found.never)
     span = max(*found.kept, *found.never) - low or 1.0
     for row, (name, marker, color, _) in enumerate(MARKS, start=1):
-        at: Any = np.array(found.marks[name], dtype="datetime64[s]")
+        at = _naive(found.marks[name])
         height = np.full(len(at), low - span * 0.07 * row)
         axes.plot(
             at, height, marker, color=color, markersize=7, alpha=0.6, label=f"{len(at)} {name}"
         )
     for number, (begin, end) in enumerate(found.unwatched):
         axes.axvspan(
-            np.datetime64(begin.replace(tzinfo=None)),  # type: ignore[arg-type]
-            np.datetime64(end.replace(tzinfo=None)),  # type: ignore[arg-type]
+            *_naive((begin, end)),
             color="#d62728",
             alpha=0.12,
             label="nobody watched" if number == 0 else None,
@@ -234,6 +233,10 @@ def _draw_png(found: FamilyOutcome, file: Path) -> None:
     axes.grid(visible=True, alpha=0.25)
     axes.legend(ncols=3, fontsize=9, loc="upper right")
     figure.savefig(file, dpi=130)
+
+
+def _naive(times: Sequence[datetime]) -> Any:  # noqa: ANN401 - what matplotlib takes for dates
+    return np.array([at.replace(tzinfo=None) for at in times], dtype="datetime64[s]")
 
 
 def _draw_html(found: FamilyOutcome, file: Path) -> None:

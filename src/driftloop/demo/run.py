@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pyarrow as pa
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -258,12 +259,11 @@ def _show(console: Console, system: System, found: Sequence[FamilyOutcome], tall
 def _table(found: FamilyOutcome) -> Table:
     unit = f" ({found.family.unit})" if found.family.unit else ""
     table = Table(
-        "model",
-        *("predictions", "never retrained", "kept", "pages", "retrained", "refused", "swapped"),
-        title=f"{found.family.name}: {found.loss}{unit}, March to December",
+        title=f"{found.family.name}: {found.loss}{unit}, March to December", box=box.SIMPLE
     )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table.add_column("model", no_wrap=True)
+    for name in ("rows", "never", "kept", "pages", "retrained", "refused", "swapped"):
+        table.add_column(name, justify="right", no_wrap=True)
     for model in found.models:
         table.add_row(
             model.model,

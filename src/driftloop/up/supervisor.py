@@ -69,8 +69,10 @@ class Supervisor:
         self._guardian: subprocess.Popen[str] | None = None
         self._lock: IO[str] | None = None
 
-    def run(self) -> None:
+    def run(self, *, when_up: Callable[[], None] = lambda: None) -> None:
         """Start all, keep them running until SIGINT or SIGTERM, and stop all; main thread only.
+
+        `when_up` is called once every awaited service is healthy.
 
         Raises:
             ServiceError: as `start`.
@@ -82,6 +84,8 @@ class Supervisor:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self:
+                if not self._asked.is_set():
+                    when_up()
                 self._asked.wait()
         finally:
             for number, handler in before.items():

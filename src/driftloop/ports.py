@@ -1,6 +1,7 @@
 """What the loop needs of the world, as Protocols; adapters stand in the rooms that name a tool."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -50,6 +51,14 @@ class Spool(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a window holds: its rows, and counts that no longer show in them."""
+
+    rows: pa.Table
+    summary: LogSummary
+
+
 class PredictionLog(Protocol):
     """The lake, read: windows of rows, and counts of them."""
 
@@ -64,6 +73,10 @@ class PredictionLog(Protocol):
 
     def summary(self, family: Family, window: Window) -> LogSummary:
         """Return counts over the window's rows as they arrived, duplicates included."""
+        ...
+
+    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
+        """Return `rows` and `summary` of windows that differ in their models, read together."""
         ...
 
     def horizon(self) -> datetime | None:

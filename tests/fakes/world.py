@@ -1,5 +1,6 @@
 """Hand-written stand-ins for what the loop's ports reach; asserted by state, not by calls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftloop.errors import RegistryError, TrainingFailed
+from driftloop.ports import Look
 from driftloop.records import (
     Candidate,
     GateResult,
@@ -31,6 +33,12 @@ class FakeLog:
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
+
+    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
+        return {
+            window.model: Look(rows=self.rows(family, window), summary=self.summary(family, window))
+            for window in windows
+        }
 
     def horizon(self) -> datetime | None:
         return None

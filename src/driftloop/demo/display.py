@@ -35,6 +35,8 @@ COLOURS = {
     State.BLIND: "dim",
 }
 LINES = 12
+FIRST = "first/"
+"""What the keys of orders for a first version begin with."""
 NEWEST = 40
 """Facts of a kind that are looked at each time; more cannot happen between two looks."""
 
@@ -111,12 +113,12 @@ class Display:
             self.say(f"{fact.model} has recovered", style="green")
 
     def _order(self, fact: Ordered) -> None:
-        if self.watching:
+        if not fact.order.key.startswith(FIRST):
             self._counts["retrained"] += 1
 
     def _gate(self, fact: Gated) -> None:
         self._gated[fact.model] = fact
-        if not self.watching:
+        if fact.order_key.startswith(FIRST):
             return
         result = fact.result
         self._counts["passed" if result.passed else "refused"] += 1
@@ -130,7 +132,7 @@ class Display:
 
     def _move(self, fact: Moved) -> None:
         gate = self._gated.get(fact.model)
-        if not self.watching or gate is None or gate.result.champion_loss is None:
+        if gate is None or gate.result.champion_loss is None:
             return
         result = gate.result
         self.say(

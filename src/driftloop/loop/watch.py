@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import DriftloopError
+from driftloop.errors import DriftloopError, UnknownModel
 from driftloop.judge import decide, is_due, window_at
 from driftloop.loop.notices import Places, opened, recovered
-from driftloop.ports import Clock, Ledger, Measure, PredictionLog
+from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
 from driftloop.records import (
     Decided,
     Decision,
@@ -60,31 +60,42 @@ class Watcher:
         # Only what had wholly arrived counts as known: the same rows can then be read again.
         known_at = self.log.horizon()
         now = self.clock.now()
+        return tuple(
+            watched
+            for family in self.fleet.families
+            for watched in self._family(family, now, known_at)
+        )
+
+    def _family(self, family: Family, now: datetime, known_at: datetime | None) -> list[Watched]:
+        histories = {model: self.ledger.history(model) for model in family.models}
+        due = [model for model, past in histories.items() if is_due(family, past, now=now)]
+        windows = {
+            model: window_at(family, model, now=now, known_at=known_at)
+            for model in due
+            if histories[model].head is not None
+        }
+        try:
+            looks = self.log.looks(family, tuple(windows.values()))
+        except DriftloopError as error:
+            return [Watched(model=model, problem=str(error)) for model in due]
         seen: list[Watched] = []
-        for family in self.fleet.families:
-            for model in family.models:
-                history = self.ledger.history(model)
-                if not is_due(family, history, now=now):
-                    continue
-                try:
-                    seen.append(self._model(family, model, history, now, known_at))
-                except DriftloopError as error:
-                    seen.append(Watched(model=model, problem=str(error)))
-        return tuple(seen)
+        for model in due:
+            try:
+                head = histories[model].head
+                if head is None:
+                    raise UnknownModel("no champion yet", hint="`driftloop train` makes one")
+                seen.append(
+                    self._model(family, head, histories[model], windows[model], looks[model])
+                )
+            except DriftloopError as error:
+                seen.append(Watched(model=model, problem=str(error)))
+        return seen
 
     def _model(
-        self,
-        family: Family,
-        model: ModelId,
-        history: ModelHistory,
-        now: datetime,
-        known_at: datetime | None,
+        self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
     ) -> Watched:
-        head = history.head
-        if head is None:
-            return Watched(model=model, problem="no champion yet: `driftloop train` makes one")
-        window = window_at(family, model, now=now, known_at=known_at)
-        measured = self._measured(family, head, history, window)
+        model, now = window.model, window.end
+        measured = self._measured(family, head, history, window, look)
         decision = decide(
             family=family, window=window, readings=measured.readings, history=history, now=now
         )
@@ -108,11 +119,10 @@ class Watcher:
         )
 
     def _measured(
-        self, family: Family, head: Head, history: ModelHistory, window: Window
+        self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
     ) -> Measured:
-        rows = self.log.rows(family, window)
+        rows, summary = look.rows, look.summary
         own = rows.filter(pc.equal(rows["version"], head.version))
-        summary = self.log.summary(family, window)
         champion = history.champion
         readings = self.measure.readings(
             family=family,

@@ -11,14 +11,17 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest, LogError
+from driftloop.ports import Look
 from driftloop.records import LogSummary, ModelId, Window
 from driftloop.spec import Family, Feature, Fleet
 
@@ -45,6 +48,7 @@ _LABEL = {
 }
 _SQL_TYPE = {"numeric": "DOUBLE", "categorical": "VARCHAR"}
 _NULLABLE = frozenset({"prediction"})
+NOTHING = LogSummary(rows=0, duplicates=0, labels=0, newest_event=None)
 
 
 class DamagedSegment(LogError):
@@ -110,15 +114,7 @@ class Lake:
         Raises:
             LogError: there is no lake yet, it lacks a column of the spec, or it cannot be read.
         """
-        wanted = ", ".join(["id", "version", "event_time", "prediction", *_quoted(family)])
-        shown = ", ".join(["id", "version", "event_time", "prediction", "label", *_quoted(family)])
-        sql = f"""
-            WITH {_first_arrivals(family, wanted)}, {_newest_labels(family)}
-            SELECT {shown} FROM arrived LEFT JOIN known USING (id)
-            WHERE turn = 1 AND ($version IS NULL OR version = $version)
-            ORDER BY event_time, id
-        """  # noqa: S608 - identifiers come from the checked spec
-        return self._arrow(sql, _bound(window))
+        return self._arrow(f"{_rows(family)} ORDER BY event_time, id", _bound(window))
 
     def summary(self, family: Family, window: Window) -> LogSummary:
         """Return counts over the window's rows as they arrived, duplicates included.
@@ -129,17 +125,50 @@ class Lake:
         Raises:
             LogError: as for `rows`.
         """
+        found = self._summaries(family, _bound(window))
+        return found.get(window.model, NOTHING)
+
+    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
+        """Return the rows and the summary of many models of one family, read together.
+
+        The windows differ in their models alone; a look is what `rows` and `summary` return.
+
+        Raises:
+            LogError: as for `rows`.
+            ValueError: the windows differ in more than their models.
+        """
+        if not windows:
+            return {}
+        models = [window.model for window in windows]
+        if any(replace(window, model=models[0]) != windows[0] for window in windows):
+            raise ValueError("windows that are read together differ in their models alone")
+        asked = {**_bound(windows[0]), "models": models}
+        rows = self._arrow(f"{_rows(family, 'model')} ORDER BY model, event_time, id", asked)
+        summaries = self._summaries(family, asked)
+        owners, rows = rows["model"], rows.drop_columns("model")
+        return {
+            model: Look(
+                rows=rows.filter(pc.equal(owners, model)),
+                summary=summaries.get(model, NOTHING),
+            )
+            for model in models
+        }
+
+    def _summaries(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, LogSummary]:
         sql = f"""
             WITH {_first_arrivals(family, "id, version, event_time")}, {_newest_labels(family)}
-            SELECT count(*), count(*) FILTER (turn > 1), count(label) FILTER (turn = 1),
+            SELECT model, count(*), count(*) FILTER (turn > 1), count(label) FILTER (turn = 1),
                    max(event_time)
-            FROM arrived LEFT JOIN known USING (id)
+            FROM arrived LEFT JOIN known USING (model, id)
             WHERE $version IS NULL OR version = $version
+            GROUP BY model
         """  # noqa: S608 - identifiers come from the checked spec
-        rows, duplicates, labels, newest = self._fetch(sql, _bound(window))[0]
-        return LogSummary(
-            rows=rows, duplicates=duplicates, labels=labels, newest_event=_utc(newest)
-        )
+        return {
+            model: LogSummary(
+                rows=rows, duplicates=duplicates, labels=labels, newest_event=_utc(newest)
+            )
+            for model, rows, duplicates, labels, newest in self._fetch(sql, asked)
+        }
 
     def label_history(
         self, family: Family, model: ModelId, id_: str
@@ -500,29 +529,40 @@ def _kind_and_family(path: Path) -> tuple[str, str]:
     return kind, family
 
 
+def _rows(family: Family, *more: str) -> str:
+    wanted = ", ".join(["id", "version", "event_time", "prediction", *_quoted(family)])
+    shown = [*more, "id", "version", "event_time", "prediction", "label", *_quoted(family)]
+    return f"""
+        WITH {_first_arrivals(family, wanted)}, {_newest_labels(family)}
+        SELECT {", ".join(shown)} FROM arrived LEFT JOIN known USING (model, id)
+        WHERE turn = 1 AND ($version IS NULL OR version = $version)
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
 def _first_arrivals(family: Family, columns: str) -> str:
     # Within one ingestion the order of the rows tells: DuckLake's rowid keeps it for good.
     return f"""arrived AS MATERIALIZED (
-        SELECT {columns},
-               row_number() OVER (PARTITION BY id ORDER BY arrived_at, rowid) AS turn
+        SELECT model, {columns},
+               row_number() OVER (PARTITION BY model, id ORDER BY arrived_at, rowid) AS turn
         FROM lake.{family.table}_predictions
-        WHERE model = $model AND event_time >= $start AND event_time < $end
+        WHERE list_contains($models, model) AND event_time >= $start AND event_time < $end
               AND arrived_at <= $known_at
     )"""  # noqa: S608 - identifiers come from the checked spec
 
 
 def _newest_labels(family: Family) -> str:
     return f"""known AS (
-        SELECT id, value AS label FROM lake.{family.table}_labels
-        WHERE model = $model AND arrived_at <= $known_at
+        SELECT model, id, value AS label FROM lake.{family.table}_labels
+        WHERE list_contains($models, model) AND arrived_at <= $known_at
               AND id IN (SELECT id FROM arrived)
-        QUALIFY row_number() OVER (PARTITION BY id ORDER BY arrived_at DESC, rowid DESC) = 1
+        QUALIFY row_number()
+                OVER (PARTITION BY model, id ORDER BY arrived_at DESC, rowid DESC) = 1
     )"""  # noqa: S608 - identifiers come from the checked spec
 
 
 def _bound(window: Window) -> dict[str, object]:
     return {
-        "model": window.model,
+        "models": [window.model],
         "start": window.start,
         "end": window.end,
         "known_at": window.known_at,

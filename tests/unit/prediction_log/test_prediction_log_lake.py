@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from driftloop.errors import BadRequest, LogError
 from driftloop.prediction_log import Ingester, Lake, SegmentSpool
-from driftloop.records import LogSummary
+from driftloop.records import LogSummary, ModelId
 from driftloop.spec import Family, Feature, Fleet
 
 MONITORS = Path(__file__).parents[2] / "monitors"
@@ -123,6 +123,35 @@ def test_the_first_arrival_of_an_id_wins(
             rows=4, duplicates=2, labels=0, newest_event=window().start + timedelta(hours=12)
         )
         ingester.maintain()
+
+
+def test_models_looked_at_together_see_what_each_would_alone(
+    lake: Lake,
+    ingester: Ingester,
+    spool: SegmentSpool,
+    prediction: Make,
+    label: Make,
+    window: Make,
+    eta: Family,
+) -> None:
+    """The same id in two models stays two rows, and a model without rows has an empty look."""
+    french = ModelId("eta-fr")
+    spool.predictions("eta", [prediction("a"), prediction("a"), prediction("b", version=2)])
+    spool.predictions("eta", [prediction("a", model=french, prediction=9.0)])
+    spool.labels("eta", [label("a", 20.0), label("a", 8.0, model=french), label("a", 21.0)])
+    spool.seal()
+    ingester.ingest()
+    for version in (None, 2):
+        windows = [window(version=version), window(version=version, model=french)]
+        looks = lake.looks(eta, windows)
+        assert {each.model for each in windows} == looks.keys()
+        for each in windows:
+            assert lake.rows(eta, each).equals(looks[each.model].rows.combine_chunks())
+            assert lake.summary(eta, each) == looks[each.model].summary
+    assert lake.looks(eta, [window(version=77)])[ModelId("eta-de")].rows.num_rows == 0
+    assert lake.looks(eta, []) == {}
+    with pytest.raises(ValueError, match="differ in their models alone"):
+        lake.looks(eta, [window(), window(model=french, version=3)])
 
 
 def test_a_version_keeps_the_rows_it_predicted(

@@ -270,7 +270,7 @@ def slack() -> None:
     from driftloop.page.sandbox import sandbox_app
 
     settings = _settings()
-    _serve(sandbox_app(settings.home / "slack"), settings.host, settings.slack_port)
+    _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
 
 
 def _serve(asgi: object, host: str, port: int) -> None:

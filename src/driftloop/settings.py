@@ -15,7 +15,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Settings(BaseSettings):
     """Where things are and how often they happen; durations are wall-clock seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="DRIFTLOOP_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DRIFTLOOP_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     home: Path = Path(".driftloop")
     """Everything this installation writes."""
@@ -113,11 +115,15 @@ class Settings(BaseSettings):
         return f"http://{self.host}:{self.slack_port}/api/"
 
     def environment(self) -> dict[str, str]:
-        """Return the settings as `DRIFTLOOP_*` variables for a child process."""
+        """Return the settings as `DRIFTLOOP_*` variables for a child process.
+
+        Every setting is said, the token too where there is none: what this process's own
+        environment holds must not come through.
+        """
         shown = self.model_dump(mode="json", exclude={"slack_token"})
         said = {f"DRIFTLOOP_{name.upper()}": str(value) for name, value in shown.items()}
-        if self.slack_token is not None:
-            said["DRIFTLOOP_SLACK_TOKEN"] = self.slack_token.get_secret_value()
+        token = self.slack_token
+        said["DRIFTLOOP_SLACK_TOKEN"] = token.get_secret_value() if token is not None else ""
         return said
 
 

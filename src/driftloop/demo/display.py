@@ -57,6 +57,7 @@ class Display:
         self._counts = {"pages": 0, "retrained": 0, "passed": 0, "refused": 0, "failed": 0}
         self._decided: dict[ModelId, Decided] = {}
         self._gated: dict[ModelId, Gated] = {}
+        self._versions: dict[ModelId, int] = {}
         self._began = time.monotonic()
 
     def service(self, name: str, event: str, detail: str) -> None:
@@ -131,6 +132,7 @@ class Display:
         self.say(f"{fact.model} could not be retrained: {fact.error}"[:150], style="bold red")
 
     def _move(self, fact: Moved) -> None:
+        self._versions[fact.model] = fact.head.version
         gate = self._gated.get(fact.model)
         if gate is None or gate.result.champion_loss is None:
             return
@@ -171,7 +173,6 @@ class Display:
         )
         for model in self._system.fleet.models:
             fact = self._decided.get(model)
-            gate = self._gated.get(model)
             if fact is None:
                 table.add_row(model, "", "", "", "")
                 continue
@@ -180,7 +181,7 @@ class Display:
             table.add_row(
                 model,
                 Text(state.value, style=COLOURS[state]),
-                f"v{gate.version}" if gate is not None and gate.result.passed else "",
+                f"v{self._versions[model]}" if model in self._versions else "",
                 error,
                 usual,
             )

@@ -79,8 +79,8 @@ def outcome(
         if not moves or rows.num_rows == 0:
             continue
         label = rows["label"].to_numpy()
-        kept = _loss(family.task, label, rows["prediction"].to_numpy())
-        never = _loss(family.task, label, _answers(_first(moves), family, rows))
+        kept = loss(family.task, label, rows["prediction"].to_numpy())
+        never = loss(family.task, label, _answers(_first(moves), family, rows))
         event_days.append(rows["event_time"].to_numpy().astype("datetime64[D]"))
         losses.append((kept, never))
         gated = system.ledger.facts(Gated, model=model)
@@ -136,6 +136,14 @@ def draw(found: FamilyOutcome, folder: Path) -> tuple[Path, Path]:
     return png, html
 
 
+def loss(task: Task, label: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """Return each row's absolute error, or for binary tasks its log loss; shape (n,)."""
+    if task is Task.REGRESSION:
+        return np.asarray(np.abs(label - answer))
+    sure = np.clip(np.where(label == 1, answer, 1 - answer), 1e-15, None)
+    return np.asarray(-np.log(sure))
+
+
 # -- from log and ledger --------------------------------------------------------------------
 
 
@@ -156,13 +164,6 @@ def _first(moves: Sequence[Moved]) -> Model:
 def _answers(model: Model, family: Family, rows: pa.Table) -> np.ndarray:
     columns = {name: rows[name].to_pylist() for name in family.features}
     return np.asarray(model.predict(columns), dtype=np.float64)
-
-
-def _loss(task: Task, label: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    if task is Task.REGRESSION:
-        return np.asarray(np.abs(label - answer))
-    sure = np.clip(np.where(label == 1, answer, 1 - answer), 1e-15, None)
-    return np.asarray(-np.log(sure))
 
 
 def _pages(system: System, model: ModelId) -> list[datetime]:
@@ -228,6 +229,7 @@ def _draw_png(found: FamilyOutcome, file: Path) -> None:
             alpha=0.12,
             label="nobody watched" if number == 0 else None,
         )
+    axes.set_ylim(top=low + span * 1.2)
     axes.set_title(_title(found), fontsize=11)
     axes.set_ylabel(f"{found.loss}, weekly" + (f" ({u})" if (u := found.family.unit) else ""))
     axes.grid(visible=True, alpha=0.25)

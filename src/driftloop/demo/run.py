@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from driftloop.clock import Clock
+from driftloop.demo.audit import Audit, audit
 from driftloop.demo.display import Display
 from driftloop.demo.flights import flights
 from driftloop.demo.outcome import FamilyOutcome, draw, outcome
@@ -90,9 +91,11 @@ def run_demo(settings: Settings, *, models: str, minutes: float, stay: bool, res
             speed = (END - START).total_seconds() / (minutes * 60)
             _year(system, streams, display, speed)
             found = _outcomes(system, timedelta(seconds=speed * PACE["watch_every"]))
+            read_again = audit(system, messages=_messages(system.settings))
             display.refresh()
             live.stop()
             _show(console, system, found, display.tally)
+            _show_audit(console, read_again)
             if stay:
                 console.print(addresses(system.settings))
                 console.print("[bold]Everything stays up: look around. Ctrl-C stops it.[/bold]")
@@ -101,7 +104,7 @@ def run_demo(settings: Settings, *, models: str, minutes: float, stay: bool, res
         except KeyboardInterrupt:
             console.print("stopping")
             return 0 if display.over else 130
-    return 1 if display.tally.failures else 0
+    return 1 if display.tally.failures or read_again.untrue or read_again.repeated else 0
 
 
 # -- before ---------------------------------------------------------------------------------
@@ -137,6 +140,9 @@ def _prepared(settings: Settings, models: str, *, restart: bool) -> System:
             "monitors": settings.monitors.absolute(),
             "models": ",".join(chosen),
             "restart": restart,
+            # The demo's pages are nobody's business: they stay on this machine.
+            "slack_token": None,
+            "slack_api": "",
         }
     )
     Clock(origin=START, started=STANDING, speed=1.0).write(made.clock)
@@ -254,6 +260,19 @@ def _show(console: Console, system: System, found: Sequence[FamilyOutcome], tall
     )
     for failure in tally.failures[:5]:
         console.print(f"  [red]{failure}[/red]")
+
+
+def _show_audit(console: Console, found: Audit) -> None:
+    console.print(
+        f"{found.pages} pages; {found.recomputed} that say a model predicts worse were recomputed "
+        f"from the log: {len(found.untrue)} untrue; {len(found.repeated)} messages repeated"
+    )
+    for line in (*found.untrue[:5], *found.repeated[:5]):
+        console.print(f"  [red]{line}[/red]")
+
+
+def _messages(settings: Settings) -> str:
+    return f"http://{settings.host}:{settings.slack_port}/messages.json"
 
 
 def _table(found: FamilyOutcome) -> Table:

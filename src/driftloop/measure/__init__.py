@@ -23,7 +23,7 @@ from driftloop.spec import Family
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """What was measured: our readings, and Evidently's own record of the same values."""
 
     readings: tuple[Reading, ...]
@@ -69,7 +69,7 @@ class EvidentlyMeasure:
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
-    ) -> Measured:
+    ) -> Measurement:
         """Return drift, decay and quality of one model, and Evidently's record of them.
 
         Args:
@@ -92,7 +92,7 @@ class EvidentlyMeasure:
             *quality_readings(family, current, reference, summary, now),
         )
         try:
-            return Measured(*door.recorded(readings, family=family.name, at=now))
+            return Measurement(*door.recorded(readings, family=family.name, at=now))
         except Exception as error:
             raise _broken("Evidently could not record the readings", error) from error
 

@@ -1,6 +1,7 @@
 """What `driftloop up` runs: every service with its command, its port and how it shows health."""
 
 import http.client
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -45,7 +46,14 @@ class Service:
 
 def services(settings: Settings) -> tuple[Service, ...]:
     """Return the services of one installation, in the order they are listed to people."""
-    own = settings.environment() | {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1"}
+    own = settings.environment() | {
+        "PYTHONUNBUFFERED": "1",
+        "DO_NOT_TRACK": "1",
+        # What stays on this machine, a token for Slack included, is no proxy's business.
+        "NO_PROXY": ",".join(
+            filter(None, (os.environ.get("NO_PROXY"), settings.host, "localhost"))
+        ),
+    }
     prefect = own | _prefect_environment(settings)
     online = _ours(settings, "online", own, port="online_port")
     pages = replace(

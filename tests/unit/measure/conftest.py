@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from driftloop.measure import EvidentlyMeasure, Measured
+from driftloop.measure import EvidentlyMeasure, Measurement
 from driftloop.records import LogSummary, Reading
 from driftloop.spec import Family
 
@@ -62,10 +62,12 @@ def binary() -> Table:
 
 
 @pytest.fixture
-def measured() -> Callable[..., Measured]:
+def measured() -> Callable[..., Measurement]:
     """Measures `current` against `reference`; anything else may be overridden."""
 
-    def measure(family: Family, current: pa.Table, reference: pa.Table, **other: Any) -> Measured:
+    def measure(
+        family: Family, current: pa.Table, reference: pa.Table, **other: Any
+    ) -> Measurement:
         newest = NOW - timedelta(hours=6) if current.num_rows else None
         given: dict[str, Any] = {
             "own": current,
@@ -86,7 +88,7 @@ def measured() -> Callable[..., Measured]:
 def pick() -> Callable[..., Reading]:
     """Finds the one reading of a metric and a column."""
 
-    def one(measured: Measured, metric: str, column: str | None = None) -> Reading:
+    def one(measured: Measurement, metric: str, column: str | None = None) -> Reading:
         (found,) = (r for r in measured.readings if (r.metric, r.column) == (metric, column))
         return found
 

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from multiprocessing import connection, current_process, forkserver, get_context
+from multiprocessing import connection, current_process, forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from driftloop.errors import DriftloopError, TrainingFailed
 
 T = TypeVar("T")
 GRACE = 10.0
-"""Seconds after its limit at which a child that nobody ended (its caller died) ends itself."""
+"""Seconds after its limit at which a child that nobody ended (its caller hangs) ends itself."""
 TAIL = 5
 """Lines of a dead child's output that its error repeats."""
 
@@ -53,7 +53,8 @@ def run_isolated(
 ) -> T:
     """Return `function(*args)` as computed in a child process with one thread a library.
 
-    May be called from several threads at once. Whatever the child started is ended with it.
+    May be called from several threads at once. Whatever the child started is ended with it, and
+    the child itself when its caller dies, however that dies.
 
     Args:
         function: a function of a module, so that it can be named to the child.
@@ -115,7 +116,7 @@ def _received(
     if receiver.poll():
         try:
             answer: tuple[BaseException | None, Any] = receiver.recv()
-        except EOFError:
+        except (EOFError, OSError):  # OSError: it died in the middle of its answer
             # It is dying; its exit code comes a moment after its end of the pipe is gone.
             connection.wait([process.sentinel], 1.0)
         else:
@@ -187,8 +188,9 @@ def _child(
 
 
 def _settle(output: str, time_limit: float, memory_gib: float) -> None:
-    """Make the process its own: group, signals, output, limits."""
+    """Make the process its own: group, end, signals, output, limits."""
     os.setsid()
+    threading.Thread(target=_end_with_caller, name="end-with-caller", daemon=True).start()
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(each, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -204,6 +206,18 @@ def _settle(output: str, time_limit: float, memory_gib: float) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):
         os.environ[variable] = "1"
+
+
+def _end_with_caller() -> None:
+    """Wait for the caller's death, which the kernel shows, and end the group with it.
+
+    The fork server is our parent and does not know; but the caller alone holds the other end of
+    the pipe that we were sent through, and holds it until it has our exit code.
+    """
+    caller = parent_process()
+    if caller is not None:
+        connection.wait([caller.sentinel])
+        os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def _portable(error: BaseException) -> DriftloopError:

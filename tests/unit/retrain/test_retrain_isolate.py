@@ -3,6 +3,8 @@
 import asyncio
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +31,24 @@ def hang(file):
     print("still at it", flush=True)
     time.sleep(600)
 
+def spin(file):
+    child = subprocess.Popen(["sleep", "600"])
+    with open(file, "w") as note:
+        note.write(f"{os.getpid()} {child.pid}")
+    while True:
+        pass
+
 def leave_a_child(file):
     child = subprocess.Popen(["sleep", "600"])
     with open(file, "w") as note:
         note.write(str(child.pid))
+
+def answer_half():
+    import gc
+    from multiprocessing.connection import Connection
+    sender = next(o for o in gc.get_objects() if type(o) is Connection and o.writable)
+    os.write(sender.fileno(), (1000).to_bytes(4, "big") + b"half")
+    os._exit(7)
 
 def refuse():
     raise ParityError("3 rows differ", where="eta-de", hint="look")
@@ -57,6 +73,16 @@ def threads():
     return {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
 """
 
+CALLER = """
+import sys
+from driftloop.retrain.isolate import run_isolated
+import driftloop_test_deeds as deeds
+
+if __name__ == "__main__":
+    deed, note = sys.argv[1:]
+    run_isolated(getattr(deeds, deed), note, time_limit=60.0, memory_gib=2.0, name="fit")
+"""
+
 
 @pytest.fixture(scope="module")
 def deeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
@@ -77,16 +103,21 @@ def isolated(function: Any, *args: Any, **changed: Any) -> Any:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process is dead within two seconds (a zombie is dead)."""
+    """Whether the process is dead within two seconds."""
     for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
+        if ended(pid):
             return True
         time.sleep(0.02)
     return False
+
+
+def ended(pid: int) -> bool:
+    """Whether the process is dead; a zombie is."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
 
 
 def test_a_result_comes_back_large_or_small(deeds: Any) -> None:
@@ -153,6 +184,31 @@ def test_out_of_time_ends_it_and_its_children(deeds: Any, tmp_path: Path) -> Non
         isolated(deeds.hang, str(note), time_limit=1.5)
     assert time.monotonic() - began < 4.0
     assert all(gone(int(pid)) for pid in note.read_text().split())
+
+
+@pytest.mark.parametrize("deed", ["hang", "spin"])
+def test_a_killed_caller_takes_its_fit_along(deeds: Any, tmp_path: Path, deed: str) -> None:
+    """A SIGKILL of the caller ends child and grandchild, whether the child sleeps or computes."""
+    script, note = tmp_path / "caller.py", tmp_path / "pids"
+    script.write_text(CALLER)
+    path = str(Path(deeds.__file__).parent)
+    with subprocess.Popen(
+        [sys.executable, str(script), deed, str(note)], env=os.environ | {"PYTHONPATH": path}
+    ) as caller:
+        until = time.monotonic() + 30.0
+        while not (note.exists() and len(note.read_text().split()) == 2):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        pids = [int(pid) for pid in note.read_text().split()]
+        assert not any(ended(pid) for pid in pids)
+        caller.kill()
+    assert all(gone(pid) for pid in pids)
+
+
+def test_an_answer_cut_short_is_no_answer(deeds: Any) -> None:
+    """A child that dies while it sends is a dead child, not one that could not be started."""
+    with pytest.raises(TrainingFailed, match="ended with code 7 before it answered"):
+        isolated(deeds.answer_half)
 
 
 def test_nothing_outlives_a_good_answer(deeds: Any, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from html import escape
 from itertools import pairwise
 
-from dashboards.views import Marker, Point
+from dashboards.points import Point
+from dashboards.timeline import Marker
+from dashboards.words import figure, when
 
 WIDTH, HEIGHT = 1360, 330
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 48, 26
@@ -21,17 +23,6 @@ SHAPES = {
 """Marks differ in shape as well as in colour."""
 
 
-def figure(value: float | None) -> str:
-    """Return a value in three figures, or a dash.
-
-    >>> figure(0.012345), figure(12345.6), figure(None)
-    ('0.0123', '12,346', '-')
-    """
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 - to whole numbers
-
-
 def sparkline(points: Sequence[Point], *, title: str, width: int = 132, height: int = 30) -> str:
     """Return a small SVG of `points` with the baseline and the line that alarms.
 
@@ -42,13 +33,12 @@ def sparkline(points: Sequence[Point], *, title: str, width: int = 132, height: 
         return ""
     frame = _frame(points, box=(3, 3, width - 5, height - 3), intervals=False)
     last = valued[-1]
-    over = last.limit is not None and last.value is not None and _beyond(last)
     return (
         f'<svg class="spark" role="img" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}"><title>{escape(title)}</title>'
         f"{_steps(points, frame, 'baseline')}{_steps(points, frame, 'limit')}"
         f"{_runs(points, frame)}"
-        f'<circle class="end{" over" if over else ""}" cx="{frame.x(last.at):.1f}" '
+        f'<circle class="end{" over" if last.over else ""}" cx="{frame.x(last.at):.1f}" '
         f'cy="{frame.y(last.value or 0.0):.1f}" r="2.4"/></svg>'
     )
 
@@ -116,14 +106,6 @@ def _frame(
     return _Frame(start, end, low - room, high + room, box)
 
 
-def _beyond(point: Point) -> bool:
-    if point.value is None or point.limit is None or point.baseline is None:
-        return False
-    if point.limit >= point.baseline:
-        return point.value >= point.limit
-    return point.value <= point.limit
-
-
 # -- its parts ------------------------------------------------------------------------------
 
 
@@ -180,14 +162,14 @@ def _dots(points: Sequence[Point], frame: _Frame, unit: str) -> str:
     for p in points:
         if p.value is None:
             continue
-        kind = "blind" if p.blind else "over" if _beyond(p) else "seen"
+        kind = "blind" if p.blind else "over" if p.over else "seen"
         interval = (
             f" ({figure(p.low)} to {figure(p.high)})"
             if p.low is not None and p.high is not None
             else ""
         )
         said = (
-            f"{p.at:%Y-%m-%d %H:%M}: {figure(p.value)} {unit}{interval}, {p.n:,} labels, "
+            f"{when(p.at)}: {figure(p.value)} {unit}{interval}, {p.n:,} labels, "
             f"baseline {figure(p.baseline)}{', too few to judge' if p.blind else ''}"
         )
         drawn.append(
@@ -203,7 +185,7 @@ def _marks(markers: Sequence[Marker], frame: _Frame) -> str:
         f'x2="{frame.x(m.at):.1f}" y2="{HEIGHT - BOTTOM}"/>'
         f'<path transform="translate({frame.x(m.at):.1f} {LANES[m.what]})" '
         f'd="{SHAPES[m.what]}"/>'
-        f"<title>{escape(f'{m.at:%Y-%m-%d %H:%M} {m.label}')}</title></g>"
+        f"<title>{escape(f'{when(m.at)} {m.label}')}</title></g>"
         for m in markers
     )
 

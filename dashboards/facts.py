@@ -1,6 +1,5 @@
 """What the pages ask of the ledger: a bounded number of facts for each model."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Lock
@@ -60,10 +59,13 @@ def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
     )
 
 
-def last_pass(ledger: SqlLedger) -> datetime | None:
-    """Return the wall-clock time at which a pass last wrote what it measured."""
-    written = ledger.written(Measured)
-    return None if written is None else datetime.fromtimestamp(written, UTC)
+def last_pass(ledger: SqlLedger) -> tuple[datetime | None, datetime | None]:
+    """Return the end of the newest window measured, and the wall-clock time it was written at."""
+    newest, written = ledger.facts(Measured, last=1), ledger.written(Measured)
+    return (
+        newest[0].at if newest else None,
+        None if written is None else datetime.fromtimestamp(written, UTC),
+    )
 
 
 class RowFacts:
@@ -94,11 +96,6 @@ class RowFacts:
             failed=ledger.facts(Failed, model=model, last=1),
             moved=ledger.facts(Moved, model=model, last=1),
         )
-
-    def newest(self, models: Iterable[ModelId]) -> datetime | None:
-        """Return the end of the newest window measured of any of `models`."""
-        recent = (self._recent(model) for model in models)
-        return max((measured[-1].at for measured in recent if measured), default=None)
 
     def _recent(self, model: ModelId) -> tuple[Measured, ...]:
         with self._lock:

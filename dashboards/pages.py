@@ -19,7 +19,10 @@ from starlette.exceptions import HTTPException
 
 from dashboards import charts
 from dashboards.facts import RowFacts, last_pass, page_facts
-from dashboards.views import FleetView, ModelView, Moment, fleet_view, model_view, span
+from dashboards.fleet import FleetView, fleet_view
+from dashboards.model import ModelView, model_view
+from dashboards.moment import Moment
+from dashboards.words import figure, metric, plain, span, when
 from driftloop.errors import BadRequest, DriftloopError, MeasureError, UnknownModel
 from driftloop.records import ModelId, Moved
 from driftloop.wiring import System
@@ -73,13 +76,7 @@ class _Pages:
     def model(self, model: str) -> str:
         self._fleet.family(model)
         name = ModelId(model)
-        view = model_view(
-            self._fleet,
-            name,
-            page_facts(self._ledger, name),
-            self._moment(),
-            newest=self._rows.newest(self._fleet.models),
-        )
+        view = model_view(self._fleet, name, page_facts(self._ledger, name), self._moment())
         settings = self._system.settings
         return self._drawn(
             "model.html",
@@ -124,10 +121,12 @@ class _Pages:
         )
 
     def _moment(self) -> Moment:
+        newest, passed = last_pass(self._ledger)
         return Moment(
             clock=self._system.clock.clock,
             wall=datetime.now(UTC),
-            passed=last_pass(self._ledger),
+            newest=newest,
+            passed=passed,
             watch_every=self._system.settings.watch_every,
         )
 
@@ -147,7 +146,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"when": _when, "figure": charts.figure, "span": span}
+    made.filters |= {f.__name__: f for f in (figure, metric, plain, span, when)}
     made.globals["sparkline"] = lambda points, title: Markup(charts.sparkline(points, title=title))  # noqa: S704 - charts escape every text
     return made
 
@@ -155,11 +154,7 @@ def _templates() -> Environment:
 def _chart(view: ModelView) -> Markup:
     row = view.row
     title = f"{row.metric} of {row.model} over time"
-    return Markup(charts.chart(view.points, view.markers, title=title, unit=row.unit))  # noqa: S704 - charts escape every text
-
-
-def _when(at: datetime | None) -> str:
-    return "-" if at is None else f"{at:%Y-%m-%d %H:%M}"
+    return Markup(charts.chart(row.points, view.markers, title=title, unit=row.unit))  # noqa: S704 - charts escape every text
 
 
 def _status(error: Exception) -> int:

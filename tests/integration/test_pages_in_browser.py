@@ -37,6 +37,8 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+OVERFLOWING = """[document.documentElement, ...document.querySelectorAll('.scroll')]
+    .filter(part => part.scrollWidth > part.clientWidth).length"""
 HOSTILE = "<img src=https://example.org/x onerror=alert(1)>"
 
 
@@ -95,7 +97,7 @@ def address(system: System) -> Iterator[str]:
 
 @pytest.mark.browser
 def test_the_pages_show_in_a_browser_and_call_nobody(address: str) -> None:
-    """A browser shows the fleet, follows to the model, reports no error and asks no other host."""
+    """A browser shows the fleet, cuts nothing off, follows to the model and asks no other host."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no Chromium on this machine")
@@ -105,7 +107,7 @@ def test_the_pages_show_in_a_browser_and_call_nobody(address: str) -> None:
     hosts: set[str | None] = set()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.on("console", lambda said: faults.append(said.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
@@ -116,6 +118,9 @@ def test_the_pages_show_in_a_browser_and_call_nobody(address: str) -> None:
         assert line.locator(".pill.decaying").is_visible()
         assert HOSTILE in line.inner_text()
         assert line.locator("svg.spark").bounding_box() is not None
+        for width in (480, 800, 1200):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(OVERFLOWING) == 0, f"something is cut at {width} px"
         line.get_by_role("link", name=MODEL).click()
         page.wait_for_url(f"{address}/models/{MODEL}")
         assert page.locator("svg.chart .dot").count() == 9

@@ -214,11 +214,18 @@ class Story:
             key=order.key,
         )
 
-    def paged(self, days: float, headline: str, *, stage: Stage = Stage.OPENED) -> None:
-        at = self.at(days)
+    def paged(
+        self,
+        days: float,
+        headline: str,
+        *,
+        stage: Stage = Stage.OPENED,
+        order: Order | None = None,
+    ) -> None:
+        at, incident = self.at(days), f"{self.model}/opened"
         notice = Notice(
-            key=f"{self.model}/{at:%Y%m%dT%H%M%S}/{stage}",
-            incident=f"{self.model}/incident",
+            key=f"{incident}/{stage}" + (f"/{order.key}" if order else ""),
+            incident=incident,
             model=self.model,
             stage=stage,
             at=at,
@@ -261,7 +268,8 @@ def tell_everything(
         refused = story.ordered(0.86)
         story.trained(0.7, refused, version=2)
         story.gated(0.6, refused, version=2, passed=False, reason=f"not sure: {HOSTILE}")
-        story.paged(0.6, "version 2 was refused", stage=Stage.REFUSED)
+        story.paged(0.85, "it is being retrained", stage=Stage.RETRAINING, order=refused)
+        story.paged(0.5, "version 2 was refused", stage=Stage.REFUSED, order=refused)
         story.decided(0, State.DECAYING, 10.4, reason=HOSTILE, incident=opened, since=0.9)
     elif what == "fault":
         story.decided(0.5, State.DATA_FAULT, 7.4, incident=opened, since=0.5, opens=True)

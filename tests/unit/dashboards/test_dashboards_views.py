@@ -8,7 +8,10 @@ import pytest
 
 from dashboards.charts import chart, sparkline
 from dashboards.facts import PAGE_MEASURED, ModelFacts, page_facts
-from dashboards.views import Marker, Moment, Point, loop_view, row_view, timeline
+from dashboards.fleet import row_view
+from dashboards.moment import Moment, loop_view
+from dashboards.points import Point, alarm_at
+from dashboards.timeline import Marker, timeline
 from driftloop.clock import Clock
 from driftloop.records import (
     Decided,
@@ -61,11 +64,19 @@ PASSED = GateResult(
 )
 
 
-def moment(after: timedelta, *, passed: timedelta | None = None, clock: Clock = WALL) -> Moment:
-    """Look `after` the start; the last pass was `passed` after it."""
+def moment(
+    after: timedelta,
+    *,
+    passed: timedelta | None = None,
+    newest: timedelta | None = None,
+    clock: Clock = WALL,
+) -> Moment:
+    """Look `after` the start; the last pass was `passed` after it, its window ended `newest`."""
+    latest = passed if newest is None else newest
     return Moment(
         clock=clock,
         wall=NOW + after,
+        newest=None if latest is None else NOW + latest,
         passed=None if passed is None else NOW + passed,
         watch_every=600.0,
     )
@@ -135,9 +146,8 @@ def test_a_state_follows_from_the_facts(
 ) -> None:
     """The pill and the last retraining's outcome are what the newest facts say."""
     now = moment(timedelta(), passed=timedelta())
-    loop = loop_view(fleet, newest=NOW, served=True, moment=now)
-    row = row_view(eta, MODEL, facts, now, loop=loop)
-    assert (row.state, row.retrain and row.retrain.word) == (state, word)
+    row = row_view(eta, MODEL, facts, now, loop=loop_view(fleet, now, served=True))
+    assert (row.state, row.retrain and row.retrain.what) == (state, word)
 
 
 def test_a_retraining_that_never_ends_is_noted(fleet: Fleet, eta: Family) -> None:
@@ -146,8 +156,7 @@ def test_a_retraining_that_never_ends_is_noted(fleet: Fleet, eta: Family) -> Non
 
     def notes(after: timedelta) -> tuple[str, ...]:
         now = moment(after, passed=after)
-        loop = loop_view(fleet, newest=NOW, served=True, moment=now)
-        return row_view(eta, MODEL, facts, now, loop=loop).notes
+        return row_view(eta, MODEL, facts, now, loop=loop_view(fleet, now, served=True)).notes
 
     assert notes(timedelta(seconds=170)) == ()
     assert notes(timedelta(seconds=190)) == (
@@ -160,8 +169,7 @@ def test_a_model_that_passes_leave_out_is_noted(fleet: Fleet, eta: Family) -> No
     facts = ModelFacts(moved=(MOVED,), decided=(decided(NOW),))
     after = timedelta(days=3)
     now = moment(after, passed=after)
-    loop = loop_view(fleet, newest=NOW + after, served=True, moment=now)
-    row = row_view(eta, MODEL, facts, now, loop=loop)
+    row = row_view(eta, MODEL, facts, now, loop=loop_view(fleet, now, served=True))
     assert row.notes == ("not judged for 3 d, due every 24 h",)
     assert row.urgent
 
@@ -174,21 +182,36 @@ def test_a_pass_is_late_after_its_cadence_and_three_intervals(
 ) -> None:
     """A fleet measured once a day is not late an hour after it was measured."""
     now = moment(timedelta(hours=hours), passed=timedelta())
-    loop = loop_view(fleet, newest=NOW, served=True, moment=now)
+    loop = loop_view(fleet, now, served=True)
     assert (loop.warning is not None) == warned
 
 
 def test_no_pass_at_all_is_a_warning_once_something_is_served(fleet: Fleet) -> None:
     """An empty installation is quiet; a served fleet that nobody watches is not."""
     now = moment(timedelta())
-    assert loop_view(fleet, newest=None, served=False, moment=now).warning is None
-    assert loop_view(fleet, newest=None, served=True, moment=now).warning is not None
+    assert loop_view(fleet, now, served=False).warning is None
+    assert loop_view(fleet, now, served=True).warning is not None
+
+
+def test_nothing_is_late_while_the_clock_stands(fleet: Fleet, eta: Family) -> None:
+    """Once the demo's year is over nothing falls due, however long one looks at it."""
+    clock = Clock(origin=NOW, started=datetime(9999, 1, 1, tzinfo=UTC), speed=1.0)
+    facts = ModelFacts(
+        moved=(replace(MOVED, at=NOW - timedelta(days=90)),),
+        decided=(decided(NOW - timedelta(days=3)),),
+        ordered=(Ordered(model=MODEL, at=NOW, order=ORDER),),
+    )
+    for passed in (None, timedelta()):
+        now = moment(timedelta(days=30), passed=passed, clock=clock)
+        loop = loop_view(fleet, now, served=True)
+        assert (loop.speed, loop.warning) == (0.0, None)
+        assert row_view(eta, MODEL, facts, now, loop=loop).notes == ()
 
 
 def test_a_clock_set_back_is_a_warning(fleet: Fleet) -> None:
     """Facts from the loop's future mean that nothing will be due for long."""
-    now = moment(timedelta(), passed=timedelta())
-    loop = loop_view(fleet, newest=NOW + timedelta(days=9), served=True, moment=now)
+    now = moment(timedelta(), passed=timedelta(), newest=timedelta(days=9))
+    loop = loop_view(fleet, now, served=True)
     assert loop.warning is not None
     assert "set back" in loop.warning
 
@@ -266,12 +289,10 @@ def test_the_chart_marks_what_it_is_told() -> None:
 
 def test_a_metric_that_is_better_high_alarms_below_its_baseline(eta: Family) -> None:
     """The line of the alarm stands on the side where the metric is worse."""
-    from dashboards.views import _alarm_at
-
-    assert _alarm_at(10.0, eta) == pytest.approx(13.0)
+    assert alarm_at(10.0, eta) == pytest.approx(13.0)
     r2 = eta.model_copy(update={"decay": eta.decay.model_copy(update={"metric": "r2"})})
-    assert _alarm_at(0.8, r2) == pytest.approx(0.56)
-    assert _alarm_at(-1.0, r2) == pytest.approx(-1.3)
+    assert alarm_at(0.8, r2) == pytest.approx(0.56)
+    assert alarm_at(-1.0, r2) == pytest.approx(-1.3)
 
 
 def test_a_page_asks_for_a_bounded_past(

@@ -1,0 +1,61 @@
+"""The page of one model: its state, its metric over time, and what happened to it. Pure."""
+
+from dataclasses import dataclass
+
+from dashboards.facts import PAGE_MEASURED, ModelFacts
+from dashboards.fleet import Row, row_view
+from dashboards.moment import LoopView, Moment, loop_view
+from dashboards.timeline import Event, Marker, markers, timeline
+from driftloop.records import Head, Kind, Level, ModelId, Trained, Verdict
+from driftloop.spec import Fleet, Owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """The page of one model.
+
+    `trained` is what `champion` was made of, where the ledger still shows it. `verdicts` are
+    the last ones, the worst first. `cut` says that its past is longer than what is shown.
+    """
+
+    row: Row
+    loop: LoopView
+    task: str
+    owner: Owner
+    champion: Head | None
+    trained: Trained | None
+    markers: tuple[Marker, ...]
+    verdicts: tuple[Verdict, ...]
+    events: tuple[Event, ...]
+    cut: bool
+
+
+def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) -> ModelView:
+    """Return the page of `model`.
+
+    Raises:
+        UnknownModel: no monitor declares it.
+    """
+    family = fleet.family(model)
+    loop = loop_view(fleet, moment, served=bool(facts.moved))
+    champion = facts.moved[-1].head if facts.moved else None
+    made = [f for f in facts.trained if champion is not None and f.version == champion.version]
+    verdicts = facts.decided[-1].decision.verdicts if facts.decided else ()
+    return ModelView(
+        row=row_view(family, model, facts, moment, loop=loop),
+        loop=loop,
+        task=str(family.task),
+        owner=fleet.owner(model),
+        champion=champion,
+        trained=made[-1] if made else None,
+        markers=markers(facts),
+        verdicts=tuple(sorted(verdicts, key=_gravity)),
+        events=timeline(facts),
+        cut=len(facts.decided) >= PAGE_MEASURED,
+    )
+
+
+def _gravity(verdict: Verdict) -> tuple[int, int]:
+    levels = (Level.ALARM, Level.WARN, Level.BLIND, Level.OK)
+    kinds = (Kind.DECAY, Kind.QUALITY, Kind.DRIFT)
+    return levels.index(verdict.level), kinds.index(verdict.reading.kind)

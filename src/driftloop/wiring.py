@@ -4,6 +4,8 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -352,25 +354,6 @@ def build_candidate(settings: Settings, order: Order, champion: Head | None) -> 
     metrics = score(family.task, held_out["label"].to_numpy(), answers)
     digest = hashlib.sha256(model_file).hexdigest()
     folder = settings.artifacts / order.model / digest[:16]
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    (part / "model.onnx").write_bytes(model_file)
-    save(fitted, part / "pipeline.skops")
-    pq.write_table(_reference(training, fitted, order.seed), part / "reference.parquet")
-    compared = held_out.select(["id", "event_time", "label"]).append_column(
-        "candidate", pa.array(answers, pa.float64())
-    )
-    if champion is not None:
-        compared = compared.append_column(
-            "champion",
-            pa.array(
-                load_model(Path(champion.artifact), champion.digest).predict(
-                    {name: held_out[name].to_pylist() for name in family.features}
-                ),
-                pa.float64(),
-            ),
-        )
-    pq.write_table(compared, part / "holdout.parquet")
     candidate = Candidate(
         order=order,
         digest=digest,
@@ -382,14 +365,25 @@ def build_candidate(settings: Settings, order: Order, champion: Head | None) -> 
         fit_seconds=fit_seconds,
         lower_seconds=lower_seconds,
     )
-    (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
-    if folder.exists():
-        # The same rows and seed gave the same model before: its folder is as good, but the
-        # rows held out now are newer.
-        (part / "holdout.parquet").replace(folder / "holdout.parquet")
-        shutil.rmtree(part)
-    else:
-        part.replace(folder)
+    with _whole(folder) as part:
+        (part / "model.onnx").write_bytes(model_file)
+        save(fitted, part / "pipeline.skops")
+        pq.write_table(_reference(training, fitted, order.seed), part / "reference.parquet")
+        compared = held_out.select(["id", "event_time", "label"]).append_column(
+            "candidate", pa.array(answers, pa.float64())
+        )
+        if champion is not None:
+            compared = compared.append_column(
+                "champion",
+                pa.array(
+                    load_model(Path(champion.artifact), champion.digest).predict(
+                        {name: held_out[name].to_pylist() for name in family.features}
+                    ),
+                    pa.float64(),
+                ),
+            )
+        pq.write_table(compared, part / "holdout.parquet")
+        (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
 
@@ -413,6 +407,27 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
                 hint="a longer retrain.span or gate.holdout gives more rows",
             )
     return training, held_out
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """Give a folder to write in that becomes `folder` at the end, or is gone after an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob("*.part"):
+        # A model has one renewal at a time: this one's process was ended while it wrote.
+        shutil.rmtree(left)
+    part = folder.with_name(f"{folder.name}.part")
+    part.mkdir()
+    try:
+        yield part
+        if folder.exists():
+            # The same rows and seed gave the same model before: its folder is as good, but the
+            # rows held out now are newer.
+            (part / "holdout.parquet").replace(folder / "holdout.parquet")
+        else:
+            part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:

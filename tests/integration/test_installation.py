@@ -8,25 +8,24 @@ import csv
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from integration.house import answers, eventually, free_ports, processes_of
 
 from driftloop.clock import Clock
 from driftloop.records import (
@@ -43,8 +42,6 @@ from driftloop.records import (
 )
 from driftloop.settings import Settings
 from driftloop.wiring import System
-
-T = TypeVar("T")
 
 MONITORS = Path(__file__).parents[1] / "monitors"
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -609,46 +606,3 @@ def monitors_in(folder: Path) -> Path:
 def stand_at(settings: Settings, at: datetime) -> None:
     """Let the installation's clock stand still at `at`."""
     Clock(origin=at, started=STANDING, speed=1.0).write(settings.clock)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def processes_of(settings: Settings) -> list[psutil.Process]:
-    """Return the living processes that were given this installation's home, but this one."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            home = process.environ().get("DRIFTLOOP_HOME")
-            alive = process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            continue
-        if home == str(settings.home) and alive and process.pid != os.getpid():
-            found.append(process)
-    return found
-
-
-def answers(url: str) -> bool:
-    """Return whether `url` answers well."""
-    try:
-        return httpx.get(url, timeout=5).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def eventually(found: Callable[[], T], what: str, within: float = 30.0) -> T:
-    """Return what `found` returns once that is true; fail with `what` was awaited otherwise."""
-    until = time.monotonic() + within
-    while not (value := found()):
-        assert time.monotonic() < until, f"waited {within:g} s for {what}"
-        time.sleep(0.05)
-    return value

@@ -114,7 +114,7 @@ def rmse(label: Floats, prediction: Floats) -> Estimate:
 def r2(label: Floats, prediction: Floats) -> Estimate:
     """Return the coefficient of determination."""
     spread = (label - np.mean(label)) ** 2
-    if len(label) < FEWEST or not np.any(label != label[0]):
+    if len(label) < FEWEST or not np.sum(spread) > 0.0:
         raise Unmeasurable("r2 needs labels that differ")
     squared = (label - prediction) ** 2
     value = float(1.0 - np.sum(squared) / np.sum(spread))

@@ -176,7 +176,7 @@ def _child(
         # Two fits side by side would fight for the cores with more threads each.
         with threadpoolctl.threadpool_limits(1):
             answer = (None, function(*args))
-        packed = pickle.dumps(answer)
+        packed = _packed(answer)
     except MemoryError:
         packed = pickle.dumps((MemoryError(), None))
     except BaseException as error:  # noqa: BLE001 - whatever it raised, the caller is told
@@ -218,6 +218,15 @@ def _end_with_caller() -> None:
     if caller is not None:
         connection.wait([caller.sentinel])
         os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def _packed(answer: tuple[None, object]) -> bytes:
+    try:
+        return pickle.dumps(answer)
+    except Exception as error:
+        raise TrainingFailed(
+            f"its result could not be pickled: {error}", where=current_process().name
+        ) from error
 
 
 def _portable(error: BaseException) -> DriftloopError:

@@ -1,0 +1,101 @@
+"""Run every benchmark; `python -m tests.benchmarks` or `make bench`.
+
+Each module here without a leading underscore is one: `measure` writes raw lines, `figures`
+derives every figure from these lines alone. The last line printed is all figures as JSON.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks._raw import Figure, Line, Plan, Raw, machine
+
+
+def main() -> None:
+    asked = _asked()
+    # So that services and homes are cleared away then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    plan = Plan(quick=asked.quick, seed=asked.seed, size=asked.size)
+    began = time.perf_counter()
+    shown: dict[str, object] = {}
+    # What is piped has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    about = machine()
+    _say(console, about)
+    for name in _benchmarks():
+        module = import_module(f"tests.benchmarks.{name}")
+        raw = Raw(asked.out / f"{name}-{stamp}.jsonl")
+        raw.note("machine", **about, plan=asdict(plan))
+        module.measure(raw, plan)
+        figures: dict[str, Figure] = module.figures(raw.lines())
+        if twice := shown.keys() & figures.keys():
+            raise KeyError(f"two benchmarks have the same figure: {', '.join(sorted(twice))}")
+        shown |= {key: _rounded(figure.value) for key, figure in figures.items()}
+        console.print(_table(name, figures))
+        summary = {key: asdict(figure) for key, figure in figures.items()}
+        raw.file.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
+        console.print(f"raw measurements: {raw.file}", soft_wrap=True)
+    took = round(time.perf_counter() - began, 1)
+    last = {**shown, "quick": plan.quick, "seed": plan.seed, "size": plan.size, "took_s": took}
+    sys.stdout.write(json.dumps(last) + "\n")
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure; nothing is judged.")
+    parser.add_argument("--quick", action="store_true", help="smaller, within a minute")
+    parser.add_argument("--seed", type=int, default=7, help="of all synthetic data")
+    parser.add_argument("--size", type=float, default=1.0, help="times as many rows")
+    parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    return parser.parse_args()
+
+
+def _benchmarks() -> list[str]:
+    here = Path(__file__).parent
+    return sorted(file.stem for file in here.glob("[!_]*.py"))
+
+
+def _say(console: Console, about: Line) -> None:
+    libraries = ", ".join(f"{name} {version}" for name, version in about["libraries"].items())
+    console.print(
+        f"{about['system']}, {about['cores']} cores, load {about['load']}, "
+        f"Python {about['python']}, {about['at']}\n{libraries}"
+    )
+
+
+def _table(name: str, figures: dict[str, Figure]) -> Table:
+    table = Table(title=name, title_justify="left")
+    for column in ("figure", "value", "unit", "what it is"):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for key, figure in figures.items():
+        parts = figure.value if isinstance(figure.value, dict) else {}
+        whole = "" if parts else _number(figure.value)
+        table.add_row(key, whole, figure.unit, figure.note)
+        for part, value in parts.items():
+            table.add_row(f"  {part}", _number(value), figure.unit, "")
+    return table
+
+
+def _rounded(value: float | dict[str, float] | None) -> object:
+    if isinstance(value, dict):
+        return {part: _rounded(each) for part, each in value.items()}
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _number(value: object) -> str:
+    if not isinstance(value, int | float):
+        return "not measured"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -191,9 +191,9 @@ def test_a_killed_caller_takes_its_fit_along(deeds: Any, tmp_path: Path, deed: s
     """A SIGKILL of the caller ends child and grandchild, whether the child sleeps or computes."""
     script, note = tmp_path / "caller.py", tmp_path / "pids"
     script.write_text(CALLER)
-    path = str(Path(deeds.__file__).parent)
+    own = {"PYTHONPATH": str(Path(deeds.__file__).parent), "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, str(script), deed, str(note)], env=os.environ | {"PYTHONPATH": path}
+        [sys.executable, str(script), deed, str(note)], env=os.environ | own
     ) as caller:
         until = time.monotonic() + 30.0
         while not (note.exists() and len(note.read_text().split()) == 2):

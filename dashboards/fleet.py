@@ -8,8 +8,8 @@ from dashboards.facts import ModelFacts
 from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.points import Point, points
 from dashboards.timeline import Event, retrainings
-from dashboards.words import metric, span, why
-from driftloop.records import Failed, Gated, Kind, Level, ModelId, Ordered, State
+from dashboards.words import span, why
+from driftloop.records import Failed, Gated, Kind, Level, ModelId, Ordered, State, metric_name
 from driftloop.spec import Family, Fleet
 
 RETRAINING = "retraining"
@@ -103,7 +103,7 @@ def fleet_view(fleet: Fleet, facts: Mapping[ModelId, ModelFacts], moment: Moment
                 family=family.name,
                 task=str(family.task),
                 owner=fleet.owners[family.owner].channel,
-                metric=metric(family.decay.metric),
+                metric=metric_name(family.decay.metric),
                 rows=tuple(sorted(rows, key=_gravity)),
             )
         )
@@ -145,7 +145,7 @@ def row_view(
         version=None if moved is None else moved.head.version,
         epoch=None if moved is None else moved.head.epoch,
         champion_since=None if moved is None else moved.at,
-        metric=metric(family.decay.metric),
+        metric=metric_name(family.decay.metric),
         unit=family.unit if family.decay.metric in {"mae", "rmse"} else "",
         level=str(next((v.level for v in verdicts if v.reading.kind is Kind.DECAY), Level.BLIND)),
         points=points(facts.measured, family),

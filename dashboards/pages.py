@@ -22,9 +22,9 @@ from dashboards.facts import RowFacts, last_pass, page_facts
 from dashboards.fleet import FleetView, fleet_view
 from dashboards.model import ModelView, model_view
 from dashboards.moment import Moment
-from dashboards.words import figure, metric, plain, span, when
+from dashboards.words import figure, span, when
 from driftloop.errors import BadRequest, DriftloopError, MeasureError, UnknownModel
-from driftloop.records import ModelId, Moved
+from driftloop.records import ModelId, Moved, metric_name
 from driftloop.wiring import System
 
 REFRESH = 5
@@ -146,7 +146,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {f.__name__: f for f in (figure, metric, plain, span, when)}
+    made.filters |= {f.__name__: f for f in (figure, metric_name, span, when)}
     made.globals["sparkline"] = lambda points, title: Markup(charts.sparkline(points, title=title))  # noqa: S704 - charts escape every text
     return made
 

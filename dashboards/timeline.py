@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dashboards.facts import PAGE_MEASURED, ModelFacts
-from dashboards.words import gain, metric, plain, why
+from dashboards.words import gain, why
 from driftloop.records import (
     Candidate,
     Decided,
@@ -18,6 +18,7 @@ from driftloop.records import (
     Paged,
     Stage,
     State,
+    metric_name,
 )
 
 TONES = {
@@ -107,7 +108,7 @@ def markers(facts: ModelFacts) -> tuple[Marker, ...]:
         if fact.notice.stage is Stage.OPENED
     ]
     orders = [
-        Marker(at=fact.at, what="retrain", label=f"retraining: {plain(fact.order.reason)}")
+        Marker(at=fact.at, what="retrain", label=f"retraining: {fact.order.reason}")
         for fact in facts.ordered
     ]
     swaps = [
@@ -166,7 +167,7 @@ def _retraining(
         headline = f"{named} did not become champion" if named else "no candidate came of it"
         detail = failure.error
     elif gate is not None:
-        headline, detail = f"{named}{gain(gate.result)}", plain(gate.result.reason)
+        headline, detail = f"{named}{gain(gate.result)}", gate.result.reason
     else:
         headline, detail = "under way", steps[0].said
     return Event(
@@ -213,11 +214,11 @@ def _steps(facts: ModelFacts) -> Iterator[tuple[str, Step]]:
 
 def _ordered(order: Order) -> str:
     rows = f"rows of {order.window.start:%Y-%m-%d} to {order.holdout_from:%Y-%m-%d}"
-    return f"{rows}; {plain(order.reason)}"
+    return f"{rows}; {order.reason}"
 
 
 def _trained(made: Candidate) -> str:
-    figures = ", ".join(f"{metric(m.name)} {m.value:.4g}" for m in made.metrics)
+    figures = ", ".join(f"{metric_name(m.name)} {m.value:.4g}" for m in made.metrics)
     return (
         f"{made.rows:,} rows; {figures} on {made.holdout_rows:,} held-out rows; fitted in"
         f" {made.fit_seconds:.1f} s, lowered in {made.lower_seconds:.1f} s,"
@@ -248,7 +249,7 @@ def _moved(fact: Moved) -> Event:
         what=what,
         tone="good" if what == "swap" else "busy",
         headline=_answers(fact),
-        detail=plain(fact.reason),
+        detail=fact.reason,
     )
 
 
@@ -270,5 +271,5 @@ def _paged(fact: Paged) -> Event:
         what="page" if opened else str(notice.stage),
         tone="bad" if opened else "good",
         headline=notice.headline,
-        detail=f"told in {notice.channel}: {plain(notice.doing)}",
+        detail=f"told in {notice.channel}: {notice.doing}",
     )

@@ -1,35 +1,13 @@
 """Numbers, times and names as people read them. Pure."""
 
-import re
 from datetime import datetime
 
-from driftloop.loop.notices import NAMES
 from driftloop.records import Decision, GateResult
-
-_MEASURED = re.compile(rf"\b({'|'.join(NAMES)})(?= -?\d)")
-
-
-def metric(name: str) -> str:
-    """Return a metric's name in words.
-
-    >>> metric("log_loss")
-    'log loss'
-    """
-    return NAMES.get(name, name)
-
-
-def plain(text: str) -> str:
-    """Return `text` with each metric that a figure follows in words.
-
-    >>> plain("mae 9.3 for the champion"), plain("unseen: 3 rows")
-    ('mean absolute error 9.3 for the champion', 'unseen: 3 rows')
-    """
-    return _MEASURED.sub(lambda found: metric(found[1]), text)
 
 
 def why(decision: Decision) -> str:
     """Return the reason of `decision` in words, without the state that stands beside it."""
-    return plain(decision.reason.removeprefix(f"{decision.state}: "))
+    return decision.reason.removeprefix(f"{decision.state}: ")
 
 
 def gain(result: GateResult) -> str:

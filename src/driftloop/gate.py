@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.records import GateResult, Task
+from driftloop.records import GateResult, Task, metric_name
 from driftloop.spec import GatePolicy
 
 CLIP = 1e-6
@@ -144,8 +144,8 @@ def _against_constant(
         scored,
         passed=passed,
         reason=(
-            f"first version: {scored.loss} {scored.candidate_loss:.4g} on {scored.n} rows,"
-            f" {gain} against always answering their average"
+            f"first version: {metric_name(scored.loss)} {scored.candidate_loss:.4g} on"
+            f" {scored.n} rows, {gain} against always answering their average"
             f"{'' if passed else ', which is worse for certain'}"
         ),
     )
@@ -166,7 +166,9 @@ def _against_champion(
         return replace(scored, reason=said)
     gain = 1.0 - mine / theirs
     scored = replace(scored, gain=gain)
-    losses_said = f"{scored.loss} {theirs:.4g} for the champion, {mine:.4g} for the candidate"
+    losses_said = (
+        f"{metric_name(scored.loss)} {theirs:.4g} for the champion, {mine:.4g} for the candidate"
+    )
     _, group = np.unique(days, return_inverse=True)
     count = int(group.max()) + 1
     if count < 2:  # noqa: PLR2004 - one cluster has no variance

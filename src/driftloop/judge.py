@@ -14,6 +14,7 @@ from driftloop.records import (
     State,
     Verdict,
     Window,
+    metric_name,
 )
 from driftloop.spec import LOSSES, Family
 
@@ -86,6 +87,7 @@ def decide(
         at=now,
         state=seen.state,
         reason=_reason(seen, wish, blocked),
+        version=history.head.version if history.head is not None else 0,
         window=window,
         verdicts=verdicts,
         retrain=retrain,
@@ -118,7 +120,7 @@ def _drift(reading: Reading, family: Family) -> Verdict:
     if reading.n < least:
         return _blind(reading, f"{reading.n} rows, at least {least} are needed")
     sure = reading.p_value is not None and reading.p_value < limits.p_value
-    said = f"{reading.metric} {reading.value:.3g}, n={reading.n}"
+    said = f"{metric_name(reading.metric)} {reading.value:.3g}, n={reading.n}"
     for level, limit in ((Level.ALARM, limits.alarm), (Level.WARN, limits.warn)):
         if sure and reading.value >= limit:
             return Verdict(
@@ -138,7 +140,7 @@ def _decay(reading: Reading, family: Family) -> Verdict:
         return _blind(reading, "the champion has no baseline for it")
     worse, sure = _worsening(reading, reading.value, reading.baseline)
     said = (
-        f"{reading.metric} {reading.value:.4g} is {abs(worse):.0%} "
+        f"{metric_name(reading.metric)} {reading.value:.4g} is {abs(worse):.0%} "
         f"{'worse' if worse > 0 else 'better'} than its baseline {reading.baseline:.4g}, "
         f"n={reading.n}"
     )
@@ -183,10 +185,11 @@ def _quality(reading: Reading, family: Family) -> Verdict | None:
         return _blind(reading, f"{reading.n} rows, at least {least} are needed")
     usual = reading.baseline or 0.0 if reading.metric == "null_share" else 0.0
     over = reading.value - usual >= limit if limit > 0 else reading.value - usual > 0
+    name = metric_name(reading.metric)
     shown = (
         f"{reading.value:.1f} hours old"
         if reading.metric == "freshness"
-        else f"{reading.metric} {reading.value:.1%} (usually {usual:.1%}), n={reading.n}"
+        else f"{name} {reading.value:.1%} (usually {usual:.1%}), n={reading.n}"
     )
     level = Level.ALARM if over else Level.OK
     return Verdict(reading=reading, level=level, limit=limit, reason=shown)

@@ -15,6 +15,32 @@ ModelId = NewType("ModelId", str)
 
 FeatureValue = float | str | None
 
+_METRICS = {
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "r2": "R2",
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "log_loss": "log loss",
+    "accuracy": "accuracy",
+    "wasserstein": "Wasserstein distance",
+    "jensenshannon": "Jensen-Shannon distance",
+    "null_share": "share of nulls",
+    "out_of_range": "share out of range",
+    "unseen": "share of unseen categories",
+    "duplicates": "share of duplicates",
+    "freshness": "age in hours",
+}
+
+
+def metric_name(metric: str) -> str:
+    """Return what people call a metric; one without a name in words is called what it is.
+
+    >>> metric_name("log_loss"), metric_name("volume")
+    ('log loss', 'volume')
+    """
+    return _METRICS.get(metric, metric)
+
 
 class Task(StrEnum):
     """What a model predicts."""
@@ -145,6 +171,7 @@ class Verdict:
 class Decision:
     """What is to be done about one model now; `key` makes every outward act safe to repeat.
 
+    `version` is the champion that was judged.
     `incident` is the key of the incident that is open after this decision. `opens` and
     `resolves` say that this decision opened or resolved one. `alarms` and `calm` count the
     decisions in a row that did or did not see an alarm: hysteresis without state elsewhere.
@@ -155,6 +182,7 @@ class Decision:
     at: datetime
     state: State
     reason: str
+    version: int
     window: Window
     verdicts: tuple[Verdict, ...]
     retrain: bool = False

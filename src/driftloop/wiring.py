@@ -26,7 +26,7 @@ from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
 from driftloop.ports import Measure, Pager, Registry
-from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Order
+from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Moved, Order
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet, load_fleet
 
@@ -42,6 +42,7 @@ PRELOADED = (
     "skl2onnx",
     "onnxruntime",
     "skops.io",
+    "duckdb",
     "pyarrow.parquet",
     "driftloop.prediction_log",
     "driftloop.wiring",
@@ -206,9 +207,10 @@ class System:
         return fact.decision
 
     def report(self, model: ModelId, *, key: str | None = None) -> Path:
-        """Return the file of Evidently's full report on `model`, made if it is not there yet.
+        """Return the file of Evidently's full report on `model`.
 
-        With `key` the rows are those of that decision, as known then; without, those of now.
+        With `key` the rows are those of that decision, as known then, and the file is made once;
+        without, those of now. Performance is that of the champion's own rows.
 
         Raises:
             BadRequest: no such model or decision, or the model has no champion.
@@ -221,17 +223,21 @@ class System:
         if key is None:
             window = window_at(family, model, now=self.clock.now())
             title = f"{model} at {window.end:%Y-%m-%d %H:%M} UTC"
-            file = self.settings.reports / model / f"{window.end:%Y%m%dT%H%M%S}.html"
+            file = self.settings.reports / model / "now.html"
         else:
             decision = self.decision(key)
             title, window = f"{model}: {decision.reason}", decision.window
             file = self.settings.reports / f"{key}.html"
-            head = self._head_at(decision, head)
-        if not file.exists():
+            moves = self.ledger.facts(Moved, model=model)
+            head = next(m.head for m in moves if m.head.version == decision.version)
+        if key is None or not file.exists():
+            rows = self.log.rows(family, window)
+            own = pc.equal(rows["version"], head.version)
+            label = pc.if_else(own, rows["label"], pa.scalar(None, pa.float64()))
             self.measure.report(
                 family=family,
                 title=title,
-                current=self.log.rows(family, window),
+                current=rows.set_column(rows.schema.get_field_index("label"), "label", label),
                 reference=read_table(Path(head.artifact).with_name("reference.parquet")),
                 file=file,
             )
@@ -272,14 +278,6 @@ class System:
         for file in old:
             file.unlink(missing_ok=True)
         return len(old)
-
-    def _head_at(self, decision: Decision, now: Head) -> Head:
-        before = [
-            move.head
-            for move in self.ledger.history(decision.model).moves
-            if move.at <= decision.at
-        ]
-        return before[-1] if before else now
 
 
 def read_table(file: Path) -> pa.Table:

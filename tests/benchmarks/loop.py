@@ -121,6 +121,7 @@ def _incident(made: World, family: Family, number: int) -> Order:
     key = f"{RENEWED}/{now:%Y%m%dT%H%M%S}"
     asked = order(family, RENEWED, key=key, reason="the error grew", now=now)
     decision = Decision(
+        version=1,
         key=key,
         model=RENEWED,
         at=now,

@@ -61,6 +61,7 @@ def system(tmp_path: Path) -> Iterator[System]:
             Measured(model=MODEL, at=at, window=window, rows=900, labels=300, readings=(reading,))
         )
     decision = Decision(
+        version=1,
         key=f"{MODEL}/{now:%Y%m%dT%H%M%S}",
         model=MODEL,
         at=now,

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
 
 import httpx
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.demo.outcome import loss
-from driftloop.records import Decided, Decision, Kind, ModelId, Moved, Paged, Reading, Stage
+from driftloop.records import Decided, Decision, Kind, Paged, Reading, Stage
 from driftloop.wiring import System
 
 METRICS = ("mae", "log_loss")
@@ -75,16 +74,11 @@ def _alarmed(decision: Decision) -> Reading | None:
 def _again(system: System, decision: Decision) -> tuple[float, int]:
     family = system.fleet.family(decision.model)
     rows = system.log.rows(family, decision.window)
-    version = _champion(system, decision.model, decision.at)
-    own = rows.filter(pc.and_(pc.equal(rows["version"], version), pc.is_valid(rows["label"])))
+    mine = pc.equal(rows["version"], decision.version)
+    own = rows.filter(pc.and_(mine, pc.is_valid(rows["label"])))
     return float(np.mean(loss(family.task, _column(own, "label"), _column(own, "prediction")))), (
         own.num_rows
     )
-
-
-def _champion(system: System, model: ModelId, at: datetime) -> int:
-    moves = [move for move in system.ledger.facts(Moved, model=model) if move.at <= at]
-    return moves[-1].head.version
 
 
 def _column(rows: pa.Table, name: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from driftloop.records import (
     Paged,
     Stage,
     State,
+    metric_name,
 )
 from driftloop.wiring import System
 
@@ -138,7 +139,7 @@ class Display:
             return
         result = gate.result
         self.say(
-            f"{fact.model} v{fact.head.version} answers now: {result.loss} "
+            f"{fact.model} v{fact.head.version} answers now: {metric_name(result.loss)} "
             f"{result.champion_loss:.3g} before, {result.candidate_loss or 0:.3g} after, "
             f"on {result.n} held-out rows",
             style="cyan",

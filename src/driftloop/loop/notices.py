@@ -16,25 +16,10 @@ from driftloop.records import (
     Stage,
     State,
     Verdict,
+    metric_name,
 )
 from driftloop.spec import Family, Owner
 
-NAMES = {
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "r2": "R2",
-    "roc_auc": "ROC AUC",
-    "f1": "F1",
-    "log_loss": "log loss",
-    "accuracy": "accuracy",
-    "wasserstein": "Wasserstein distance",
-    "jensenshannon": "Jensen-Shannon distance",
-    "null_share": "share of nulls",
-    "out_of_range": "share out of range",
-    "unseen": "share of unseen categories",
-    "duplicates": "share of duplicates",
-    "freshness": "age in hours",
-}
 SHOWN = 6
 
 
@@ -223,7 +208,7 @@ def _headline(decision: Decision, family: Family) -> str:
             worse = abs(value - usual) / max(abs(usual), 1e-12)
             unit = f" {family.unit}" if family.unit and reading.metric in {"mae", "rmse"} else ""
             return (
-                f"{decision.model} predicts worse: {NAMES[reading.metric]} {value:.3g}{unit},"
+                f"{decision.model} predicts worse: {metric_name(reading.metric)} {value:.3g}{unit},"
                 f" {worse:.0%} worse than the {usual:.3g}{unit} it was released with"
             )
     return f"{decision.model} is {decision.state}"
@@ -243,7 +228,7 @@ def _evidence(
 
 def _line(verdict: Verdict, family: Family) -> Evidence:
     reading = verdict.reading
-    name = NAMES.get(reading.metric, reading.metric)
+    name = metric_name(reading.metric)
     unit = f" {family.unit}" if family.unit and reading.metric in {"mae", "rmse"} else ""
     interval = (
         f" ({reading.low:.3g} to {reading.high:.3g})"
@@ -277,7 +262,7 @@ def _gate_evidence(result: GateResult) -> tuple[Evidence, ...]:
     )
     return (
         Evidence(
-            what=f"{NAMES[result.loss]} of the candidate on held-out rows",
+            what=f"{metric_name(result.loss)} of the candidate on held-out rows",
             value=f"{result.candidate_loss:.4g}, gain {result.gain:+.1%}{interval}",
             limit=f"the champion's {result.champion_loss:.4g}",
             n=result.n,

@@ -35,8 +35,9 @@ def page(*, family: Family, title: str, current: pa.Table, reference: pa.Table) 
     head = (
         f"{current.num_rows} rows of the window against {reference.num_rows} of the reference."
         f" Drift is called detected above {family.drift.alarm:g}, whatever its p-value;"
-        f" the loop also asks for p < {family.drift.p_value:g}."
-        + "".join(f"\n\n- Left out: {note}." for note in notes)
+        f" the loop also asks for p < {family.drift.p_value:g}. Performance is that of the"
+        " champion's own labelled rows; the reference is rows that it was fitted on, on which any"
+        " model looks better than it is." + "".join(f"\n\n- Left out: {note}." for note in notes)
     )
     widgets = [text_widget(title=_plain(title), text=_plain(head))]
     widgets += [

@@ -137,6 +137,7 @@ class Story:
         }.get(state, Level.OK)
         at = self.at(days)
         decision = Decision(
+            version=1,
             key=f"{self.model}/{at:%Y%m%dT%H%M%S}",
             model=self.model,
             at=at,

@@ -120,21 +120,6 @@ def test_a_retraining_is_one_entry_with_its_steps(pages: httpx.Client) -> None:
     assert "version 1 answers (epoch 1)" in folded[1]
 
 
-def test_reasons_are_in_plain_words(
-    installed: Callable[..., System],
-    tell: Callable[[System, str], Any],
-    serve: Callable[[System], Any],
-) -> None:
-    """A reason names its metric in words, and does not repeat the state beside it."""
-    system = installed(eta=("good",), churn=("none",))
-    tell(system, "eta-good").decided(-1, State.FRESH, 7.0, reason="mae 7.0 is 1% better, n=9")
-    said = "mean absolute error 7.0 is 1% better, n=9"
-    with serve(system) as client:
-        assert row(client, "eta-good")["reason"] == said
-        assert f'title="{said}"' in client.get("/").text
-        assert "mae" not in client.get("/models/eta-good").text
-
-
 def test_a_rollback_is_named_one(pages: httpx.Client) -> None:
     """An earlier version that answers again is a rollback, not a promotion."""
     page = pages.get("/models/eta-stuck").text

@@ -86,6 +86,7 @@ def decided(at: datetime, state: State = State.FRESH, **more: Any) -> Decided:
     """Return a bare decision."""
     key = f"{MODEL}/{at:%Y%m%dT%H%M%S}"
     decision = Decision(
+        version=1,
         key=key,
         model=MODEL,
         at=at,

@@ -164,6 +164,7 @@ def decaying(model: ModelId) -> Watched:
     mae = Reading(kind=Kind.DECAY, metric="mae", column=None, value=14.2, n=230, baseline=8.75)
     verdict = Verdict(reading=mae, level=Level.ALARM, limit=10.5, reason="14.2 | above 10.5")
     decision = Decision(
+        version=1,
         key=f"{model}/1",
         model=model,
         at=NOW,

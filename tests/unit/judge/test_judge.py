@@ -197,6 +197,15 @@ def test_drift_alone_is_evidence_not_harm(eta: Family) -> None:
     assert decision(eager, *drifted).retrain
 
 
+def test_a_reason_is_in_plain_words(eta: Family) -> None:
+    """It names state, metric, size, baseline and sample size, and what follows."""
+    made = decision(eta, volume(99), mae(14.0))
+    assert made.reason == (
+        "decaying: mean absolute error 14 is 40% worse than its baseline 10, n=100, limit 30%; "
+        "retraining because of decay"
+    )
+
+
 def test_few_drifted_columns_are_not_a_drifting_model_but_the_prediction_is(eta: Family) -> None:
     """A share of the features must move (0.3 of three), or the prediction itself."""
     sparse = eta.model_copy(update={"drift": eta.drift.model_copy(update={"columns": 0.5})})

@@ -54,6 +54,7 @@ class Renewing:
         system = self.place.system
         now = system.clock.now()
         decision = Decision(
+            version=1,
             key=key,
             model=DE,
             at=now,

@@ -23,6 +23,7 @@ from driftloop.records import (
     Ordered,
     Paged,
     Trained,
+    version_key,
 )
 
 SCHEMA_VERSION = 1
@@ -137,18 +138,16 @@ class SqlLedger:
 
     def history(self, model: ModelId) -> ModelHistory:
         """Return what judge and renew need of the past of `model`."""
-        head = self.head(model)
-        trained = self.facts(Trained, model=model)
+        moves = self.facts(Moved, model=model)
+        head = moves[-1].head if moves else None
         return ModelHistory(
             decisions=tuple(
                 fact.decision for fact in self.facts(Decided, model=model, last=REMEMBERED)
             ),
             orders=tuple(fact.order for fact in self.facts(Ordered, model=model, last=REMEMBERED)),
-            moves=self.facts(Moved, model=model),
-            failures=self.facts(Failed, model=model, last=REMEMBERED),
-            champion=next(
-                (t for t in reversed(trained) if head is not None and t.version == head.version),
-                None,
+            moves=moves,
+            champion=(
+                None if head is None else self.fact(Trained, key=version_key(model, head.version))
             ),
             head=head,
         )

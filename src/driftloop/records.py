@@ -383,6 +383,15 @@ class Trained:
     candidate: Candidate
 
 
+def version_key(model: ModelId, version: int) -> str:
+    """Return the key that a `Trained` fact is kept under.
+
+    >>> version_key(ModelId("eta-de"), 3)
+    'eta-de#3'
+    """
+    return f"{model}#{version}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gated:
     """A candidate was let through or refused."""
@@ -439,6 +448,5 @@ class ModelHistory:
     decisions: tuple[Decision, ...] = ()
     orders: tuple[Order, ...] = ()
     moves: tuple[Moved, ...] = ()
-    failures: tuple[Failed, ...] = ()
     champion: Trained | None = None
     head: Head | None = field(default=None)

@@ -24,6 +24,7 @@ from driftloop.records import (
     Prediction,
     Trained,
     Window,
+    version_key,
 )
 from driftloop.settings import Settings
 from driftloop.spec import Family
@@ -244,7 +245,7 @@ def _champion(made: World, model: ModelId, *, rows: int = 5000) -> None:
     pq.write_table(pa.table(reference | told), folder / "reference.parquet")
     made.system.ledger.append(
         Trained(model=model, at=NOW, version=1, candidate=_candidate(model, folder, told, answers)),
-        key=f"first/{model}",
+        key=version_key(model, 1),
     )
     head = Head(model=model, epoch=1, version=1, digest="0" * 64, artifact=f"{folder}/model.onnx")
     made.system.ledger.move(head, at=NOW, previous=None, reason="synthetic")

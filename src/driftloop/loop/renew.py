@@ -27,6 +27,7 @@ from driftloop.records import (
     Order,
     Ordered,
     Trained,
+    version_key,
 )
 from driftloop.spec import Family, Fleet
 
@@ -110,7 +111,7 @@ class Renewer:
                 Trained(
                     model=order.model, at=self.clock.now(), version=version, candidate=candidate
                 ),
-                key=order.key,
+                key=version_key(order.model, version),
             )
             result = self._gated(candidate, version, family, champion)
             if not result.passed:

@@ -40,6 +40,7 @@ from driftloop.records import (
     Trained,
     Verdict,
     Window,
+    version_key,
 )
 from driftloop.settings import Settings
 from driftloop.wiring import System
@@ -180,7 +181,7 @@ class Story:
         )
         self.ledger.append(
             Trained(model=self.model, at=self.at(days), version=version, candidate=candidate),
-            key=order.key,
+            key=version_key(self.model, version),
         )
 
     def gated(

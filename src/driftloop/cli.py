@@ -273,6 +273,15 @@ def slack() -> None:
     _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
 
 
+@app.command("_mlflow", hidden=True)
+def mlflow(arguments: list[str]) -> None:
+    """Become MLflow's server, once its database is made."""
+    import os
+
+    _system().registry.prepare()
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments])  # noqa: S606 - no shell is wanted
+
+
 def _serve(asgi: object, host: str, port: int) -> None:
     import uvicorn
 

@@ -53,6 +53,21 @@ class MlflowRegistry:
         self._fleet = fleet
         self._connected: Any = None
 
+    def prepare(self) -> None:
+        """Make the store's database where it is not made yet; waits for whoever is making it.
+
+        MLflow's server makes it too, without looking right or left: of two that make it at once
+        each finds tables of the other's and fails.
+
+        Raises:
+            RegistryError: MLflow failed.
+        """
+        with self._locked():
+            if _is_made(self._url):
+                return
+        with self._asked("could not make the database", ModelId("")):
+            pass
+
     def register(self, candidate: Candidate) -> int:
         """Return the candidate's version; the same order registered again gets the same one.
 
@@ -229,6 +244,15 @@ class MlflowRegistry:
 def _ensure_model(client: Any, model: ModelId) -> None:  # noqa: ANN401 - as above
     if not client.search_registered_models(f"name = '{model}'", max_results=1):
         client.create_registered_model(model)
+
+
+def _is_made(url: str) -> bool:
+    file = Path(url.removeprefix("sqlite:///"))
+    if not (url.startswith("sqlite:///") and file.exists()):
+        return False
+    with closing(sqlite3.connect(file)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'model_versions'")
+        return tables.fetchone() is not None
 
 
 def _probe(url: str) -> None:

@@ -25,7 +25,7 @@ from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.ports import Measure, Pager, Registry
+from driftloop.ports import Measure, Pager
 from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Moved, Order
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet, load_fleet
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from driftloop.prediction_log import Ingester, Lake, SegmentSpool
+    from driftloop.registry import MlflowRegistry
     from driftloop.retrain import Fitted
 
 PRELOADED = (
@@ -107,7 +108,7 @@ class System:
         )
 
     @cached_property
-    def registry(self) -> Registry:
+    def registry(self) -> "MlflowRegistry":
         """MLflow."""
         from driftloop.registry import MlflowRegistry
 

@@ -127,9 +127,9 @@ def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
     folder = settings.home.absolute() / "mlflow"
     return Service(
         name="mlflow",
-        argv=_python(
-            "mlflow",
-            "server",
+        argv=_driftloop(
+            "_mlflow",
+            "--",
             *("--backend-store-uri", settings.mlflow_url),
             *("--default-artifact-root", (folder / "artifacts").as_uri()),
             *_listening(settings.host, settings.mlflow_port),
@@ -182,8 +182,8 @@ def _listening(host: str, port: int) -> tuple[str, ...]:
     return ("--host", host, "--port", str(port))
 
 
-def _driftloop(command: str) -> tuple[str, ...]:
-    return _python("driftloop", command)
+def _driftloop(*words: str) -> tuple[str, ...]:
+    return _python("driftloop", *words)
 
 
 def _python(*arguments: str) -> tuple[str, ...]:

@@ -1,55 +1,35 @@
 """The composition root: settings in, everything built out; it alone knows every adapter."""
 
-import hashlib
 import os
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from driftloop.clock import SharedClock
-from driftloop.errors import BadRequest, TrainingFailed
+from driftloop.errors import BadRequest
 from driftloop.judge import window_at
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.ports import Measure, Pager
+from driftloop.ports import Measure, Pager, PredictionLog
 from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Moved, Order
 from driftloop.settings import Settings
-from driftloop.spec import Family, Fleet, load_fleet
+from driftloop.spec import Fleet, load_fleet
+from driftloop.workshop import PRELOADED, build_candidate
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from driftloop.prediction_log import Ingester, Lake, SegmentSpool
     from driftloop.registry import MlflowRegistry
-    from driftloop.retrain import Fitted
-
-PRELOADED = (
-    "sklearn.ensemble",
-    "sklearn.compose",
-    "skl2onnx",
-    "onnxruntime",
-    "skops.io",
-    "duckdb",
-    "pyarrow.parquet",
-    "driftloop.prediction_log",
-    "driftloop.wiring",
-)
-"""What the server that fits are forked from has imported already."""
-REFERENCE_ROWS = 5000
 
 
 class System:
@@ -119,7 +99,7 @@ class System:
     @cached_property
     def trainer(self) -> "IsolatedTrainer":
         """Fits in processes of their own."""
-        return IsolatedTrainer(self.settings, self.fleet)
+        return IsolatedTrainer(self.fleet, self.log, self.settings.artifacts)
 
     @cached_property
     def places(self) -> Places:
@@ -289,10 +269,11 @@ def read_table(file: Path) -> pa.Table:
 class IsolatedTrainer:
     """Trains in a child process with limits on time and memory; implements `ports.Trainer`."""
 
-    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, log: PredictionLog, artifacts: Path) -> None:
         """Start nothing yet; the first fit starts the server that fits are forked from."""
-        self._settings = settings
         self._fleet = fleet
+        self._log = log
+        self._artifacts = artifacts.absolute()
 
     def warm_up(self) -> None:
         """Start the server that fits are forked from, so that the first fit does not wait."""
@@ -305,136 +286,17 @@ class IsolatedTrainer:
         from driftloop.retrain.isolate import run_isolated
 
         self.warm_up()
-        policy = self._fleet.family(order.model).retrain
+        family = self._fleet.family(order.model)
+        # Read here, where the lake is open: opening it costs more than a small fit.
+        rows = self._log.rows(family, order.window)
         return run_isolated(
             build_candidate,
-            self._settings,
+            family,
             order,
             champion,
-            time_limit=policy.time_limit.total_seconds(),
-            memory_gib=policy.memory_gib,
+            rows,
+            self._artifacts,
+            time_limit=family.retrain.time_limit.total_seconds(),
+            memory_gib=family.retrain.memory_gib,
             name=f"fit {order.model}",
         )
-
-
-def build_candidate(settings: Settings, order: Order, champion: Head | None) -> Candidate:
-    """Return the candidate that `order` asks for: rows, fit, lower, parity, score, keep.
-
-    Raises:
-        TrainingFailed: too few labelled rows, or the recipe came to nothing.
-        ParityError: the lowered model answers otherwise than the fitted one.
-    """
-    from driftloop.optimize import lower, parity
-    from driftloop.prediction_log import Lake
-    from driftloop.retrain import fit, predict, save, score
-    from driftloop.serve.slot import load_model
-
-    fleet = load_fleet(settings.monitors)
-    family = fleet.family(order.model)
-    rows = Lake(settings.lake, fleet, read_only=True).rows(family, order.window)
-    training, held_out = split(family, order, rows)
-
-    began = time.perf_counter()
-    fitted = fit(family, training, seed=order.seed)
-    fit_seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    model_file = lower(fitted.pipeline, family)
-    difference = parity(
-        model_file,
-        family,
-        pa.concat_tables([training, held_out]),
-        partial(predict, fitted),
-        tolerance=family.retrain.parity,
-        pipeline=fitted.pipeline,
-    )
-    lower_seconds = time.perf_counter() - began
-
-    answers = predict(fitted, held_out)
-    metrics = score(family.task, held_out["label"].to_numpy(), answers)
-    digest = hashlib.sha256(model_file).hexdigest()
-    folder = settings.artifacts / order.model / digest[:16]
-    candidate = Candidate(
-        order=order,
-        digest=digest,
-        folder=str(folder),
-        rows=training.num_rows,
-        holdout_rows=held_out.num_rows,
-        metrics=metrics,
-        parity=difference,
-        fit_seconds=fit_seconds,
-        lower_seconds=lower_seconds,
-    )
-    with _whole(folder) as part:
-        (part / "model.onnx").write_bytes(model_file)
-        save(fitted, part / "pipeline.skops")
-        pq.write_table(_reference(training, fitted, order.seed), part / "reference.parquet")
-        compared = held_out.select(["id", "event_time", "label"]).append_column(
-            "candidate", pa.array(answers, pa.float64())
-        )
-        if champion is not None:
-            compared = compared.append_column(
-                "champion",
-                pa.array(
-                    load_model(Path(champion.artifact), champion.digest).predict(
-                        {name: held_out[name].to_pylist() for name in family.features}
-                    ),
-                    pa.float64(),
-                ),
-            )
-        pq.write_table(compared, part / "holdout.parquet")
-        (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
-    return candidate
-
-
-def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Return the labelled rows to train on and the newer ones to hold out.
-
-    Raises:
-        TrainingFailed: either has too few.
-    """
-    labelled = rows.filter(pc.is_valid(rows["label"]))
-    newer = pc.greater_equal(labelled["event_time"], pa.scalar(order.holdout_from))
-    training, held_out = labelled.filter(pc.invert(newer)), labelled.filter(newer)
-    for part, least, key in (
-        (training, family.retrain.min_rows, "retrain.min_rows"),
-        (held_out, family.gate.min_rows, "gate.min_rows"),
-    ):
-        if part.num_rows < least:
-            raise TrainingFailed(
-                f"{part.num_rows} labelled rows, {least} are needed ({key})",
-                where=order.model,
-                hint="a longer retrain.span or gate.holdout gives more rows",
-            )
-    return training, held_out
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """Give a folder to write in that becomes `folder` at the end, or is gone after an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob("*.part"):
-        # A model has one renewal at a time: this one's process was ended while it wrote.
-        shutil.rmtree(left)
-    part = folder.with_name(f"{folder.name}.part")
-    part.mkdir()
-    try:
-        yield part
-        if folder.exists():
-            # The same rows and seed gave the same model before: its folder is as good, but the
-            # rows held out now are newer.
-            (part / "holdout.parquet").replace(folder / "holdout.parquet")
-        else:
-            part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:
-    from driftloop.retrain import predict
-
-    rows = training
-    if rows.num_rows > REFERENCE_ROWS:
-        chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
-        rows = rows.take(pa.array(np.sort(chosen)))
-    answers = pa.array(predict(fitted, rows), pa.float64())
-    return rows.set_column(rows.schema.get_field_index("prediction"), "prediction", answers)

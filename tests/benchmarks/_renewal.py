@@ -4,13 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from unittest.mock import patch
 
 import psutil
+import pyarrow as pa
 
 from driftloop.records import Candidate, Head, Order
-from driftloop.settings import Settings
-from driftloop.wiring import System, build_candidate
+from driftloop.spec import Family
+from driftloop.wiring import System
+from driftloop.workshop import build_candidate
 from tests.benchmarks._raw import Cost, Line, Parts, Timed, cost
 
 PARTS = (
@@ -25,6 +28,7 @@ def renewal(system: System, order: Order, slack: psutil.Process) -> Line:
     Raises:
         RuntimeError: it came to no new head.
     """
+    system.log.horizon()  # a worker has the log open
     parts = Parts()
     trainer = _Trainer(system, parts)
     before = sum(slack.cpu_times()[:2])
@@ -63,7 +67,7 @@ def renewal(system: System, order: Order, slack: psutil.Process) -> Line:
 
 
 def timed_build(
-    settings: Settings, order: Order, champion: Head | None
+    family: Family, order: Order, champion: Head | None, rows: pa.Table, artifacts: Path
 ) -> tuple[Candidate, float, float, float, dict[str, Cost]]:
     """Return a candidate, CPU before, wall and CPU of this process, and the parts' costs.
 
@@ -73,7 +77,7 @@ def timed_build(
     parts = Parts()
     with cost() as spent:
         _time_build(parts)
-        candidate = build_candidate(settings, order, champion)
+        candidate = build_candidate(family, order, champion, rows, artifacts)
     return candidate, begun, spent.wall_s, time.process_time(), parts.spent
 
 
@@ -85,17 +89,23 @@ class _Trainer:
     parts: Parts
 
     def train(self, order: Order, champion: Head | None) -> Candidate:
-        return self.parts.timed("train", self._train)(order, champion)
+        family = self.system.fleet.family(order.model)
+        rows = self.parts.timed("rows", self.system.log.rows)(family, order.window)
+        return self.parts.timed("train", self._train)(family, order, champion, rows)
 
-    def _train(self, order: Order, champion: Head | None) -> Candidate:
+    def _train(
+        self, family: Family, order: Order, champion: Head | None, rows: pa.Table
+    ) -> Candidate:
         from driftloop.retrain.isolate import run_isolated
 
-        policy = self.system.fleet.family(order.model).retrain
+        policy = family.retrain
         candidate, self.begun_cpu_s, self.wall_s, self.cpu_s, self.spent = run_isolated(
             timed_build,
-            self.system.settings,
+            family,
             order,
             champion,
+            rows,
+            self.system.settings.artifacts,
             time_limit=policy.time_limit.total_seconds(),
             memory_gib=policy.memory_gib,
             name=f"fit {order.model}",
@@ -106,11 +116,10 @@ class _Trainer:
 def _time_build(parts: Parts) -> None:
     import pyarrow.parquet as pq
 
-    from driftloop import optimize, prediction_log, retrain
+    from driftloop import optimize, retrain
     from driftloop.serve import slot
 
     for owner, name, part in (
-        (prediction_log.Lake, "rows", "rows"),
         (retrain, "fit", "fit"),
         (optimize, "lower", "lower"),
         (optimize, "parity", "parity"),

@@ -65,7 +65,7 @@ class Display:
         """Take note of what a service did."""
         self._services[name] = event
         if event in {"died", "restarting"}:
-            self.say(f"{name} {event} {detail}", style="bold red")
+            self.say(f"{name}: {detail or event}", style="bold red")
 
     def say(self, line: str, *, style: str = "") -> None:
         """Add a line to what happened."""

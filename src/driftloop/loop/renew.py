@@ -149,11 +149,12 @@ class Renewer:
         if order.incident is not None and not self._is_open(order):
             return None
         now = self.clock.now()
-        known_at = self.log.horizon() or now
+        # Counted from what has wholly arrived: where the log lags, the newest rows are older.
+        newest = min(now, self.log.horizon() or now)
         window = replace(
-            order.window, start=now - family.retrain.span, end=now, known_at=min(now, known_at)
+            order.window, start=newest - family.retrain.span, end=newest, known_at=newest
         )
-        begun = replace(order, window=window, holdout_from=now - family.gate.holdout)
+        begun = replace(order, window=window, holdout_from=newest - family.gate.holdout)
         self.ledger.append(Ordered(model=order.model, at=now, order=begun), key=order.key)
         return begun
 

@@ -12,9 +12,10 @@ import pytest
 from driftloop.clock import Clock
 from driftloop.loop.watch import order
 from driftloop.prediction_log import Ingester, Lake
-from driftloop.records import Label, ModelId, Order
+from driftloop.records import Candidate, Head, Label, ModelId, Order
 from driftloop.settings import Settings
 from driftloop.wiring import System
+from driftloop.workshop import build_candidate
 
 MONITORS = Path(__file__).parents[2] / "monitors"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -72,6 +73,12 @@ class Place:
         """Return an order for eta-de as of now."""
         eta = self.system.fleet.family_named("eta")
         return order(eta, DE, key=key, reason="by hand", now=NOW)
+
+    def candidate(self, order: Order, champion: Head | None = None) -> Candidate:
+        """Make a candidate in this process, of the rows that the log has."""
+        family = self.system.fleet.family(order.model)
+        rows = self.system.log.rows(family, order.window)
+        return build_candidate(family, order, champion, rows, self.system.settings.artifacts)
 
     def stand_at(self, at: datetime) -> None:
         """Let the installation's clock stand still at `at`."""

@@ -17,7 +17,7 @@ import pytest
 from driftloop.deploy import promoted
 from driftloop.errors import ArtifactError, DriftloopError, ParityError, TrainingFailed
 from driftloop.records import Candidate, Order
-from driftloop.wiring import build_candidate, split
+from driftloop.workshop import split
 
 MONITORS = Path(__file__).parents[2] / "monitors"
 FILES = {"model.onnx", "pipeline.skops", "reference.parquet", "holdout.parquet", "card.json"}
@@ -75,7 +75,7 @@ def test_a_candidate_is_five_files_named_by_digest(place: Callable[..., Any]) ->
     """All of them, whole, in the folder that the model file's SHA-256 names; parity is small."""
     here = place()
     here.history(range(50, 0, -1))
-    candidate = build_candidate(here.system.settings, here.order("k"), None)
+    candidate = here.candidate(here.order("k"))
     folder = Path(candidate.folder)
     assert {file.name for file in folder.iterdir()} == FILES
     model_file = (folder / "model.onnx").read_bytes()
@@ -93,13 +93,13 @@ def test_held_out_rows_are_answered_by_champion_and_candidate(place: Callable[..
     """Without a champion there is no such column; with one, its own answers to the same rows."""
     here = place()
     here.history(range(50, 0, -1))
-    first = build_candidate(here.system.settings, here.order("first"), None)
+    first = here.candidate(here.order("first"))
     alone = pq.read_table(Path(first.folder) / "holdout.parquet")
     assert alone.column_names == ["id", "event_time", "label", "candidate"]
     champion = promoted(first, 1, champion=None)
     seeded = replace(here.order("second"), seed=8, holdout_from=here.order("k").holdout_from)
     earlier = replace(seeded, window=replace(seeded.window, start=seeded.window.start + 20 * DAY))
-    second = build_candidate(here.system.settings, earlier, champion)
+    second = here.candidate(earlier, champion)
     assert second.digest != first.digest
     both = pq.read_table(Path(second.folder) / "holdout.parquet")
     assert both.column_names == [*alone.column_names, "champion"]
@@ -112,7 +112,7 @@ def test_the_same_order_twice_is_the_same_model(place: Callable[..., Any]) -> No
     """Same rows, same seed, same digest and folder; nothing half-written is left beside it."""
     here = place()
     here.history(range(50, 0, -1))
-    one, other = (build_candidate(here.system.settings, here.order("k"), None) for _ in range(2))
+    one, other = (here.candidate(here.order("k")) for _ in range(2))
     assert (one.digest, one.folder, one.metrics) == (other.digest, other.folder, other.metrics)
     assert {file.name for file in Path(one.folder).iterdir()} == FILES
     assert written(here) == {one.folder}
@@ -139,7 +139,7 @@ def test_a_recipe_that_comes_to_nothing_leaves_nothing(
     here = place(monitors_with(tmp_path / "monitors", f"unlucky_recipes:{recipe}"))
     here.history(range(50, 0, -1))
     with pytest.raises(error, match=said):
-        build_candidate(here.system.settings, here.order("k"), None)
+        here.candidate(here.order("k"))
     assert written(here) == set()
 
 
@@ -147,11 +147,11 @@ def test_a_damaged_champion_leaves_nothing_either(place: Callable[..., Any]) -> 
     """The champion's file is not what its digest names: an error, and no folder half-written."""
     here = place()
     here.history(range(50, 0, -1))
-    first = build_candidate(here.system.settings, here.order("first"), None)
+    first = here.candidate(here.order("first"))
     champion = promoted(first, 1, champion=None)
     Path(champion.artifact).write_bytes(b"not a model")
     with pytest.raises(ArtifactError):
-        build_candidate(here.system.settings, replace(here.order("second"), seed=8), champion)
+        here.candidate(replace(here.order("second"), seed=8), champion)
     assert written(here) == {first.folder}
 
 
@@ -162,7 +162,7 @@ def test_what_a_killed_fit_left_behind_is_cleared(place: Callable[..., Any]) -> 
     left = here.system.settings.artifacts / "eta-de" / "0123456789abcdef.4711.part"
     left.mkdir(parents=True)
     (left / "model.onnx").write_bytes(b"half")
-    candidate = build_candidate(here.system.settings, here.order("k"), None)
+    candidate = here.candidate(here.order("k"))
     assert written(here) == {candidate.folder}
 
 

@@ -1,0 +1,162 @@
+"""Rows to a whole candidate, as it is made in a process of its own."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from driftloop.errors import TrainingFailed
+from driftloop.records import Candidate, Head, Order
+from driftloop.spec import Family
+
+if TYPE_CHECKING:
+    from driftloop.retrain import Fitted
+
+PRELOADED = (
+    "sklearn.ensemble",
+    "sklearn.compose",
+    "skl2onnx",
+    "onnxruntime",
+    "skops.io",
+    "driftloop.workshop",
+)
+"""What the server that fits are forked from has imported already."""
+REFERENCE_ROWS = 5000
+
+
+def build_candidate(
+    family: Family, order: Order, champion: Head | None, rows: pa.Table, artifacts: Path
+) -> Candidate:
+    """Return the candidate that `order` asks for: split, fit, lower, parity, score, keep.
+
+    Args:
+        family: of the order's model.
+        order: what to make, and which rows to hold out.
+        champion: who answers now, scored on the held-out rows too.
+        rows: the rows of the order's window; see `PredictionLog.rows`.
+        artifacts: folder that each model has a folder in, and each candidate one in that.
+
+    Raises:
+        TrainingFailed: too few labelled rows, or the recipe came to nothing.
+        ParityError: the lowered model answers otherwise than the fitted one.
+    """
+    from driftloop.optimize import lower, parity
+    from driftloop.retrain import fit, predict, save, score
+    from driftloop.serve.slot import load_model
+
+    training, held_out = split(family, order, rows)
+
+    began = time.perf_counter()
+    fitted = fit(family, training, seed=order.seed)
+    fit_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    model_file = lower(fitted.pipeline, family)
+    difference = parity(
+        model_file,
+        family,
+        pa.concat_tables([training, held_out]),
+        partial(predict, fitted),
+        tolerance=family.retrain.parity,
+        pipeline=fitted.pipeline,
+    )
+    lower_seconds = time.perf_counter() - began
+
+    answers = predict(fitted, held_out)
+    metrics = score(family.task, held_out["label"].to_numpy(), answers)
+    digest = hashlib.sha256(model_file).hexdigest()
+    folder = artifacts / order.model / digest[:16]
+    candidate = Candidate(
+        order=order,
+        digest=digest,
+        folder=str(folder),
+        rows=training.num_rows,
+        holdout_rows=held_out.num_rows,
+        metrics=metrics,
+        parity=difference,
+        fit_seconds=fit_seconds,
+        lower_seconds=lower_seconds,
+    )
+    with _whole(folder) as part:
+        (part / "model.onnx").write_bytes(model_file)
+        save(fitted, part / "pipeline.skops")
+        pq.write_table(_reference(training, fitted, order.seed), part / "reference.parquet")
+        compared = held_out.select(["id", "event_time", "label"]).append_column(
+            "candidate", pa.array(answers, pa.float64())
+        )
+        if champion is not None:
+            compared = compared.append_column(
+                "champion",
+                pa.array(
+                    load_model(Path(champion.artifact), champion.digest).predict(
+                        {name: held_out[name].to_pylist() for name in family.features}
+                    ),
+                    pa.float64(),
+                ),
+            )
+        pq.write_table(compared, part / "holdout.parquet")
+        (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
+    return candidate
+
+
+def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the labelled rows to train on and the newer ones to hold out.
+
+    Raises:
+        TrainingFailed: either has too few.
+    """
+    labelled = rows.filter(pc.is_valid(rows["label"]))
+    newer = pc.greater_equal(labelled["event_time"], pa.scalar(order.holdout_from))
+    training, held_out = labelled.filter(pc.invert(newer)), labelled.filter(newer)
+    for part, least, key in (
+        (training, family.retrain.min_rows, "retrain.min_rows"),
+        (held_out, family.gate.min_rows, "gate.min_rows"),
+    ):
+        if part.num_rows < least:
+            raise TrainingFailed(
+                f"{part.num_rows} labelled rows, {least} are needed ({key})",
+                where=order.model,
+                hint="a longer retrain.span or gate.holdout gives more rows",
+            )
+    return training, held_out
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """Give a folder to write in that becomes `folder` at the end, or is gone after an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob("*.part"):
+        # A model has one renewal at a time: this one's process was ended while it wrote.
+        shutil.rmtree(left)
+    part = folder.with_name(f"{folder.name}.part")
+    part.mkdir()
+    try:
+        yield part
+        if folder.exists():
+            # The same rows and seed gave the same model before: its folder is as good, but the
+            # rows held out now are newer.
+            (part / "holdout.parquet").replace(folder / "holdout.parquet")
+        else:
+            part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:
+    from driftloop.retrain import predict
+
+    rows = training
+    if rows.num_rows > REFERENCE_ROWS:
+        chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
+        rows = rows.take(pa.array(np.sort(chosen)))
+    answers = pa.array(predict(fitted, rows), pa.float64())
+    return rows.set_column(rows.schema.get_field_index("prediction"), "prediction", answers)

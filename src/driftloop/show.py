@@ -1,12 +1,17 @@
 """What a person sees of `driftloop up` and `driftloop status` in a terminal."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from driftloop.errors import PagerError
 from driftloop.settings import Settings
 from driftloop.up import Supervisor, services, status
+
+if TYPE_CHECKING:
+    from driftloop.wiring import System
 
 WHAT: Mapping[str, str] = {
     "online": "predictions and labels over HTTP; /docs describes it",
@@ -30,8 +35,10 @@ def run_up(settings: Settings) -> None:
     from driftloop.wiring import System
 
     console = Console()
-    fleet = System(settings).fleet
-    console.print(f"{len(fleet.models)} models; everything is kept in {settings.home}")
+    system = System(settings)
+    console.print(f"{len(system.fleet.models)} models; everything is kept in {settings.home}")
+    if settings.slack_token is not None:
+        _greet_slack(console, system)
 
     def tell(service: str, event: str, detail: str) -> None:
         console.print(f"  {service:<9} {event}" + (f"  [dim]{detail}[/dim]" if detail else ""))
@@ -42,6 +49,16 @@ def run_up(settings: Settings) -> None:
 
     Supervisor(settings, services(settings), on_event=tell).run(when_up=say_up)
     console.print("everything is stopped")
+
+
+def _greet_slack(console: Console, system: "System") -> None:
+    try:
+        bot = system.pager.check()
+    except PagerError as error:
+        # The loop starts all the same: what cannot be told yet waits in the ledger.
+        console.print(f"[yellow]Slack does not answer as it should: {error}[/yellow]")
+    else:
+        console.print(f"pages go to Slack as {bot.name} of {bot.team}")
 
 
 def show_status(settings: Settings) -> bool:

@@ -19,7 +19,7 @@ from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.ports import Measure, Pager, PredictionLog
+from driftloop.ports import Measure, PredictionLog
 from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Moved, Order
 from driftloop.settings import Settings
 from driftloop.spec import Fleet, load_fleet
@@ -28,6 +28,7 @@ from driftloop.workshop import PRELOADED, build_candidate
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from driftloop.page.slack import SlackPager
     from driftloop.prediction_log import Ingester, Lake, SegmentSpool
     from driftloop.registry import MlflowRegistry
 
@@ -77,7 +78,7 @@ class System:
         return EvidentlyMeasure()
 
     @cached_property
-    def pager(self) -> Pager:
+    def pager(self) -> "SlackPager":
         """Slack, or the local stand-in."""
         from driftloop.page.slack import SlackPager
 

@@ -13,12 +13,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse
 
 from driftloop.errors import BadRequest, DriftloopError, LogError, UnknownModel
 from driftloop.ports import Clock, Spool
 from driftloop.records import Head
 from driftloop.serve import schema
 from driftloop.serve.answer import answer
+from driftloop.serve.docs import docs_page
 from driftloop.serve.metrics import Metrics
 from driftloop.serve.request import BadRows, NotJson, parse_labels, parse_rows
 from driftloop.serve.slot import NoChampion, Slots
@@ -82,6 +84,8 @@ def online_app(
         title="driftloop",
         summary="Predictions and labels of a fleet of models",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         exception_handlers={HTTPException: _no_such_page, Exception: _unexpected},
     )
     _add_routes(app, service, fleet)
@@ -157,9 +161,16 @@ class _Service:
             }
             for failure in self._slots.failures.values()
         ]
-        empty = [slot.model for slot in self._slots.all() if slot.held is None]
-        shown = {"ready": self._ready, "without_champion": empty, "refused": refused}
-        return _json(200 if self._ready else 503, shown)
+        empty = [slot for slot in self._slots.all() if slot.held is None]
+        damaged = [slot.model for slot in empty if slot.refused is not None]
+        ready = self._ready and not damaged
+        shown = {
+            "ready": ready,
+            "without_champion": [slot.model for slot in empty if slot.model not in damaged],
+            "only_refused_champion": damaged,
+            "refused": refused,
+        }
+        return _json(200 if ready else UNAVAILABLE, shown)
 
     async def measured(self) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -267,7 +278,7 @@ def _status(error: DriftloopError) -> int:
     """Return the HTTP status of `error`.
 
     A model without a champion is 503, not 409: the request is right, and the same request will be
-    answered once the model's first training is done.
+    answered once the model's first training is done, or its refused champion is mended.
     """
     statuses = (
         (NoChampion, UNAVAILABLE),
@@ -311,7 +322,7 @@ def _add_routes(app: FastAPI, service: _Service, fleet: Fleet) -> None:
         404: {"model": schema.Refusal, "description": "No monitor declares the model"},
         413: {"model": schema.Refusal, "description": "The body is larger than 32 MiB"},
         422: {"model": schema.Refusal, "description": "Fields cannot be used; all are named"},
-        503: {"model": schema.Refusal, "description": "No champion yet, or no log to write to"},
+        503: {"model": schema.Refusal, "description": "No champion in hand, or no log to write to"},
     }
     app.router.route_class = _Direct
     post, get = app.post, app.get
@@ -330,13 +341,29 @@ def _add_routes(app: FastAPI, service: _Service, fleet: Fleet) -> None:
         status_code=202,
         response_model=None,
         responses={202: {"model": schema.Accepted}, **refusals},
-        openapi_extra=schema.labels_body(),
+        openapi_extra=schema.labels_body(fleet),
     )(service.label)
+    unready: dict[int | str, dict[str, Any]] = {
+        503: {"model": schema.Readiness, "description": "Not ready; the body says why"}
+    }
     for path, does, shape, summary in (
         ("/v1/models", service.models, schema.Champions, "The fleet and its champions"),
         ("/healthz", service.healthz, schema.Alive, "Whether the process answers"),
-        ("/readyz", service.readyz, schema.Readiness, "Whether the heads have been read"),
+        (
+            "/readyz",
+            service.readyz,
+            schema.Readiness,
+            "Whether every champion that there is can answer",
+        ),
     ):
         responses: dict[int | str, dict[str, Any]] = {200: {"model": shape}}
+        if path == "/readyz":
+            responses |= unready
         get(path, summary=summary, response_model=None, responses=responses)(does)
     get("/metrics", summary="Counters for Prometheus", response_model=None)(service.measured)
+
+    async def docs(request: Request) -> Response:
+        base = str(request.base_url).rstrip("/")
+        return HTMLResponse(docs_page(app.openapi(), base=base))
+
+    app.add_route("/docs", docs, include_in_schema=False)

@@ -80,7 +80,7 @@ class Alive(_Shape):
 
 
 class RefusedVersion(_Shape):
-    """A version that could not be taken up; the champion before it keeps answering."""
+    """A version that could not be taken up; the champion before it, if any, keeps answering."""
 
     model: str
     version: int
@@ -89,10 +89,14 @@ class RefusedVersion(_Shape):
 
 
 class Readiness(_Shape):
-    """Ready once the heads were first read, whether or not every model has a champion."""
+    """Ready once the heads were first read, unless a model has only a champion that was refused.
+
+    A model that was never trained is `without_champion`, and takes nothing from being ready.
+    """
 
     ready: bool
     without_champion: list[str]
+    only_refused_champion: list[str]
     refused: list[RefusedVersion]
 
 
@@ -102,6 +106,7 @@ def rows_body(fleet: Fleet) -> dict[str, Any]:
         family.name: {
             "summary": f"One row of {family.name}",
             "value": _example(family),
+            "x-model": family.models[0],
         }
         for family in fleet.families
     }
@@ -113,7 +118,7 @@ def rows_body(fleet: Fleet) -> dict[str, Any]:
     return _body(row, "rows", examples)
 
 
-def labels_body() -> dict[str, Any]:
+def labels_body(fleet: Fleet) -> dict[str, Any]:
     """Return OpenAPI's description of a body of labels: one label, or {"labels": [...]}."""
     label = {
         "type": "object",
@@ -129,7 +134,9 @@ def labels_body() -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
-    examples = {"one": {"summary": "One label", "value": {"id": "a1", "value": 1}}}
+    value = {"id": "a1", "value": 1}
+    model = fleet.families[0].models[0]
+    examples = {"one": {"summary": "One label", "value": value, "x-model": model}}
     return _body(label, "labels", examples)
 
 

@@ -26,6 +26,10 @@ class NoChampion(UnknownModel):
     """The model is declared, but no version of it has been made champion and loaded yet."""
 
 
+class ChampionRefused(NoChampion):
+    """The model has a champion, but its file was refused and no earlier one is in hand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A champion and its loaded model: what one request is answered by, wholly."""
@@ -36,7 +40,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A head whose model was refused; the champion before it keeps answering.
+    """A head whose model was refused; the champion before it, if one is held, keeps answering.
 
     `tried_at` is a reading of the monotonic clock, in seconds.
     """
@@ -192,25 +196,41 @@ class OnnxModel:
 class Slot:
     """Holds the champion of one model; taking another is one reference assignment."""
 
-    __slots__ = ("_held", "family", "model")
+    __slots__ = ("_held", "_refused", "family", "model")
 
     def __init__(self, model: ModelId, family: Family) -> None:
         self.model = model
         self.family = family
         self._held: Held | None = None
+        self._refused: Failure | None = None
 
     def take(self, head: Head, model: Model) -> None:
         """Answer with `model` from the next `hand` on; requests that run keep what they hold."""
         self._held = Held(head, model)
+        self._refused = None
+
+    def refuse(self, failure: Failure) -> None:
+        """Remember why a head was not taken; what is held keeps answering."""
+        self._refused = failure
 
     def hand(self) -> Held:
         """Return the champion; take it once for each request.
 
         Raises:
             NoChampion: there is none yet.
+            ChampionRefused: there is one, it was refused, and none before it is held.
         """
         held = self._held
         if held is None:
+            # Read once: the polling thread may clear it meanwhile.
+            refused = self._refused
+            if refused is not None:
+                raise ChampionRefused(
+                    f"version {refused.head.version} is champion and was refused: "
+                    f"{refused.error.what}",
+                    where=self.model,
+                    hint=refused.error.hint,
+                ) from refused.error
             raise NoChampion(
                 "the model has no champion yet",
                 where=self.model,
@@ -222,6 +242,11 @@ class Slot:
     def held(self) -> Held | None:
         """The champion, or None."""
         return self._held
+
+    @property
+    def refused(self) -> Failure | None:
+        """The newest head that was refused and not yet replaced, or None."""
+        return self._refused
 
 
 class Slots:
@@ -245,12 +270,12 @@ class Slots:
         }
         self._retry_after = retry_after
         self._tick = tick
-        self._failures: dict[ModelId, Failure] = {}
 
     @property
     def failures(self) -> Mapping[ModelId, Failure]:
         """The newest head of each model that was refused and not yet replaced."""
-        return dict(self._failures)
+        refused = [(slot.model, slot.refused) for slot in self._slots.values()]
+        return {model: failure for model, failure in refused if failure is not None}
 
     def knows(self, model: str) -> bool:
         """Return whether a monitor declares `model`."""
@@ -283,25 +308,24 @@ class Slots:
         failed: list[Failure] = []
         for head in heads:
             slot = self._slots.get(head.model)
-            if slot is None or not self._due(head, slot.held):
+            if slot is None or not self._due(head, slot):
                 continue
             try:
                 slot.take(head, self._ready(head, slot))
             except ArtifactError as error:
                 failure = Failure(head, error, self._tick())
-                self._failures[head.model] = failure
+                slot.refuse(failure)
                 failed.append(failure)
                 _log.error("%s version %d is refused: %s", head.model, head.version, error)
             else:
-                self._failures.pop(head.model, None)
                 taken.append(head)
                 _log.info("%s answers with version %d", head.model, head.version)
         return tuple(taken), tuple(failed)
 
-    def _due(self, head: Head, held: Held | None) -> bool:
+    def _due(self, head: Head, slot: Slot) -> bool:
+        held, failure = slot.held, slot.refused
         if held is not None and head.epoch <= held.head.epoch:
             return False
-        failure = self._failures.get(head.model)
         if failure is None or failure.head.digest != head.digest:
             return True
         return self._tick() - failure.tried_at >= self._retry_after

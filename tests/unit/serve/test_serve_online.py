@@ -1,7 +1,10 @@
+import re
+import shlex
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from driftloop.serve import schema
+from driftloop.serve.docs import docs_page
 
 ROW = {"id": "a", "asked_at": "2026-03-01T10:00:00Z", "distance": 12, "load": 0.5, "vehicle": "van"}
 PREDICT = "/v1/models/eta-de/predict"
@@ -130,6 +134,36 @@ def test_a_damaged_version_is_refused_and_the_old_one_answers(
     shown = schema.Readiness.model_validate(ready.json())
     assert [(each.model, each.version) for each in shown.refused] == [("eta-de", 2)]
     assert "digest" in shown.refused[0].error
+
+
+def test_a_damaged_only_champion_is_told_as_such(
+    serving: Any, made: Any, tmp_path: Path, until: Any
+) -> None:
+    """With nothing else in hand, callers and /readyz are told of the damage until it is mended."""
+    service = serving(made["ten"].head("eta-fr", epoch=1))
+    damaged = tmp_path / "model.onnx"
+    damaged.write_bytes(made["twenty"].file.read_bytes()[:-1])
+    head = replace(made["twenty"].head("eta-de", epoch=2), artifact=str(damaged))
+    service.ledger.now = (head,)
+    until(lambda: service.http.get("/readyz").status_code == 503)
+    shown = schema.Readiness.model_validate(service.http.get("/readyz").json())
+    assert (shown.ready, shown.only_refused_champion) == (False, ["eta-de"])
+    assert shown.without_champion == ["churn-uk"]
+    assert [each.version for each in shown.refused] == [2]
+    reply = service.http.post(PREDICT, json=ROW)
+    assert reply.status_code == 503
+    assert "Retry-After" in reply.headers
+    told = schema.Refusal.model_validate(reply.json()).error
+    failure = service.slots.failures[head.model]
+    assert told.what == f"version 2 is champion and was refused: {failure.error.what}"
+    assert "not the one its digest names" in told.what
+    assert (told.where, told.hint) == ("eta-de", failure.error.hint)
+    assert "restore it, or roll back" in told.hint
+    assert service.http.post("/v1/models/eta-fr/predict", json=ROW).status_code == 200
+    service.ledger.now = (made["ten"].head("eta-de", epoch=3, version=1),)
+    until(lambda: service.http.get("/readyz").status_code == 200)
+    assert service.http.get("/readyz").json()["only_refused_champion"] == []
+    assert service.http.post(PREDICT, json=ROW).json()["version"] == 1
 
 
 def test_nothing_is_answered_that_is_not_logged(serving: Any, made: Any) -> None:
@@ -304,6 +338,50 @@ def test_openapi_tells_every_route_field_and_example(serving: Any, made: Any) ->
     }
     examples = predict["requestBody"]["content"]["application/json"]["examples"]
     assert service.http.post(PREDICT, json=examples["eta"]["value"]).status_code == 200
+
+
+def test_docs_need_no_network_and_their_commands_work(serving: Any, made: Any) -> None:
+    """/docs names every path, fetches nothing from elsewhere, and its commands are answered."""
+    service = serving(made["ten"].head("eta-de", epoch=1), made["churn"].head("churn-uk", epoch=1))
+    reply = service.http.get("/docs")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    described = service.http.get("/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert f"<code>{method.upper()} {path}</code>" in reply.text
+            assert operation["summary"] in unescape(reply.text)
+            assert operation.get("description", "") in unescape(reply.text)
+    assert re.findall(r"(?:src|href)=[\"']?([^\"'>]*)", reply.text) == ["openapi.json"]
+    assert not re.search(r"<script|@import|url\(", reply.text)
+    commands = [
+        shlex.split(unescape(each))
+        for each in re.findall(r"<pre>(.*?)</pre>", reply.text, re.DOTALL)
+    ]
+    posted = [command for command in commands if "-d" in command]
+    assert (len(commands), len(posted)) == (7, 3)
+    for _, url, *options in commands:
+        body = options[options.index("-d") + 1] if options else None
+        answer = service.http.request("POST" if body else "GET", url, content=body)
+        assert answer.is_success, (url, answer.text)
+
+
+def test_docs_escape_what_they_show() -> None:
+    """What a description, an example or the caller's Host says cannot become markup."""
+    mark = "<script>'&\""
+    example = {"summary": mark, "value": {mark: mark}, "x-model": mark}
+    operation = {
+        "summary": mark,
+        "description": mark,
+        "requestBody": {"content": {"application/json": {"examples": {mark: example}}}},
+    }
+    described = {
+        "info": {"title": mark, "summary": mark},
+        "paths": {f"/{mark}/{{model}}": {"post": operation, "get": {}}},
+    }
+    page = docs_page(described, base=f"http://{mark}")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 10
 
 
 def test_stopping_closes_the_spool(serving: Any, made: Any) -> None:

@@ -36,6 +36,8 @@ OUTCOMES = {
 }
 """What may come of a retraining, and its tone."""
 TOLD = "told"
+_OF_NO_ORDER = {Stage.OPENED: "bad", Stage.BLOCKED: "bad", Stage.RECOVERED: "good"}
+"""The stages that are told of an incident and not of a retraining, and their tone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +236,7 @@ def _order_of(moved: Moved, gated: Sequence[Gated]) -> str:
 
 
 def _order_told(notice: Notice) -> str:
-    if notice.stage in {Stage.OPENED, Stage.RECOVERED}:
+    if notice.stage in _OF_NO_ORDER:
         return ""
     return notice.key.removeprefix(f"{notice.incident}/{notice.stage}/")
 
@@ -269,7 +271,7 @@ def _paged(fact: Paged) -> Event:
     return Event(
         at=fact.at,
         what="page" if opened else str(notice.stage),
-        tone="bad" if opened else "good",
+        tone=_OF_NO_ORDER.get(notice.stage, "plain"),
         headline=notice.headline,
         detail=f"told in {notice.channel}: {notice.doing}",
     )

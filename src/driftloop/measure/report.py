@@ -1,5 +1,7 @@
 """Evidently's full report of a window, as one HTML page that needs no network."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -155,7 +157,9 @@ def _run(
     preset: object, cur: dict[str, pd.Series], ref: dict[str, pd.Series], definition: DataDefinition
 ) -> Snapshot:
     try:
-        with np.errstate(all="ignore"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            # What scikit-learn thinks of a chart's figures is nothing that a terminal should show.
+            warnings.simplefilter("ignore")
             return Report([preset]).run(
                 Dataset.from_pandas(pd.DataFrame(cur), data_definition=definition),
                 Dataset.from_pandas(pd.DataFrame(ref), data_definition=definition),

@@ -25,13 +25,14 @@ _FALLBACK = 1000
 _LINKS = 2000
 _SHOWN: Mapping[Stage, tuple[str, str]] = {
     Stage.OPENED: ("🔴", "Open"),
+    Stage.BLOCKED: ("⛔", "Blocked: bad data"),
     Stage.RETRAINING: ("🟡", "Retraining"),
     Stage.PROMOTED: ("🔵", "New version serving"),
     Stage.REFUSED: ("🟠", "Candidate refused"),
     Stage.FAILED: ("❌", "Retraining failed"),
     Stage.RECOVERED: ("🟢", "Recovered"),
 }
-_NEEDS_A_PERSON = frozenset({Stage.OPENED, Stage.REFUSED, Stage.FAILED})
+_NEEDS_A_PERSON = frozenset({Stage.OPENED, Stage.BLOCKED, Stage.REFUSED, Stage.FAILED})
 _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}
 _REFERENCE = re.compile(r"<[@!][A-Za-z0-9^|_.-]+>")
 _ENTITY = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

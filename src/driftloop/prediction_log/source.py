@@ -23,6 +23,8 @@ _QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
 _ENDINGS = (".parquet", ".csv")
 _TIME = pa.timestamp("us", tz="UTC")
 _ID_COLUMNS = ("id", "model")
+_LARGEST = 3.4028234663852886e38
+"""The largest float32: models are given no more, and HTTP takes no more."""
 
 
 def read_source(source: str) -> pa.Table:
@@ -34,7 +36,8 @@ def read_source(source: str) -> pa.Table:
             empty field is null, and the columns `id` and `model` are text.
 
     Raises:
-        BadRequest: there is no such file, its ending is neither, or DuckDB refused it.
+        BadRequest: it is neither a file of these nor a query, there is no such file, a CSV has no
+            rows, or DuckDB refused it.
     """
     import duckdb
 
@@ -45,9 +48,14 @@ def read_source(source: str) -> pa.Table:
             path = _existing(source)
             if path.suffix.lower() == ".parquet":
                 return _arrow(con.execute("FROM read_parquet(?)", [glob.escape(source)]))
-            return _arrow(_read_csv(con, glob.escape(source)))
+            _refuse_blank(path)
+            table = _arrow(_read_csv(con, glob.escape(source)))
         except duckdb.Error as error:
-            raise BadRequest(f"cannot be read: {error}", where=source) from error
+            raise BadRequest(f"cannot be read: {_first_line(error)}", where=source) from error
+    if not table.num_rows:
+        # Without rows DuckDB calls every column text, which would be refused for the wrong reason.
+        raise BadRequest("it has a header but no rows", where=source)
+    return table
 
 
 def write_table(table: pa.Table, file: Path) -> None:
@@ -69,6 +77,20 @@ def write_table(table: pa.Table, file: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def check_writable(file: Path) -> None:
+    """Check that `write_table` could write `file`, before work is done for it.
+
+    Raises:
+        BadRequest: its ending is unknown, it is a folder, or its folder is not there or closed.
+    """
+    _check_ending(file)
+    folder = file.absolute().parent
+    if file.is_dir():
+        raise BadRequest("is a folder", where=str(file), hint="name a .parquet or .csv file in it")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise BadRequest("there is no such folder to write in", where=str(folder))
+
+
 def write_lines(table: pa.Table, file: Path) -> None:
     """Write `table` to the new `file` as JSON lines and fsync it.
 
@@ -86,7 +108,8 @@ def history_rows(family: Family, table: pa.Table) -> tuple[pa.Table, pa.Table]:
 
     `table` has the columns id (text or whole numbers, each once), model, the family's time
     column, its features, label and observed_at; others are passed over. A time without a zone
-    (TIMESTAMP) is taken as UTC. NaN is null. A row whose label is null has no label row.
+    (TIMESTAMP) is taken as UTC. NaN is null; a number is at most the largest float32. A row whose
+    label is null has no label row.
 
     Returns:
         Predictions (id, model, version 0, epoch 0, event_time, predicted_at, which is the event
@@ -136,7 +159,8 @@ def read_labels(source: str, *, now: datetime) -> list[Label]:
     Its columns are id, model, value and, if it has it, observed_at: missing, it is `now`.
 
     Raises:
-        BadRequest: it cannot be read, or a column or value does not fit; names column and row.
+        BadRequest: it cannot be read, a column or value does not fit, or one model's id stands
+            twice; names column and row.
     """
     table = read_source(source)
     given = _Columns(table, where=source)
@@ -147,6 +171,7 @@ def read_labels(source: str, *, now: datetime) -> list[Label]:
     given.refuse("model", models.is_null(), "is missing")
     ids = given.texts("id")
     given.refuse("id", ids.is_null(), "is missing")
+    given.once(ids, models)
     if "observed_at" in table.column_names:
         observed = given.times("observed_at").to_pylist()
     else:
@@ -191,10 +216,29 @@ def _read_csv(con: "duckdb.DuckDBPyConnection", pattern: str) -> "duckdb.DuckDBP
 
 def _existing(source: str) -> Path:
     path = Path(source)
-    _check_ending(path)
+    if path.suffix.lower() not in _ENDINGS:
+        raise BadRequest(
+            f"neither a {' or '.join(_ENDINGS)} file nor a query that starts with SELECT, FROM or"
+            " WITH",
+            where=source,
+        )
     if not path.is_file():
         raise BadRequest("there is no such file", where=source)
     return path
+
+
+def _refuse_blank(path: Path) -> None:
+    try:
+        with path.open("rb") as lines:
+            blank = not any(line.strip() for line in lines)
+    except OSError as error:
+        raise BadRequest(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if blank:
+        raise BadRequest("it is empty: no header and no rows", where=str(path))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _check_ending(path: Path) -> None:
@@ -215,7 +259,7 @@ def _copy(table: pa.Table, file: Path, options: str) -> None:
         try:
             con.execute(f"COPY given TO '{target}' ({options})")
         except duckdb.Error as error:
-            raise LogError(f"cannot be written: {error}", where=str(file)) from error
+            raise LogError(f"cannot be written: {_first_line(error)}", where=str(file)) from error
 
 
 class _Columns:
@@ -245,6 +289,14 @@ class _Columns:
                 seen.add(name)
         return ids
 
+    def once(self, ids: pa.Array, models: pa.Array) -> None:
+        """Raise for the first row whose model and id stand in a row before it."""
+        seen: set[tuple[str, str]] = set()
+        for row, key in enumerate(zip(models.to_pylist(), ids.to_pylist(), strict=True), start=1):
+            if key in seen:
+                self._fault("id", row, f"{key[1]!r} stands twice for {key[0]}")
+            seen.add(key)
+
     def models(self, family: Family) -> pa.Array:
         models = self.texts("model")
         known = pa.array(family.models, pa.string())
@@ -264,7 +316,9 @@ class _Columns:
             self._wrong_type(name, "numbers")
         column = self._cast(name, pa.float64(), "numbers")
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
-        self.refuse(name, pc.is_inf(column), "is infinite")
+        self.refuse(
+            name, pc.greater(pc.abs(column), _LARGEST), "is infinite, or too large for float32"
+        )
         return column
 
     def times(self, name: str) -> pa.Array:

@@ -22,8 +22,12 @@ from driftloop.records import (
     Head,
     ModelId,
     Moved,
+    Notice,
     Order,
     Ordered,
+    Paged,
+    Receipt,
+    Stage,
     State,
     Window,
 )
@@ -305,3 +309,23 @@ def test_a_page_asks_for_a_bounded_past(
     facts = page_facts(system.ledger, ModelId("eta-good"))
     assert len(facts.measured) == len(facts.decided) == 6
     assert len(facts.trained) == len(facts.gated) == len(facts.moved) == 1
+
+
+def test_bad_data_in_an_open_incident_is_an_event_of_its_own() -> None:
+    """It belongs to no retraining: a blocked incident stands on the timeline by itself."""
+    notice = Notice(
+        key="eta-de/opened/blocked/eta-de/later",
+        incident="eta-de/opened",
+        model=ModelId("eta-de"),
+        stage=Stage.BLOCKED,
+        at=NOW,
+        since=NOW,
+        channel="#ml",
+        mention="@here",
+        headline="eta-de: its data is at fault",
+        doing="Not retraining: the data is at fault.",
+    )
+    fact = Paged(model=notice.model, at=NOW, notice=notice, receipt=Receipt(channel="C1", ts="1.0"))
+    (event,) = timeline(ModelFacts(paged=(fact,)))
+    assert (event.what, event.tone) == ("blocked", "bad")
+    assert event.detail == "told in #ml: Not retraining: the data is at fault."

@@ -1,4 +1,5 @@
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def test_a_column_that_breaks_evidently_is_found_and_left_out(
     assert "Left out: distance, because Evidently cannot draw it (ValueError" in html
     assert "Left out: load" not in html
     assert "Regression Model Performance" in html
+
+
+def test_a_drawing_warns_of_nothing(churn: Family, binary: Make, write: Make, put: Make) -> None:
+    """A class that is never predicted is no news for a terminal."""
+    never = put(binary(200, seed=1), "prediction", [0.1] * 200)
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        html = write(churn, never, never)
+    assert "Classification Model Performance" in html
+    assert [str(one.message) for one in leaked] == []
 
 
 def test_without_labels_only_drift_is_drawn(eta: Family, regression: Make, write: Make) -> None:

@@ -160,6 +160,7 @@ def test_a_reply_says_only_what_is_new(notice: Notice) -> None:
         (Stage.RETRAINING, False),
         (Stage.PROMOTED, False),
         (Stage.RECOVERED, False),
+        (Stage.BLOCKED, True),
         (Stage.REFUSED, True),
         (Stage.FAILED, True),
     ],
@@ -168,6 +169,19 @@ def test_a_reply_wakes_only_whom_it_must(notice: Notice, stage: Stage, *, mentio
     """The owner is mentioned again when the loop could not help itself, and only then."""
     _, blocks = reply(replace(notice, stage=stage))
     assert ("<!here>" in blocks[0]["text"]["text"]) is mentioned
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_every_stage_has_words_of_its_own(notice: Notice, stage: Stage) -> None:
+    """Whatever comes of an incident, its message says so, and no two stages look alike."""
+    said = {other: reply(replace(notice, stage=other))[0] for other in Stage}
+    assert [other for other in Stage if said[other] == said[stage]] == [stage]
+
+
+def test_bad_data_in_an_open_incident_is_told_as_such(notice: Notice) -> None:
+    """The message of a blocked incident names the data, not the model, as what is wrong."""
+    text, _ = updated(replace(notice, stage=Stage.BLOCKED), opening(notice)[1])
+    assert text.startswith("⛔ Blocked: bad data: eta-de")
 
 
 def test_a_cut_never_splits_an_entity() -> None:

@@ -78,8 +78,8 @@ def test_a_query_reads_files(tmp_path: Path, begin: str) -> None:
     ("source", "said"),
     [
         ("nowhere.csv", "no such file"),
-        ("table.xlsx", r"\.xlsx is not a kind of table"),
-        ("table", "no ending"),
+        ("table.xlsx", r"neither a \.parquet or \.csv file nor a query that starts with SELECT"),
+        ("UPDATE x", "nor a query that starts with SELECT, FROM or WITH"),
         ("SELECT nonsense", "nonsense"),
         ("FROM 'nowhere.parquet'", "nowhere"),
     ],
@@ -96,6 +96,30 @@ def test_a_damaged_file_is_a_bad_request(tmp_path: Path) -> None:
     file.write_text("no parquet")
     with pytest.raises(BadRequest, match="broken"):
         read_source(str(file))
+
+
+def test_of_what_duckdb_says_one_line_is_told() -> None:
+    """Guesses, the SQL and the caret under it are left out."""
+    with pytest.raises(BadRequest) as caught:
+        read_source("FROM nothing_of_this_name")
+    assert "nothing_of_this_name does not exist" in caught.value.what
+    assert "\n" not in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty: no header and no rows"),
+        (" \n\n", "empty: no header and no rows"),
+        ("id,model,value\n", "a header but no rows"),
+    ],
+)
+def test_a_csv_without_rows_says_so(tmp_path: Path, text: str, said: str) -> None:
+    """Nobody is told of the types of columns that hold nothing."""
+    file = tmp_path / "labels.csv"
+    file.write_text(text)
+    with pytest.raises(BadRequest, match=said):
+        read_labels(str(file), now=NOON)
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -168,6 +192,8 @@ def test_times_without_zone_are_utc(eta: Family) -> None:
         ({"asked_at": pa.array(["noon"] * 3)}, "asked_at should be times, not string"),
         ({"distance": pa.array(["1", "2", "3"])}, "distance should be numbers, not string"),
         ({"distance": pa.array([1.0, float("inf"), 1.0])}, "row 2, column distance: inf"),
+        ({"distance": pa.array([1.0, 1.0, -1e300])}, "row 3, column distance: .* too large"),
+        ({"label": pa.array([1.0, 1e300, 1.0])}, "row 2, column label: .* too large for float32"),
         ({"vehicle": pa.array([1.0, 2.0, 3.0])}, "vehicle should be text, not double"),
         ({"label": pa.array(["x"] * 3)}, "label should be numbers"),
         ({"observed_at": pa.nulls(3, TIMES)}, "row 1, column observed_at: is missing"),
@@ -220,4 +246,22 @@ def test_a_label_without_value_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("id,model,value\n1,eta-de,1\n2,eta-de,\n")
     with pytest.raises(BadRequest, match="row 2, column value: is missing"):
+        read_labels(str(file), now=NOON)
+
+
+def test_a_label_is_at_most_the_largest_float32(tmp_path: Path) -> None:
+    """A file takes the same numbers as HTTP does."""
+    file = tmp_path / "labels.csv"
+    file.write_text("id,model,value\n1,eta-de,3.4028234663852886e38\n2,eta-de,-1e300\n")
+    with pytest.raises(BadRequest, match=r"row 2, column value: .* too large for float32"):
+        read_labels(str(file), now=NOON)
+
+
+def test_a_label_stands_once_in_a_file(tmp_path: Path) -> None:
+    """Which of two labels were true nobody could say; another model may have the same id."""
+    file = tmp_path / "labels.csv"
+    file.write_text("id,model,value\n1,eta-de,1\n1,eta-fr,1\n")
+    assert len(read_labels(str(file), now=NOON)) == 2
+    file.write_text("id,model,value\n1,eta-de,1\n1,eta-fr,1\n1,eta-de,2\n")
+    with pytest.raises(BadRequest, match="row 3, column id: '1' stands twice for eta-de"):
         read_labels(str(file), now=NOON)

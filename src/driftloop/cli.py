@@ -21,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _given: dict[str, object] = {}
+READ_WITHIN = 30.0
+"""Wall seconds that a command waits for the ingester to read what it handed over."""
 
 Model = Annotated[str, typer.Argument(help="A model, as in `air-time-ewr-ua`.")]
 
@@ -35,6 +37,13 @@ def main() -> None:
     except DriftloopError as error:
         _complain(error)
         sys.exit(1)
+    except OSError as error:
+        where = str(error.filename or "")
+        _complain(DriftloopError(error.strerror or str(error), where=where, hint="see --home"))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(130)
 
 
 @app.callback()
@@ -106,7 +115,7 @@ def backfill(
         rows, known = spool.history(system.fleet.family_named(family), read_source(source))
     finally:
         spool.close()
-    typer.echo(f"{rows} rows, {known} of them labelled, handed to the ingester")
+    _say_read(system, f"{rows} rows, {known} of them labelled")
 
 
 @app.command()
@@ -128,7 +137,7 @@ def labels(
                 spool.labels(family.name, rows)
     finally:
         spool.close()
-    typer.echo(f"{len(found)} labels handed to the ingester")
+    _say_read(system, f"{len(found)} labels")
 
 
 @app.command()
@@ -160,7 +169,7 @@ def train(
     failed = 0
     for made in orders:
         renewed = system.renewer.renew(made)
-        failed += renewed.outcome in {"failed", "refused"}
+        failed += renewed.outcome != "promoted"
         typer.echo(f"{made.model}: {renewed.outcome}: {renewed.reason}")
     if not orders:
         typer.echo("every model has a champion; name one to train it anew")
@@ -207,6 +216,7 @@ def rollback(
 
     from driftloop.loop.renew import roll_back
     from driftloop.records import ModelId
+    from driftloop.serve.slot import load_model
 
     system = _system()
     system.fleet.family(model)
@@ -217,6 +227,7 @@ def rollback(
         ledger=system.ledger,
         registry=system.registry,
         clock=system.clock,
+        verify=lambda head: load_model(Path(head.artifact), head.digest),
     )
     typer.echo(f"{model}: version {head.version} answers from epoch {head.epoch} on")
 
@@ -298,6 +309,13 @@ def _system() -> "System":
     from driftloop.wiring import System
 
     return System(_settings())
+
+
+def _say_read(system: "System", what: str) -> None:
+    if system.is_read(within=READ_WITHIN):
+        typer.echo(f"{what}: in the log")
+    else:
+        typer.echo(f"{what}: handed over, but not read yet; `driftloop up` runs the ingester")
 
 
 def _complain(error: DriftloopError) -> None:

@@ -23,7 +23,7 @@ def rolled_back(model: ModelId, moves: Sequence[Moved], *, to: int | None = None
     Args:
         model: whose champion.
         moves: its history, oldest first.
-        to: the version wanted; None for the one that answered before the present one.
+        to: the version wanted; None for the newest of those older than the present one.
 
     Raises:
         BadRequest: there is no such earlier champion.
@@ -32,16 +32,17 @@ def rolled_back(model: ModelId, moves: Sequence[Moved], *, to: int | None = None
         raise BadRequest("has never had a champion", where=model)
     now = moves[-1].head
     served = [move.head for move in moves if move.head.version != now.version]
-    wanted = served if to is None else [head for head in served if head.version == to]
+    older = [head for head in served if head.version < now.version]
+    wanted = older if to is None else [head for head in served if head.version == to]
     if not wanted:
         known = ", ".join(str(v) for v in sorted({head.version for head in served})) or "none"
-        asked = "an earlier champion" if to is None else f"version {to} among earlier champions"
+        asked = "an older champion" if to is None else f"a version {to} among earlier champions"
         raise BadRequest(
-            f"there is not {asked} to roll back to; version {now.version} answers",
+            f"there was never {asked} to roll back to; version {now.version} answers",
             where=model,
             hint=f"versions that answered before: {known}",
         )
-    before = wanted[-1]
+    before = max(wanted, key=lambda head: head.version)
     return Head(
         model=model,
         epoch=now.epoch + 1,

@@ -40,7 +40,7 @@ def compare(
     linearised (Deng, Knoblich and Lu, "Applying the Delta Method in Metric Analytics", KDD 2018)
     and summed by day, with Student's t for one less than the number of days (Cameron and Miller,
     "A Practitioner's Guide to Cluster-Robust Inference", Journal of Human Resources 2015,
-    sections II and VI). It passes when the interval's lower end reaches the policy's margin.
+    sections II and VI). It passes when the interval's lower end is above the policy's margin.
 
     Without a champion the candidate must not be worse for certain than a constant: the mean
     label, or the base rate (k + 1) / (n + 2), of the very rows it is judged on.
@@ -179,7 +179,7 @@ def _against_champion(
     error = math.sqrt(count / (count - 1) * float(by_day @ by_day))
     reach = t_quantile((1.0 + scored.confidence) / 2, count - 1) * error
     low, high = gain - reach, gain + reach
-    passed = low >= margin
+    passed = low > margin
     return replace(
         scored,
         passed=passed,
@@ -188,7 +188,7 @@ def _against_champion(
         reason=(
             f"{losses_said}: {gain:+.1%} ({low:+.1%} to {high:+.1%} at {scored.confidence:.0%}"
             f" confidence) on {scored.n} rows of {count} days;"
-            f" {'reaches' if passed else 'falls short of'} the margin of {margin:+.1%}"
+            f" {'clears' if passed else 'falls short of'} the margin of {margin:+.1%}"
         ),
     )
 

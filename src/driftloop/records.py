@@ -202,6 +202,7 @@ class Stage(StrEnum):
     """How far an incident has come; each is told once."""
 
     OPENED = "opened"
+    BLOCKED = "blocked"
     RETRAINING = "retraining"
     PROMOTED = "promoted"
     REFUSED = "refused"

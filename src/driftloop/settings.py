@@ -1,15 +1,20 @@
 """Settings of one installation: from the environment (`DRIFTLOOP_*`) or the command line."""
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.errors import BadRequest
 
 Seconds = Annotated[float, Field(gt=0.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+PORTS = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port")
 
 
 class Settings(BaseSettings):
@@ -49,6 +54,14 @@ class Settings(BaseSettings):
     """How many retrainings may run side by side."""
     restart: bool = True
     """Whether `driftloop up` restarts a service that died."""
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports = [getattr(self, name) for name in PORTS]
+        twice = [name for name, port in zip(PORTS, ports, strict=True) if ports.count(port) > 1]
+        if twice:
+            raise ValueError(f"{' and '.join(twice)} are the same port")
+        return self
 
     @property
     def spool(self) -> Path:
@@ -131,13 +144,21 @@ def read_settings(**given: object) -> Settings:
     """Return the settings, `given` ones (those that are not None) before the environment's.
 
     Raises:
-        BadRequest: a value does not fit; names the setting and its variable.
+        BadRequest: a value does not fit, or no setting has that name; names the variable.
     """
+    known = {f"DRIFTLOOP_{name.upper()}" for name in Settings.model_fields}
+    for variable in sorted(os.environ.keys() - known):
+        if variable.startswith("DRIFTLOOP_"):
+            near = get_close_matches(variable, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "settings.py lists them"
+            raise BadRequest("there is no such setting", where=variable, hint=hint)
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
             f"DRIFTLOOP_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            if fault["loc"]
+            else fault["msg"].removeprefix("Value error, ")
             for fault in error.errors()
         )
         raise BadRequest(faults, where="settings") from error

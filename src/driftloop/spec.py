@@ -209,7 +209,7 @@ class GatePolicy(_Table):
     holdout: Duration
     min_rows: Annotated[int, Field(ge=2)]
     margin: Annotated[float, Field(ge=-1.0, le=1.0)]
-    """The lower bound of the relative gain must be at least this."""
+    """The lower bound of the relative gain must be above this."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
@@ -389,6 +389,9 @@ class _Reader:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             self._fault(name, f"not valid TOML: {error}")
             return None
+        except OSError as error:
+            self._fault(name, f"cannot be read: {error.strerror}")
+            return None
 
     def _parse(
         self, kind: type[BaseModel], value: object, file: str, *, prefix: str = ""
@@ -436,12 +439,13 @@ def _contradictions(
             load_recipe(recipe)
         except DriftloopError as error:
             yield DriftloopError(error.what, where="retrain.recipe", hint=error.hint)
+    if whole.get("target") in _names(whole):
+        yield DriftloopError("is also a feature: the outcome would be given away", where="target")
     yield from _bad_names(whole)
 
 
 def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
-    features, time = whole.get("features"), whole.get("time")
-    names = tuple(features) if isinstance(features, dict) else ()
+    names, time = _names(whole), whole.get("time")
     for name in (*names, *((time,) if isinstance(time, str) else ())):
         if name in RESERVED or not COLUMN.fullmatch(name):
             yield DriftloopError(
@@ -460,6 +464,11 @@ def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
             yield DriftloopError(
                 f"{market!r} should be lower case words joined by -", where="markets"
             )
+
+
+def _names(whole: Mapping[str, Any]) -> tuple[str, ...]:
+    features = whole.get("features")
+    return tuple(features) if isinstance(features, dict) else ()
 
 
 def _at(whole: Mapping[str, Any], table: str, key: str) -> object:

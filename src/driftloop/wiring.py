@@ -151,6 +151,17 @@ class System:
             seal_every=self.settings.seal_every,
         )
 
+    def is_read(self, *, within: float) -> bool:
+        """Return whether the ingester has read all that is sealed, waiting for it if it runs."""
+        from driftloop.prediction_log import is_ingesting
+
+        until = time.monotonic() + within
+        while waiting := any(self.settings.spool.rglob("*.ndjson")):
+            if time.monotonic() > until or not is_ingesting(self.settings.spool):
+                break
+            time.sleep(0.1)
+        return not waiting
+
     def ingester(self) -> "Ingester":
         """Return the one writer of the lake, which it migrates first."""
         from driftloop.prediction_log import Ingester, Lake
@@ -231,11 +242,15 @@ class System:
         Raises:
             BadRequest: no such model, or the source cannot be read or lacks a column.
         """
-        from driftloop.prediction_log import read_source, write_table
+        from driftloop.prediction_log import check_writable, read_source, write_table
         from driftloop.serve.batch import predict_batch
         from driftloop.serve.slot import Slots
 
         family = self.fleet.family(model)
+        # Before a row is logged: what cannot be written must not have been answered.
+        check_writable(out)
+        if os.path.abspath(source) == os.path.abspath(out):  # noqa: PTH100 - a query is no path
+            raise BadRequest("would overwrite its own source", where=str(out))
         slots = Slots(self.fleet)
         slots.refresh([head for head in self.ledger.heads() if head.model == model])
         spool = self.spool("batch")

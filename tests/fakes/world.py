@@ -30,6 +30,7 @@ class FakeLog:
     """A log in which every window has the same rows."""
 
     rows_seen: int = 200
+    duplicates: int = 0
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
@@ -46,7 +47,7 @@ class FakeLog:
     def summary(self, family: Family, window: Window) -> LogSummary:
         return LogSummary(
             rows=self.rows_seen,
-            duplicates=0,
+            duplicates=self.duplicates,
             labels=self.rows_seen,
             newest_event=window.end - timedelta(hours=1),
         )
@@ -63,6 +64,13 @@ class FakeMeasure:
         if self.breaks is not None and family.name == "churn":
             raise self.breaks
         return (
+            Reading(
+                kind=Kind.QUALITY,
+                metric="duplicates",
+                column=None,
+                value=summary.duplicates / summary.rows,
+                n=summary.rows,
+            ),
             Reading(
                 kind=Kind.QUALITY,
                 metric="volume",

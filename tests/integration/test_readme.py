@@ -105,7 +105,7 @@ def test_settings_that_the_page_names_exist() -> None:
     named = set(re.findall(r"DRIFTLOOP_[A-Z_]+", README))
     assert len(named) >= 3
     assert {name.removeprefix("DRIFTLOOP_").lower() for name in named} <= set(Settings.model_fields)
-    (seconds,) = re.findall(r"`DRIFTLOOP_WATCH_EVERY` \(seconds, (\d+)\)", README)
+    (seconds,) = re.findall(r"`DRIFTLOOP_WATCH_EVERY` \(seconds, (\d+)[;)]", README)
     assert float(seconds) == Settings.model_fields["watch_every"].default
 
 

@@ -1,6 +1,6 @@
 """The loop told as timelines: real judge, gate, deploy and ledger; a fake world around them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -10,13 +10,13 @@ import pytest
 from fakes.pager import FakePager
 from fakes.world import FakeLog, FakeMeasure, FakeRegistry, FakeTrainer, held_out
 
-from driftloop.errors import BadRequest, MeasureError, StaleHead
+from driftloop.errors import ArtifactError, BadRequest, MeasureError, StaleHead
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewed, Renewer, repair_aliases, roll_back
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watched, Watcher, first_orders
-from driftloop.records import Decided, Failed, Gated, ModelId, Moved, Paged, Stage, State
+from driftloop.records import Decided, Failed, Gated, Head, ModelId, Moved, Paged, Stage, State
 from driftloop.spec import Fleet
 
 if TYPE_CHECKING:
@@ -180,14 +180,7 @@ def test_a_promotion_meets_a_rollback_and_loses(world: World) -> None:
     train = world.trainer.train
 
     def train_while_a_person_rolls_back(*args: object) -> object:
-        back = roll_back(
-            DE,
-            to=None,
-            who="ann",
-            ledger=world.ledger,
-            registry=world.registry,
-            clock=world.clock,
-        )
+        back = _back(world)
         assert back.version == 1
         return train(*args)  # type: ignore[arg-type]
 
@@ -200,7 +193,7 @@ def test_a_promotion_meets_a_rollback_and_loses(world: World) -> None:
 
 def test_rollback_goes_back_and_only_to_what_served(world: World) -> None:
     """Back to version 1 at a new epoch; a version that never served is refused."""
-    with pytest.raises(BadRequest, match="not an earlier champion"):
+    with pytest.raises(BadRequest, match="never an older champion"):
         _back(world)
     world.measure.error = 14.0
     world.renew(world.watch()[DE])
@@ -251,6 +244,50 @@ def test_an_order_that_waited_looks_at_the_newest_rows(world: World) -> None:
     world.renew(waiting)
     assert world.trainer.orders[-1].window.end == world.clock.shown
     assert world.trainer.orders[-1].key == waiting.order.key  # type: ignore[union-attr]
+
+
+def test_an_order_for_another_champion_is_withdrawn(world: World) -> None:
+    """The version that was judged no longer answers when its turn comes: nothing is trained."""
+    world.measure.error = 14.0
+    world.renew(world.watch()[DE])
+    while (waiting := world.watch()[DE]).order is None:
+        assert world.clock.shown.month < 6
+    _back(world)
+    assert world.renew(waiting).outcome == "withdrawn"
+
+
+def test_rolling_back_twice_goes_further_back_and_not_to_and_fro(world: World) -> None:
+    """From version 2 to 1; from 1 there is nothing older, whatever answered meanwhile."""
+    world.measure.error = 14.0
+    world.renew(world.watch()[DE])
+    assert _back(world).version == 1
+    with pytest.raises(BadRequest, match="never an older champion"):
+        _back(world)
+
+
+def test_a_rollback_to_a_damaged_file_changes_nothing(world: World) -> None:
+    """The head stays where it was when the older file could not answer."""
+    world.measure.error = 14.0
+    world.renew(world.watch()[DE])
+    before = world.ledger.head(DE)
+
+    def damaged(head: Head) -> None:
+        raise ArtifactError("not the one its digest names", where=head.artifact)
+
+    with pytest.raises(ArtifactError):
+        _back(world, verify=damaged)
+    assert world.ledger.head(DE) == before
+
+
+def test_an_incident_whose_data_turns_bad_says_so(world: World) -> None:
+    """Retraining is blocked from then on, and the owner is told in the thread, once."""
+    world.measure.error = 14.0
+    world.watch()
+    world.log.duplicates = 100
+    world.watch()
+    world.watch()
+    assert world.stages() == [Stage.OPENED, Stage.BLOCKED]
+    assert "data is at fault" in world.pager.told[0].shown.doing
 
 
 def test_a_page_waits_for_slack_and_goes_out_once(world: World) -> None:
@@ -330,7 +367,15 @@ def test_stale_heads_are_refused_by_the_ledger(world: World) -> None:
         world.ledger.move(head, at=world.clock.now(), previous=None, reason="again")
 
 
-def _back(world: World, *, to: int | None = None) -> "object":
+def _back(
+    world: World, *, to: int | None = None, verify: Callable[[Head], object] = lambda head: None
+) -> Head:
     return roll_back(
-        DE, to=to, who="ann", ledger=world.ledger, registry=world.registry, clock=world.clock
+        DE,
+        to=to,
+        who="ann",
+        ledger=world.ledger,
+        registry=world.registry,
+        clock=world.clock,
+        verify=verify,
     )

@@ -178,11 +178,12 @@ class Display:
                 table.add_row(model, "", "", "", "")
                 continue
             state = fact.decision.state
-            error, usual = _readings(fact)
+            version = self._versions.get(model, fact.decision.version)
+            error, usual = _readings(fact) if fact.decision.version == version else ("", "")
             table.add_row(
                 model,
                 Text(state.value, style=COLOURS[state]),
-                f"v{self._versions[model]}" if model in self._versions else "",
+                f"v{version}",
                 error,
                 usual,
             )

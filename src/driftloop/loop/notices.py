@@ -64,6 +64,21 @@ def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> 
     )
 
 
+def blocked(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
+    """Return that the data of an open incident is at fault, so that retraining waits."""
+    return _notice(
+        decision,
+        Stage.BLOCKED,
+        owner,
+        key=f"{decision.incident}/blocked/{decision.key}",
+        incident=decision.incident or decision.key,
+        headline=_headline(decision, family),
+        doing=f"Not retraining: {decision.blocked or 'the data is at fault'}.",
+        evidence=_evidence(decision.verdicts, family),
+        links=(places.model(decision.model), places.report(decision)),
+    )
+
+
 def recovered(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
     """Return the end of an incident."""
     return _notice(

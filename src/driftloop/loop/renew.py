@@ -41,8 +41,8 @@ class Renewed:
 
     order: Order
     outcome: str
-    """`promoted`, `refused`, `failed`, `withdrawn` when its incident was over before its turn
-    came, or `elsewhere` when another run has it or had it."""
+    """`promoted`, `refused`, `failed`, `withdrawn` when its incident was over, or another version
+    answered, before its turn came, or `elsewhere` when another run has it or had it."""
     reason: str
     candidate: Candidate | None = None
     result: GateResult | None = None
@@ -82,7 +82,9 @@ class Renewer:
         try:
             begun = self._begun(order, family)
             if begun is None:
-                renewed = Renewed(order, "withdrawn", "its incident was over before its turn came")
+                renewed = Renewed(
+                    order, "withdrawn", "what it was to mend was over before its turn came"
+                )
             else:
                 renewed = self._carried_out(begun, family)
             self.ledger.finish(f"renew/{order.key}", renewed.outcome)
@@ -148,6 +150,9 @@ class Renewer:
             return before.order
         if order.incident is not None and not self._is_open(order):
             return None
+        decided, head = self.ledger.fact(Decided, key=order.key), self.ledger.head(order.model)
+        if decided is not None and head is not None and decided.decision.version != head.version:
+            return None
         now = self.clock.now()
         # Counted from what has wholly arrived: where the log lags, the newest rows are older.
         newest = min(now, self.log.horizon() or now)
@@ -211,16 +216,27 @@ class Renewer:
 
 
 def roll_back(
-    model: ModelId, *, to: int | None, who: str, ledger: Ledger, registry: Registry, clock: Clock
+    model: ModelId,
+    *,
+    to: int | None,
+    who: str,
+    ledger: Ledger,
+    registry: Registry,
+    clock: Clock,
+    verify: Callable[[Head], object],
 ) -> Head:
     """Return the new head after making an earlier champion of `model` answer again.
 
+    `verify` raises when the head's model file could not answer.
+
     Raises:
         BadRequest: there is no such earlier champion.
+        ArtifactError: its file is missing or damaged; nothing was changed.
         StaleHead: the champion moved meanwhile.
     """
     history = ledger.history(model)
     head = rolled_back(model, history.moves, to=to)
+    verify(head)
     ledger.move(head, at=clock.now(), previous=history.head, reason=f"rolled back by {who}")
     with suppress(RegistryError):
         registry.point(model, head.version)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel
 from driftloop.judge import decide, is_due, window_at
-from driftloop.loop.notices import Places, opened, recovered
+from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
 from driftloop.records import (
     Decided,
@@ -21,6 +21,7 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    State,
     Window,
 )
 from driftloop.spec import Family, Fleet
@@ -107,6 +108,8 @@ class Watcher:
         notices = []
         if decision.opens:
             notices.append(opened(decision, family, self.fleet.owner(model), self.places))
+        if _turned_bad(decision, history):
+            notices.append(blocked(decision, family, self.fleet.owner(model), self.places))
         if decision.resolves is not None:
             notices.append(recovered(decision, family, self.fleet.owner(model), self.places))
         return Watched(
@@ -147,6 +150,16 @@ class Watcher:
         )
 
 
+def _turned_bad(decision: Decision, history: ModelHistory) -> bool:
+    """Say whether an incident that was about the model is now about its data."""
+    return (
+        decision.state is State.DATA_FAULT
+        and decision.incident is not None
+        and not decision.opens
+        and history.decisions[-1].state is not State.DATA_FAULT
+    )
+
+
 def ordered(family: Family, decision: Decision) -> Order:
     """Return the order for the candidate that `decision` asks for."""
     made = order(family, decision.model, key=decision.key, reason=decision.reason, now=decision.at)
@@ -157,7 +170,13 @@ def first_orders(fleet: Fleet, heads: Sequence[Head], now: datetime) -> tuple[Or
     """Return an order for each model that has no champion yet."""
     served = {head.model for head in heads}
     return tuple(
-        order(family, model, key=f"first/{model}", reason="first version", now=now)
+        order(
+            family,
+            model,
+            key=f"first/{model}/{now:%Y%m%dT%H%M%S.%f}",
+            reason="first version",
+            now=now,
+        )
         for family in fleet.families
         for model in family.models
         if model not in served

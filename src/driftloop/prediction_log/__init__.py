@@ -4,9 +4,10 @@ A service appends to its `SegmentSpool` before it answers; the one `Ingester` mo
 segments into the `Lake` exactly once; everyone else reads the lake.
 """
 
-from driftloop.prediction_log.ingest import Ingester, IngestReport
+from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
 from driftloop.prediction_log.lake import DamagedSegment, Lake
 from driftloop.prediction_log.source import (
+    check_writable,
     history_rows,
     read_labels,
     read_source,
@@ -20,7 +21,9 @@ __all__ = [
     "Ingester",
     "Lake",
     "SegmentSpool",
+    "check_writable",
     "history_rows",
+    "is_ingesting",
     "read_labels",
     "read_source",
     "write_table",

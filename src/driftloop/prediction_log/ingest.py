@@ -30,6 +30,21 @@ class IngestReport:
     bad: int
 
 
+def is_ingesting(spool: Path) -> bool:
+    """Return whether an ingester has this spool now."""
+    try:
+        lock = os.open(spool / "ingester.lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 class Ingester:
     """Moves the sealed segments of every folder under `spool` into `lake`.
 

@@ -163,14 +163,14 @@ class _Service:
         ]
         empty = [slot for slot in self._slots.all() if slot.held is None]
         damaged = [slot.model for slot in empty if slot.refused is not None]
-        ready = self._ready and not damaged
+        # One damaged model is no reason to take the others away from whoever balances the load.
         shown = {
-            "ready": ready,
+            "ready": self._ready,
             "without_champion": [slot.model for slot in empty if slot.model not in damaged],
             "only_refused_champion": damaged,
             "refused": refused,
         }
-        return _json(200 if ready else UNAVAILABLE, shown)
+        return _json(200 if self._ready else UNAVAILABLE, shown)
 
     async def measured(self) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

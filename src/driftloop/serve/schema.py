@@ -89,9 +89,10 @@ class RefusedVersion(_Shape):
 
 
 class Readiness(_Shape):
-    """Ready once the heads were first read, unless a model has only a champion that was refused.
+    """Ready once the heads were first read: models that cannot answer do not take others away.
 
-    A model that was never trained is `without_champion`, and takes nothing from being ready.
+    A model that was never trained is `without_champion`; one whose only champion was refused, for
+    a damaged file or a failed warm-up, is `only_refused_champion`.
     """
 
     ready: bool

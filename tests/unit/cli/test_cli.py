@@ -57,6 +57,10 @@ def test_check_reports_faults_with_exit_code_2(tmp_path: Path) -> None:
         (("backfill", "none", "nowhere.parquet"), "no monitor declares the family 'none'"),
         (("predict-batch", "eta-de", "nowhere.csv", "--out", "x.parquet"), "nowhere.csv"),
         (("--models", "eta-de,eta-xx", "check"), "eta-xx"),
+        (("predict-batch", "eta-de", "a.csv", "--out", "no/x.csv"), "no such folder"),
+        (("predict-batch", "eta-de", "a.csv", "--out", "."), "ending"),
+        (("predict-batch", "eta-de", "a.csv", "--out", "a.csv"), "overwrite its own source"),
+        (("--home", "/dev/null", "train"), "/dev/null"),
     ],
 )
 def test_bad_input_exits_2_with_a_line(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

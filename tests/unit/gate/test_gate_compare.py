@@ -71,7 +71,7 @@ def test_a_truly_better_regression_passes_and_says_by_how_much() -> None:
     assert result.low < result.gain < result.high
     assert result.gain == pytest.approx(1 - result.candidate_loss / result.champion_loss)
     assert "560 rows of 14 days" in result.reason
-    assert "reaches the margin of +0.0%" in result.reason
+    assert "clears the margin of +0.0%" in result.reason
 
 
 def test_a_truly_better_classifier_passes() -> None:

@@ -44,3 +44,18 @@ def test_every_wrong_setting_is_named_by_its_variable(monkeypatch: pytest.Monkey
         r"DRIFTLOOP_WATCH_EVERY.*DRIFTLOOP_ONLINE_PORT",
     ):
         read_settings()
+
+
+def test_a_misspelt_setting_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody reads is not silently ignored."""
+    monkeypatch.setenv("DRIFTLOOP_WATCH_EVRY", "60")
+    with pytest.raises(
+        BadRequest, match=r"DRIFTLOOP_WATCH_EVRY.*did you mean DRIFTLOOP_WATCH_EVER"
+    ):
+        read_settings()
+
+
+def test_two_services_on_one_port_are_refused() -> None:
+    """Both settings are named."""
+    with pytest.raises(BadRequest, match="online_port and pages_port are the same port"):
+        read_settings(online_port=9000, pages_port=9000)

@@ -67,7 +67,7 @@ def decide(
     verdicts = judged(readings, family)
     seen = _look(verdicts, family)
     before = history.decisions[-1] if history.decisions else None
-    alarms, calm = _streaks(before, seen.state)
+    alarms, calm = _streaks(before, seen.state, verdicts)
     since = _since(before, alarms, now)
     incident = before.incident if before is not None else None
     opens = incident is None and alarms >= family.hysteresis.open_after
@@ -150,7 +150,10 @@ def _decay(reading: Reading, family: Family) -> Verdict:
                 reading=reading, level=level, limit=limit, reason=f"{said}, limit {limit:.0%}"
             )
     if worse >= limits.warn:
-        said += ", within its noise"
+        # Neither an alarm nor a recovery: it may be worse.
+        return Verdict(
+            reading=reading, level=Level.WARN, limit=limits.warn, reason=f"{said}, within its noise"
+        )
     return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
 
 
@@ -247,11 +250,15 @@ def _listed(verdicts: Sequence[Verdict], *, most: int = 3) -> str:
     return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
 
 
-def _streaks(before: Decision | None, state: State) -> tuple[int, int]:
+def _streaks(before: Decision | None, state: State, verdicts: Sequence[Verdict]) -> tuple[int, int]:
     alarms, calm = (before.alarms, before.calm) if before is not None else (0, 0)
     if state is State.BLIND:
         return alarms, calm
-    return (alarms + 1, 0) if state in ALARMED else (0, calm + 1)
+    if state in ALARMED:
+        return alarms + 1, 0
+    # Recovered is what is clearly back: a warning ends a run of alarms and begins no calm.
+    clear = all(v.level is Level.OK for v in verdicts if v.reading.kind is Kind.DECAY)
+    return 0, calm + 1 if clear else 0
 
 
 def _since(before: Decision | None, alarms: int, now: datetime) -> datetime | None:

@@ -70,7 +70,7 @@ def order_at(at: datetime) -> Order:
         pytest.param(mae(11.4), Level.OK, id="under-warn"),
         pytest.param(mae(11.5), Level.WARN, id="at-warn"),
         pytest.param(mae(13.0), Level.ALARM, id="at-alarm"),
-        pytest.param(mae(13.0, low=9.9), Level.OK, id="large-but-within-noise"),
+        pytest.param(mae(13.0, low=9.9), Level.WARN, id="large-but-within-noise"),
         pytest.param(mae(13.0, low=10.1), Level.ALARM, id="large-and-sure"),
         pytest.param(mae(99.0, n=29), Level.BLIND, id="too-few-labels"),
         pytest.param(mae(None), Level.BLIND, id="unmeasurable"),
@@ -152,6 +152,15 @@ def test_an_incident_resolves_after_enough_calm_and_not_before(eta: Family) -> N
     )
     assert again.opens
     assert again.incident != bad.incident
+
+
+def test_what_may_still_be_worse_has_not_recovered(eta: Family) -> None:
+    """Worse than the warning limit, if only within its noise: the incident stays open."""
+    made = decision(eta, volume(99), mae(14.0))
+    for _ in range(5):
+        made = decision(eta, volume(99), mae(12.5, low=9.0), history=after(made))
+        assert (made.state, made.resolves, made.calm) == (State.FRESH, None, 0)
+    assert made.incident is not None
 
 
 def test_blind_neither_alarms_nor_calms(eta: Family) -> None:

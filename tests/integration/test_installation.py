@@ -290,7 +290,7 @@ def test_labels_over_http_and_from_a_file(house: Fleet, tmp_path: Path) -> None:
         out.writerow(["id", "model", "value"])
         out.writerows([row["id"], DE, row["label"]] for row in rows)
     ran = house.run("labels", str(tmp_path / "outcomes.csv"))
-    assert (ran.returncode, ran.stdout) == (0, "50 labels handed to the ingester\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "50 labels: in the log\n"), ran.stderr
     eventually(lambda: house.labelled(DE) == before + 50, "fifty labels in the log")
     eta = house.system.fleet.family(DE)
     history = house.system.log.label_history(eta, DE, rows[0]["id"])

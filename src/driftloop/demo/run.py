@@ -280,9 +280,10 @@ def _table(found: FamilyOutcome) -> Table:
     table = Table(
         title=f"{found.family.name}: {found.loss}{unit}, March to December", box=box.SIMPLE
     )
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", overflow="fold")
     for name in ("rows", "never", "kept", "pages", "retrained", "refused", "swapped"):
-        table.add_column(name, justify="right", no_wrap=True)
+        # Where the terminal is narrow the name is folded: a figure cut short is none.
+        table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
     for model in found.models:
         table.add_row(
             model.model,

@@ -22,6 +22,7 @@ from driftloop.records import (
     Moved,
     Ordered,
     Paged,
+    Passed,
     Trained,
     version_key,
 )
@@ -29,7 +30,7 @@ from driftloop.records import (
 SCHEMA_VERSION = 1
 KINDS: Mapping[str, type[Fact]] = {
     kind.__name__: kind
-    for kind in (Measured, Decided, Paged, Ordered, Trained, Gated, Failed, Moved)
+    for kind in (Measured, Decided, Paged, Ordered, Trained, Gated, Failed, Moved, Passed)
 }
 REMEMBERED = 20
 """How many decisions, orders and moves a model's history holds."""

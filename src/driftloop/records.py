@@ -13,6 +13,9 @@ from typing import NewType
 ModelId = NewType("ModelId", str)
 """`<family>-<market>`, as in `air-time-ewr-ua`."""
 
+PLATFORM = ModelId("driftloop")
+"""Stands where a fact, a reading or a notice is about the loop itself and no model."""
+
 FeatureValue = float | str | None
 
 _METRICS = {
@@ -425,7 +428,22 @@ class Moved:
     reason: str
 
 
-Fact = Measured | Decided | Paged | Ordered | Trained | Gated | Failed | Moved
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """A pass over the fleet came to its end: the loop's heartbeat.
+
+    `looked` counts the models that were due, `seconds` is wall time, and `problems` says what
+    prevented a decision.
+    """
+
+    at: datetime
+    looked: int
+    seconds: float
+    problems: tuple[str, ...] = ()
+    model: ModelId = PLATFORM
+
+
+Fact = Measured | Decided | Paged | Ordered | Trained | Gated | Failed | Moved | Passed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

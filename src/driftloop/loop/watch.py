@@ -1,5 +1,6 @@
 """Measure every model that is due, judge it, record the decision, and say what follows."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +22,7 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Passed,
     State,
     Window,
 )
@@ -59,13 +61,22 @@ class Watcher:
         out, each under the key it brings, so that a pass repeated does nothing twice.
         """
         # Only what had wholly arrived counts as known: the same rows can then be read again.
+        began = time.perf_counter()
         known_at = self.log.horizon()
         now = self.clock.now()
-        return tuple(
+        seen = tuple(
             watched
             for family in self.fleet.families
             for watched in self._family(family, now, known_at)
         )
+        passed = Passed(
+            at=now,
+            looked=len(seen),
+            seconds=time.perf_counter() - began,
+            problems=tuple(f"{each.model}: {each.problem}" for each in seen if each.problem),
+        )
+        self.ledger.append(passed)
+        return seen
 
     def _family(self, family: Family, now: datetime, known_at: datetime | None) -> list[Watched]:
         histories = {model: self.ledger.history(model) for model in family.models}

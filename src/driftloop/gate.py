@@ -28,17 +28,19 @@ def compare(
     label: npt.ArrayLike,
     champion: npt.ArrayLike | None,
     candidate: npt.ArrayLike,
-    day: npt.ArrayLike,
+    block: npt.ArrayLike,
     *,
     task: Task,
     policy: GatePolicy,
+    unit: str = "day",
 ) -> GateResult:
     """Return whether the candidate may answer, and why, from one row for each held-out event.
 
-    The gain is 1 - mean(candidate's loss) / mean(champion's loss). Rows of one day share weather,
-    outages and the like, so the interval counts days, not rows: the variance of the ratio is
-    linearised (Deng, Knoblich and Lu, "Applying the Delta Method in Metric Analytics", KDD 2018)
-    and summed by day, with Student's t for one less than the number of days (Cameron and Miller,
+    The gain is 1 - mean(candidate's loss) / mean(champion's loss). Rows of one day, or
+    whatever else is a block of time, share weather, outages and the like, so the interval counts
+    blocks, not rows: the variance of the ratio is linearised (Deng, Knoblich and Lu, "Applying
+    the Delta Method in Metric Analytics", KDD 2018) and summed by block, with Student's t for one
+    less than the number of blocks (Cameron and Miller,
     "A Practitioner's Guide to Cluster-Robust Inference", Journal of Human Resources 2015,
     sections II and VI). It passes when the interval's lower end is above the policy's margin.
 
@@ -50,9 +52,10 @@ def compare(
             and does not count.
         champion: shape [n]: its answers, None when there is no champion.
         candidate: shape [n]: its answers, the target's unit or the probability of 1.
-        day: shape [n]: the event's day, of any dtype that numpy can sort.
+        block: shape [n]: the event's day or other block, of any dtype that numpy can sort.
         task: which loss.
         policy: fewest rows, margin and confidence.
+        unit: what one block is called in the reason.
 
     Raises:
         ValueError: the columns differ in length.
@@ -68,11 +71,13 @@ def compare(
     """
     truth, answer = np.asarray(label, np.float64), np.asarray(candidate, np.float64)
     before = None if champion is None else np.asarray(champion, np.float64)
-    days = np.asarray(day)
-    if any(column.shape != truth.shape for column in (answer, days, before) if column is not None):
-        raise ValueError("label, champion, candidate and day must have one value for each row")
+    blocks = np.asarray(block)
+    if any(
+        column.shape != truth.shape for column in (answer, blocks, before) if column is not None
+    ):
+        raise ValueError("label, champion, candidate and block must have one value for each row")
     known = ~np.isnan(truth)
-    truth, answer, days = truth[known], answer[known], days[known]
+    truth, answer, blocks = truth[known], answer[known], blocks[known]
     before = None if before is None else before[known]
     loss = _absolute_error if task is Task.REGRESSION else _log_loss
     blank = _nothing_known(task, truth.size, policy.confidence)
@@ -87,10 +92,12 @@ def compare(
     losses = loss(truth, answer)
     scored = replace(blank, candidate_loss=float(losses.mean()))
     if before is None:
-        return _against_constant(scored, losses, loss(truth, _constant(truth, task)), days)
+        return _against_constant(scored, losses, loss(truth, _constant(truth, task)), blocks)
     if fault := _unfit(before, task):
         return replace(scored, reason=f"no fair comparison: the champion answers {fault}")
-    return _against_champion(scored, losses, loss(truth, before), days, margin=policy.margin)
+    return _against_champion(
+        scored, losses, loss(truth, before), blocks, margin=policy.margin, unit=unit
+    )
 
 
 def t_quantile(probability: float, freedom: int) -> float:
@@ -133,9 +140,9 @@ def _nothing_known(task: Task, n: int, confidence: float) -> GateResult:
 
 
 def _against_constant(
-    scored: GateResult, losses: Floats, constant: Floats, days: npt.NDArray[np.generic]
+    scored: GateResult, losses: Floats, constant: Floats, blocks: npt.NDArray[np.generic]
 ) -> GateResult:
-    met = _against_champion(scored, losses, constant, days, margin=0.0)
+    met = _against_champion(scored, losses, constant, blocks, margin=0.0)
     # The average is that of these very rows: a hard thing to beat with hindsight, so that only a
     # candidate that is worse for certain is refused.
     passed = met.high is None or met.high >= 0.0
@@ -155,9 +162,10 @@ def _against_champion(
     scored: GateResult,
     losses: Floats,
     before: Floats,
-    days: npt.NDArray[np.generic],
+    blocks: npt.NDArray[np.generic],
     *,
     margin: float,
+    unit: str = "day",
 ) -> GateResult:
     mine, theirs = float(losses.mean()), float(before.mean())
     scored = replace(scored, champion_loss=theirs)
@@ -169,14 +177,14 @@ def _against_champion(
     losses_said = (
         f"{metric_name(scored.loss)} {theirs:.4g} for the champion, {mine:.4g} for the candidate"
     )
-    _, group = np.unique(days, return_inverse=True)
+    _, group = np.unique(blocks, return_inverse=True)
     count = int(group.max()) + 1
     if count < 2:  # noqa: PLR2004 - one cluster has no variance
-        said = f"{losses_said}, but all {scored.n} rows are of one day, and certainty needs two"
+        said = f"{losses_said}, but all {scored.n} rows are of one {unit}, and certainty needs two"
         return replace(scored, reason=said)
     influence = (before * (1.0 - gain) - losses) / theirs
-    by_day = np.bincount(group, weights=influence) / scored.n
-    error = math.sqrt(count / (count - 1) * float(by_day @ by_day))
+    by_block = np.bincount(group, weights=influence) / scored.n
+    error = math.sqrt(count / (count - 1) * float(by_block @ by_block))
     reach = t_quantile((1.0 + scored.confidence) / 2, count - 1) * error
     low, high = gain - reach, gain + reach
     passed = low > margin
@@ -187,7 +195,7 @@ def _against_champion(
         high=high,
         reason=(
             f"{losses_said}: {gain:+.1%} ({low:+.1%} to {high:+.1%} at {scored.confidence:.0%}"
-            f" confidence) on {scored.n} rows of {count} days;"
+            f" confidence) on {scored.n} rows of {count} {unit}s;"
             f" {'clears' if passed else 'falls short of'} the margin of {margin:+.1%}"
         ),
     )

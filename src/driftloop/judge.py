@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from driftloop.records import (
     Decision,
@@ -18,6 +18,7 @@ from driftloop.records import (
 )
 from driftloop.spec import LOSSES, Family
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted."""
 
@@ -35,8 +36,15 @@ def window_at(
 
 
 def is_due(family: Family, history: ModelHistory, *, now: datetime) -> bool:
-    """Return whether the model's cadence has passed since it was last decided on."""
-    return not history.decisions or now - history.decisions[-1].at >= family.window.cadence
+    """Return whether the model was not yet decided on in the present turn of its cadence.
+
+    Turns are counted from 1970, as schedules are: a pass that comes a moment sooner after the
+    last one than the cadence must not be missed.
+    """
+    if not history.decisions:
+        return True
+    cadence = family.window.cadence
+    return (now - EPOCH) // cadence > (history.decisions[-1].at - EPOCH) // cadence
 
 
 def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
@@ -290,7 +298,9 @@ def _blocked(seen: _Seen, history: ModelHistory, family: Family, now: datetime) 
     ordered = [order.at for order in history.orders]
     ordered += [decision.at for decision in history.decisions if decision.retrain]
     last = max(ordered, default=None)
-    if last is not None and now - last < family.retrain.cooldown:
+    # A pass comes a moment sooner or later: that is no reason to wait for another one.
+    nearly = min(family.window.cadence / 10, family.retrain.cooldown / 10)
+    if last is not None and now - last < family.retrain.cooldown - nearly:
         until = last + family.retrain.cooldown
         return f"cooling down until {until:%Y-%m-%d %H:%M} UTC"
     return None

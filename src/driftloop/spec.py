@@ -134,6 +134,8 @@ class WindowPolicy(_Table):
     min_rows: Annotated[int, Field(ge=1)]
     min_labels: Annotated[int, Field(ge=1)]
     label_expiry: Duration
+    block: Duration = timedelta(days=1)
+    """Rows this near in time share weather, outages and the like: certainty counts blocks."""
 
 
 class _Limits(_Table):

@@ -167,13 +167,16 @@ class Renewer:
         self, candidate: Candidate, version: int, family: Family, champion: Head | None
     ) -> GateResult:
         held_out = self.table(Path(candidate.folder) / "holdout.parquet")
+        length = family.window.block
+        since = held_out["event_time"].to_numpy() - np.datetime64(0, "us")
         result = compare(
             label=held_out["label"].to_numpy(),
             champion=None if champion is None else held_out["champion"].to_numpy(),
             candidate=held_out["candidate"].to_numpy(),
-            day=held_out["event_time"].to_numpy().astype("datetime64[D]").astype(np.int64),
+            block=since // np.timedelta64(length),
             task=family.task,
             policy=family.gate,
+            unit=_block(length),
         )
         self.registry.record_gate(candidate.order.model, version, result)
         self.ledger.append(
@@ -246,3 +249,8 @@ def roll_back(
 def repair_aliases(ledger: Ledger, registry: Registry) -> tuple[ModelId, ...]:
     """Return the models whose registry alias disagreed with the ledger's head and was mended."""
     return tuple(head.model for head in ledger.heads() if registry.point(head.model, head.version))
+
+
+def _block(length: timedelta) -> str:
+    minutes = length / timedelta(minutes=1)
+    return "day" if length == timedelta(days=1) else f"{minutes:g}-minute block"

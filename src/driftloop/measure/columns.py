@@ -1,5 +1,7 @@
 """A table's columns as NumPy arrays, or in words why they cannot be had."""
 
+from datetime import timedelta
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -66,15 +68,15 @@ def nulls(table: pa.Table, name: str, *, of: str) -> int:
     return int(pc.sum(pc.is_null(column, nan_is_null=True)).as_py())
 
 
-def days(table: pa.Table) -> Codes | None:
-    """Return the UTC day of each row's event, counted from 1970; None where that is unknown."""
+def blocks(table: pa.Table, length: timedelta) -> Codes | None:
+    """Return each event's block of `length`, counted from 1970; None where that is unknown."""
     if "event_time" not in table.column_names:
         return None
     times = table.column("event_time")
     if not pa.types.is_timestamp(times.type) or times.null_count:
         return None
-    seconds = times.cast(pa.timestamp("s", tz=times.type.tz), safe=False).cast(pa.int64())
-    return np.asarray(seconds.to_numpy() // 86_400, dtype=np.int64)
+    at = times.cast(pa.timestamp("us", tz=times.type.tz), safe=False).cast(pa.int64())
+    return np.asarray(at.to_numpy() // (length // timedelta(microseconds=1)), dtype=np.int64)
 
 
 def _column(table: pa.Table, name: str, *, of: str) -> pa.ChunkedArray:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, days, numbers
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, numbers
 from driftloop.records import Kind, Reading, Task
 from driftloop.spec import LOSSES, METRICS, Family
 
@@ -34,7 +34,7 @@ def decay_readings(
     `high` are the interval of `interval`.
     """
     try:
-        label, prediction, day = _labelled(own, family.task)
+        label, prediction, block = _labelled(own, family)
     except Unmeasurable as problem:
         for metric in METRICS[family.task]:
             yield _unmeasured(metric, problem, problem.n, baselines)
@@ -45,7 +45,7 @@ def decay_readings(
         except Unmeasurable as problem:
             yield _unmeasured(metric, problem, len(label), baselines)
             continue
-        low, high = interval(value, influence, day)
+        low, high = interval(value, influence, block)
         yield Reading(
             kind=Kind.DECAY,
             metric=metric,
@@ -59,22 +59,22 @@ def decay_readings(
 
 
 def interval(
-    value: float, influence: Floats, day: Codes | None
+    value: float, influence: Floats, block: Codes | None
 ) -> tuple[float, float] | tuple[None, None]:
-    """Return a 90 % interval of an estimate whose rows are correlated within a day.
+    """Return a 90 % interval of an estimate whose rows are correlated within a block of time.
 
-    The variance is clustered by day (Liang and Zeger 1986, with the correction G/(G-1) of
-    Cameron and Miller 2015), of the estimate linearised in its rows (Deville 1999; for ROC AUC
+    The variance is clustered by block, a day if the family says nothing else (Liang and Zeger
+    1986, with the correction G/(G-1) of Cameron and Miller 2015), of the estimate linearised in its rows (Deville 1999; for ROC AUC
     Obuchowski 1997); the quantile is Student's with G-1 degrees of freedom. With 14 days it
     covers 85 to 90 %, where the percentiles of a bootstrap over days cover 80 to 85 %.
 
     Args:
         value: the estimate.
         influence: shape (rows,), in the unit of `value`, mean 0.
-        day: shape (rows,), the cluster of each row; None when it is unknown.
+        block: shape (rows,), the cluster of each row; None when it is unknown.
 
     Returns:
-        Low and high; None twice where there are fewer than two days, or no spread at all.
+        Low and high; None twice where there are fewer than two blocks, or no spread at all.
 
     >>> low, high = interval(0.0, np.array([-1.0, 1.0, -1.0, 1.0]), np.array([1, 2, 3, 4]))
     >>> round(high, 3)
@@ -82,9 +82,9 @@ def interval(
     """
     from scipy.special import stdtrit
 
-    if day is None:
+    if block is None:
         return None, None
-    _, cluster = np.unique(day, return_inverse=True)
+    _, cluster = np.unique(block, return_inverse=True)
     pull = np.bincount(cluster, weights=influence)
     count = len(pull)
     if count < FEWEST:
@@ -174,7 +174,7 @@ _ESTIMATES: Mapping[str, Callable[[Floats, Floats], Estimate]] = {
 }
 
 
-def _labelled(own: pa.Table, task: Task) -> tuple[Floats, Floats, Codes | None]:
+def _labelled(own: pa.Table, family: Family) -> tuple[Floats, Floats, Codes | None]:
     if not own.num_rows:
         raise Unmeasurable("no labels")
     label = numbers(own, "label", of="the champion's rows")
@@ -183,11 +183,13 @@ def _labelled(own: pa.Table, task: Task) -> tuple[Floats, Floats, Codes | None]:
     n = int(np.count_nonzero(usable))
     if not n:
         raise Unmeasurable("no labels")
-    day = days(own)
+    block = blocks(own, family.window.block)
     label, prediction = label[usable], prediction[usable]
-    if task is Task.BINARY and (odd := int(np.count_nonzero((label != 0.0) & (label != 1.0)))):
+    if family.task is Task.BINARY and (
+        odd := int(np.count_nonzero((label != 0.0) & (label != 1.0)))
+    ):
         raise Unmeasurable(f"{odd} of {n} labels are neither 0 nor 1", n=n)
-    return label, prediction, None if day is None else day[usable]
+    return label, prediction, None if block is None else block[usable]
 
 
 def _estimate(metric: str, label: Floats, prediction: Floats) -> Estimate:

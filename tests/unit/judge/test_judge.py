@@ -229,12 +229,40 @@ def test_a_model_without_anything_measured_is_blind(eta: Family) -> None:
 
 
 def test_cadence_decides_who_is_due(eta: Family) -> None:
-    """A model is due once its cadence of a day has passed."""
+    """A model is due once in each turn of its cadence of a day, counted as schedules are."""
     made = decision(eta, volume(99), mae(10.0))
     history = after(made)
     assert is_due(eta, ModelHistory(), now=NOW)
     assert not is_due(eta, history, now=NOW + timedelta(hours=23))
     assert is_due(eta, history, now=NOW + timedelta(days=1))
+
+
+@pytest.mark.parametrize("late", [(0.9, 0.3, 0.0), (30.0, 0.0, 29.9), (0.0, 599.0, 0.0)])
+def test_no_turn_is_missed_however_late_passes_are(eta: Family, late: tuple[float, ...]) -> None:
+    """Every ten minutes, each pass some seconds late: each finds its model due, and once only."""
+    window = eta.window.model_copy(update={"cadence": timedelta(minutes=10)})
+    family = eta.model_copy(update={"window": window})
+    history = ModelHistory()
+    for turn, seconds in enumerate(late):
+        now = NOW + timedelta(minutes=10 * turn, seconds=seconds)
+        assert is_due(family, history, now=now)
+        history = after(decision(family, history=history, now=now))
+        assert not is_due(family, history, now=now + timedelta(seconds=0.9))
+
+
+def test_a_cooldown_of_one_cadence_lets_every_pass_retrain(eta: Family) -> None:
+    """A pass that comes a moment sooner after the last one is not told to cool down."""
+    window = eta.window.model_copy(update={"cadence": timedelta(minutes=10)})
+    policy = eta.retrain.model_copy(update={"cooldown": timedelta(minutes=10)})
+    family = eta.model_copy(update={"window": window, "retrain": policy})
+    first = decision(family, mae(20.0), volume(99), now=NOW + timedelta(seconds=20))
+    assert first.retrain or first.blocked is None
+    ordered = after(replace(first, retrain=True, alarms=9))
+    soon = decision(family, mae(20.0), volume(99), history=ordered, now=NOW + timedelta(minutes=10))
+    assert soon.retrain, soon.reason
+    early = decision(family, mae(20.0), volume(99), history=ordered, now=NOW + timedelta(minutes=9))
+    assert early.blocked is not None
+    assert "cooling down" in early.blocked
 
 
 @given(

@@ -5,7 +5,8 @@ segments into the `Lake` exactly once; everyone else reads the lake.
 """
 
 from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
-from driftloop.prediction_log.lake import DamagedSegment, Lake
+from driftloop.prediction_log.lake import Lake
+from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.source import (
     check_writable,
     history_rows,

@@ -13,7 +13,8 @@ from typing import Self
 
 from driftloop.errors import LogError
 from driftloop.ports import Clock
-from driftloop.prediction_log.lake import DamagedSegment, Lake
+from driftloop.prediction_log.lake import Lake
+from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.spool import own, recover
 
 _QUARANTINE = "quarantine"

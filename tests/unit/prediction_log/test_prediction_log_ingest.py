@@ -71,13 +71,13 @@ def test_a_failed_commit_leaves_the_segment(
     """When the names cannot be written the rows are not either, and the next time both are."""
     spool.predictions("eta", [prediction("a")])
     spool.seal()
-    with lake._transaction() as con:
+    with lake._store.transaction() as con:
         con.execute("ALTER TABLE lake.segments RENAME TO hidden")
         con.execute("CREATE TABLE lake.segments (name VARCHAR)")
     with pytest.raises(LogError, match="cannot be written"):
         ingester.ingest()
     assert lake.query("SELECT id FROM lake.eta_predictions").num_rows == 0
-    with lake._transaction() as con:
+    with lake._store.transaction() as con:
         con.execute("DROP TABLE lake.segments")
         con.execute("ALTER TABLE lake.hidden RENAME TO segments")
     assert ingester.ingest() == report(segments=1, rows=1)

@@ -254,7 +254,7 @@ def test_a_changed_kind_is_refused(tmp_path: Path, fleet: Fleet, lake: Lake) -> 
 def test_a_lake_of_a_newer_driftloop_is_refused(lake: Lake) -> None:
     """A layout from the future is left alone."""
     lake.migrate()
-    with lake._transaction() as con:
+    with lake._store.transaction() as con:
         con.execute("UPDATE lake.layout SET version = 99")
     with pytest.raises(LogError, match="layout 99"):
         lake.migrate()

@@ -1,0 +1,60 @@
+"""The SQL that reads a window: the first arrival of each id, and the newest known label."""
+
+from driftloop.prediction_log.tables import quoted
+from driftloop.records import Window
+from driftloop.spec import Family
+
+
+def rows(family: Family, *more: str) -> str:
+    """Return the query for one row for each id, with `more` columns in front."""
+    wanted = ", ".join(["id", "version", "event_time", "prediction", *quoted(family)])
+    shown = [*more, "id", "version", "event_time", "prediction", "label", *quoted(family)]
+    return f"""
+        WITH {_first_arrivals(family, wanted)}, {_newest_labels(family)}
+        SELECT {", ".join(shown)} FROM arrived LEFT JOIN known USING (model, id)
+        WHERE turn = 1 AND ($version IS NULL OR version = $version)
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+def counts(family: Family) -> str:
+    """Return the query for each model's (model, rows, duplicates, labels, newest event)."""
+    return f"""
+        WITH {_first_arrivals(family, "id, version, event_time")}, {_newest_labels(family)}
+        SELECT model, count(*), count(*) FILTER (turn > 1), count(label) FILTER (turn = 1),
+               max(event_time)
+        FROM arrived LEFT JOIN known USING (model, id)
+        WHERE $version IS NULL OR version = $version
+        GROUP BY model
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+def bound(window: Window) -> dict[str, object]:
+    """Return the parameters that these queries take, for the one model of `window`."""
+    return {
+        "models": [window.model],
+        "start": window.start,
+        "end": window.end,
+        "known_at": window.known_at,
+        "version": window.version,
+    }
+
+
+def _first_arrivals(family: Family, columns: str) -> str:
+    # Within one ingestion the order of the rows tells: DuckLake's rowid keeps it for good.
+    return f"""arrived AS MATERIALIZED (
+        SELECT model, {columns},
+               row_number() OVER (PARTITION BY model, id ORDER BY arrived_at, rowid) AS turn
+        FROM lake.{family.table}_predictions
+        WHERE list_contains($models, model) AND event_time >= $start AND event_time < $end
+              AND arrived_at <= $known_at
+    )"""  # noqa: S608 - identifiers come from the checked spec
+
+
+def _newest_labels(family: Family) -> str:
+    return f"""known AS (
+        SELECT model, id, value AS label FROM lake.{family.table}_labels
+        WHERE list_contains($models, model) AND arrived_at <= $known_at
+              AND id IN (SELECT id FROM arrived)
+        QUALIFY row_number()
+                OVER (PARTITION BY model, id ORDER BY arrived_at DESC, rowid DESC) = 1
+    )"""  # noqa: S608 - identifiers come from the checked spec

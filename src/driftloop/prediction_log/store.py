@@ -1,0 +1,155 @@
+"""The lake's DuckLake store: opened at first use, asked, written; every fault told as ours."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from driftloop.errors import LogError
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class Store:
+    """DuckLake in `folder`, attached as `lake`; safe to use from several threads.
+
+    Args:
+        folder: holds `catalog.sqlite` and the Parquet files under `data`.
+        read_only: False for the one ingester; everybody else reads.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool) -> None:
+        self.folder = folder.absolute()
+        self._read_only = read_only
+        self._connecting = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def close(self) -> None:
+        """Close the store; the next use opens it again."""
+        with self._connecting:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Give a cursor of its own, closed at the end."""
+        with self._connecting:
+            if self._connection is None:
+                self._connection = self._connect()
+            cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Give a cursor in a transaction, committed at the end or rolled back."""
+        import duckdb
+
+        with self.cursor() as con:
+            try:
+                con.begin()
+                yield con
+                con.commit()
+            except duckdb.Error as error:
+                raise self.unwritten(error) from error
+            # Closing the cursor rolls back what was not committed.
+
+    def fetch(self, sql: str, params: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        import duckdb
+
+        with self.cursor() as con:
+            try:
+                return con.execute(sql, dict(params)).fetchall()
+            except duckdb.Error as error:
+                raise self.unread(error) from error
+
+    def arrow(self, sql: str, params: Mapping[str, object]) -> pa.Table:
+        """Return the rows of a query as Arrow, times in UTC."""
+        import duckdb
+
+        with self.cursor() as con:
+            try:
+                return in_utc(con.execute(sql, dict(params)).to_arrow_table())
+            except duckdb.Error as error:
+                raise self.unread(error) from error
+
+    def unread(self, error: Exception) -> LogError:
+        """Return `error` of a read as ours."""
+        return LogError(
+            f"the log cannot be read: {error}",
+            where=str(self.folder),
+            hint="the ingester makes tables and columns; is it running with these monitors?",
+        )
+
+    def unwritten(self, error: Exception) -> LogError:
+        """Return `error` of a write as ours."""
+        return LogError(f"the log cannot be written: {error}", where=str(self.folder))
+
+    def _connect(self) -> "duckdb.DuckDBPyConnection":
+        import duckdb
+        from duckdb_extensions import import_extension
+
+        catalog = self.folder / "catalog.sqlite"
+        if self._read_only and not catalog.exists():
+            raise LogError(
+                "there is no prediction log here yet",
+                where=str(self.folder),
+                hint="start the ingester: `driftloop up` does",
+            )
+        con = duckdb.connect(config=_config(self.folder))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            con.execute("SET GLOBAL TimeZone = 'UTC'")
+            for extension in ("sqlite_scanner", "ducklake"):
+                import_extension(extension, con=con)
+            address = str(catalog).replace("'", "''")
+            data = str(self.folder / "data").replace("'", "''")
+            mode = ", READ_ONLY" if self._read_only else ""
+            con.execute(
+                f"ATTACH 'ducklake:sqlite:{address}' AS lake"
+                f" (DATA_PATH '{data}', OVERRIDE_DATA_PATH true{mode})"
+            )
+            if not self._read_only:
+                _allow_readers(catalog)
+        except (duckdb.Error, sqlite3.Error, OSError) as error:
+            con.close()
+            raise LogError(f"cannot be opened: {error}", where=str(self.folder)) from error
+        return con
+
+
+def in_utc(table: pa.Table) -> pa.Table:
+    """Return `table` with its zoned times labelled UTC, whatever DuckDB calls that zone."""
+    fields = [
+        field.with_type(pa.timestamp(field.type.unit, tz="UTC"))
+        if pa.types.is_timestamp(field.type) and field.type.tz is not None
+        else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _config(folder: Path) -> dict[str, str | bool | int | float | list[str]]:
+    return {
+        "threads": 2,
+        "memory_limit": "2GB",
+        "temp_directory": str(folder / "tmp"),
+        "autoinstall_known_extensions": False,
+    }
+
+
+def _allow_readers(catalog: Path) -> None:
+    """Put SQLite into WAL mode, in which readers and the writer do not wait for each other."""
+    con = sqlite3.connect(catalog)
+    try:
+        con.execute("PRAGMA journal_mode = wal")
+    finally:
+        con.close()

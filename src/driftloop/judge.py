@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from driftloop.records import (
     Decision,
@@ -286,7 +286,8 @@ def _wish(
     if "drift" in triggers and seen.state is State.DRIFTING:
         return "drift"
     trained = history.champion.candidate.order.window.end if history.champion else None
-    if "age" in triggers and trained is not None and now - trained >= family.retrain.max_age:
+    most = family.retrain.max_age - _nearly(family.retrain.max_age, family)
+    if "age" in triggers and trained is not None and now - trained >= most:
         return f"its champion was trained {(now - trained).days} days ago"
     return None
 
@@ -298,12 +299,16 @@ def _blocked(seen: _Seen, history: ModelHistory, family: Family, now: datetime) 
     ordered = [order.at for order in history.orders]
     ordered += [decision.at for decision in history.decisions if decision.retrain]
     last = max(ordered, default=None)
-    # A pass comes a moment sooner or later: that is no reason to wait for another one.
-    nearly = min(family.window.cadence / 10, family.retrain.cooldown / 10)
-    if last is not None and now - last < family.retrain.cooldown - nearly:
-        until = last + family.retrain.cooldown
+    cooldown = family.retrain.cooldown
+    if last is not None and now - last < cooldown - _nearly(cooldown, family):
+        until = last + cooldown
         return f"cooling down until {until:%Y-%m-%d %H:%M} UTC"
     return None
+
+
+def _nearly(span: timedelta, family: Family) -> timedelta:
+    """Return by how much a pass may come too early: no reason to wait for another one."""
+    return min(span, family.window.cadence) / 10
 
 
 def _reason(seen: _Seen, wish: str | None, blocked: str | None) -> str:

@@ -64,9 +64,10 @@ def interval(
     """Return a 90 % interval of an estimate whose rows are correlated within a block of time.
 
     The variance is clustered by block, a day if the family says nothing else (Liang and Zeger
-    1986, with the correction G/(G-1) of Cameron and Miller 2015), of the estimate linearised in its rows (Deville 1999; for ROC AUC
-    Obuchowski 1997); the quantile is Student's with G-1 degrees of freedom. With 14 days it
-    covers 85 to 90 %, where the percentiles of a bootstrap over days cover 80 to 85 %.
+    1986, with the correction G/(G-1) of Cameron and Miller 2015), of the estimate linearised in
+    its rows (Deville 1999; for ROC AUC Obuchowski 1997); the quantile is Student's with G-1
+    degrees of freedom. With 14 days it covers 85 to 90 %, where the percentiles of a bootstrap
+    over days cover 80 to 85 %.
 
     Args:
         value: the estimate.

@@ -43,6 +43,10 @@ class UnknownModel(BadRequest):
     """No monitor declares this model, or it has no champion yet."""
 
 
+class TooNew(BadRequest):
+    """What is kept here was written by a newer driftloop; it was left as it is."""
+
+
 class LogError(DriftloopError):
     """The prediction log could not be written or read."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.errors import LedgerError, StaleHead
+from driftloop.errors import LedgerError, StaleHead, TooNew
 from driftloop.ledger import SqlLedger
 from driftloop.records import Failed, Head, ModelId, Moved
 
@@ -179,7 +179,7 @@ def test_a_newer_ledger_is_refused(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE ledger_meta SET version = 99"))
     engine.dispose()
-    with pytest.raises(LedgerError, match="run the newer driftloop"):
+    with pytest.raises(TooNew, match="run the newer driftloop"):
         SqlLedger(url)
 
 

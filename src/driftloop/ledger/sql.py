@@ -1,14 +1,16 @@
-"""Append-only facts and the intents behind outward acts. The door to SQLAlchemy."""
+"""The ledger in an SQL database."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
 
 from driftloop.errors import LedgerError, StaleHead
+from driftloop.ledger.migrations import bring_up
+from driftloop.ledger.trace import is_release, trace_of
 from driftloop.records import (
     Decided,
     Fact,
@@ -27,7 +29,6 @@ from driftloop.records import (
     version_key,
 )
 
-SCHEMA_VERSION = 1
 KINDS: Mapping[str, type[Fact]] = {
     kind.__name__: kind
     for kind in (Measured, Decided, Paged, Ordered, Trained, Gated, Failed, Moved, Passed)
@@ -50,7 +51,8 @@ class SqlLedger:
         wall: the wall clock in seconds, for leases.
 
     Raises:
-        LedgerError: the database cannot be opened, or was written by a newer driftloop.
+        LedgerError: the database cannot be opened.
+        TooNew: it was written by a newer driftloop.
     """
 
     def __init__(self, url: str, *, wall: Callable[[], float] = time.time) -> None:
@@ -62,7 +64,7 @@ class SqlLedger:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _tune_sqlite)
         meta = sa.MetaData()
-        self._meta = sa.Table("ledger_meta", meta, sa.Column("version", sa.Integer, nullable=False))
+        sa.Table("ledger_meta", meta, sa.Column("version", sa.Integer, nullable=False))
         self._facts = sa.Table(
             "facts",
             meta,
@@ -73,8 +75,10 @@ class SqlLedger:
             sa.Column("written", sa.Float, nullable=False),
             sa.Column("key", sa.String),
             sa.Column("body", sa.Text, nullable=False),
+            sa.Column("trace", sa.String),
             sa.UniqueConstraint("kind", "key"),
             sa.Index("facts_by_model", "kind", "model", "id"),
+            sa.Index("facts_by_trace", "trace", "id"),
         )
         self._intents = sa.Table(
             "intents",
@@ -85,7 +89,8 @@ class SqlLedger:
             sa.Column("attempts", sa.Integer, nullable=False),
             sa.Column("outcome", sa.Text),
         )
-        self._migrate(meta)
+        with self._told("read"):
+            bring_up(self._engine, meta)
 
     def close(self) -> None:
         """Close every connection."""
@@ -100,6 +105,7 @@ class SqlLedger:
             written=self._wall(),
             key=key,
             body=msgspec.json.encode(fact).decode(),
+            trace=self._trace(fact, key),
         )
         return self._write(insert.on_conflict_do_nothing()) == 1
 
@@ -129,6 +135,17 @@ class SqlLedger:
         mine = (table.c.kind == kind.__name__) & (table.c.key == key)
         found = self._read(self._sa.select(table.c.body).where(mine))
         return _decoded(found[0][0], kind) if found else None
+
+    def trace(self, key: str) -> tuple[Fact, ...]:
+        """Return every fact that belongs to one decision or order, oldest first.
+
+        `key` is a decision's, or that of an order given by hand. Of an incident's first decision
+        that is also what was told of its end; a move back to an earlier version belongs to none.
+        """
+        table = self._facts
+        query = self._sa.select(table.c.kind, table.c.body).where(table.c.trace == key)
+        found = self._read(query.order_by(table.c.id))
+        return tuple(_decoded(body, KINDS[kind]) for kind, body in found)
 
     def written(self, kind: type[Fact]) -> float | None:
         """Return the wall-clock seconds at which the newest fact of `kind` was written."""
@@ -246,20 +263,16 @@ class SqlLedger:
 
         return insert_sqlite(table)
 
-    def _migrate(self, meta: Any) -> None:  # noqa: ANN401 - SQLAlchemy's metadata
-        # Two processes may start at once: the second finds the tables made. Any other trouble
-        # shows at the first read.
-        with suppress(self._sa.exc.OperationalError):
-            meta.create_all(self._engine)
-        versions = [row[0] for row in self._read(self._sa.select(self._meta.c.version))]
-        if not versions:
-            self._write(self._sa.insert(self._meta).values(version=SCHEMA_VERSION))
-        elif max(versions) > SCHEMA_VERSION:
-            raise LedgerError(
-                f"the ledger has schema {max(versions)}, this driftloop knows {SCHEMA_VERSION}",
-                where=self._engine.url.render_as_string(),
-                hint="run the newer driftloop",
-            )
+    def _trace(self, fact: Fact, key: str | None) -> str | None:
+        if not isinstance(fact, Moved):
+            return trace_of(fact, key=key)
+        if not is_release(fact, self.facts(Moved, model=fact.model)):
+            return None
+        released = version_key(fact.model, fact.head.version)
+        table = self._facts
+        mine = (table.c.kind == Trained.__name__) & (table.c.key == released)
+        found = self._read(self._sa.select(table.c.trace).where(mine))
+        return found[0][0] if found else None
 
     def _read(self, query: Any) -> list[Any]:  # noqa: ANN401 - SQLAlchemy's statement and rows
         with self._told("read"), self._engine.connect() as connection:

@@ -1,0 +1,43 @@
+"""Which decision, or which order given by hand, a fact belongs to."""
+
+from driftloop.records import (
+    Decided,
+    Decision,
+    Fact,
+    Failed,
+    Gated,
+    Measured,
+    Moved,
+    Order,
+    Ordered,
+    Paged,
+    Trained,
+)
+
+
+def trace_of(fact: Fact, *, key: str | None) -> str | None:
+    """Return the key of the decision or order that led to `fact`; None when its body tells none.
+
+    Args:
+        fact: any fact; a `Moved` does not say which order it carried out: its version does.
+        key: what the fact is kept under: a `Measured` has its decision's.
+    """
+    match fact:
+        case Measured():
+            return key
+        case Decided(decision=Decision(key=own)) | Ordered(order=Order(key=own)):
+            return own
+        case Trained():
+            return fact.candidate.order.key
+        case Gated() | Failed():
+            return fact.order_key
+        case Paged(notice=notice):
+            # What is told about an order, or about one later decision, has its key at the end.
+            rest = notice.key.removeprefix(f"{notice.incident}/{notice.stage}").lstrip("/")
+            return rest or notice.incident
+    return None
+
+
+def is_release(moved: Moved, before: tuple[Moved, ...]) -> bool:
+    """Return whether `moved` is the first to make its version champion: a rollback is not."""
+    return all(earlier.head.version != moved.head.version for earlier in before)

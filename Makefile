@@ -4,12 +4,13 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help install demo test test-all bench lint format lock
+.PHONY: help install demo test test-all bench soak lint format lock
 
 help:
 	@echo "make demo   watch a fleet age and be kept fresh on real data (about ten minutes)"
 	@echo "make test   all checks that fit in ten minutes      make test-all   the long ones too"
 	@echo "make bench  benchmarks, ratios measured in one run  make lint       style, types, import contracts"
+	@echo "make soak   twelve models in real time, a watch every ten minutes, for an hour"
 	@echo "make lock   pin requirements.lock from pyproject.toml"
 
 install: .venv/installed
@@ -32,6 +33,9 @@ test-all: install lint
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+soak: install
+	$(BIN)/python -m tests.soak $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

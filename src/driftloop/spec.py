@@ -215,6 +215,24 @@ class GatePolicy(_Table):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
+class RetentionPolicy(_Table):
+    """How long things are kept, in loop time.
+
+    What a kept version was trained on, and what an open incident was decided on, stays longer.
+    """
+
+    log: Duration = timedelta(days=400)
+    """Rows that happened and arrived longer ago leave the log, and their labels with them."""
+    measured: Duration = timedelta(days=90)
+    """Of older measurements one a day stays, and what was paged or acted on."""
+    refused: Duration = timedelta(days=7)
+    """The files of candidates that never answered stay this long."""
+    reports: Duration = timedelta(days=7)
+    """Rendered reports, by the wall clock; they can be made again."""
+    versions: Annotated[int, Field(ge=2)] = 10
+    """This many of the newest versions that answered can be rolled back to; the first too."""
+
+
 class Family(_Table):
     """The models that share a feature schema, a recipe and a monitor file."""
 
@@ -233,6 +251,7 @@ class Family(_Table):
     hysteresis: Hysteresis
     retrain: RetrainPolicy
     gate: GatePolicy
+    retention: RetentionPolicy = RetentionPolicy()
 
     @property
     def table(self) -> str:
@@ -429,6 +448,14 @@ def _contradictions(
         yield DriftloopError(
             "must be shorter than retrain.span, which it is taken from", where="gate.holdout"
         )
+    kept = _length(whole, "retention", "log")
+    for table in ("retrain", "window"):
+        needed = _length(whole, table, "span")
+        if kept is not None and needed is not None and kept < needed:
+            yield DriftloopError(
+                f"must not be shorter than {table}.span, which is read from it",
+                where="retention.log",
+            )
     owner = whole.get("owner")
     if isinstance(owner, str) and owner not in owners:
         known = ", ".join(sorted(owners)) or "none"

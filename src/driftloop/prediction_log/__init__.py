@@ -15,9 +15,12 @@ from driftloop.prediction_log.source import (
     write_table,
 )
 from driftloop.prediction_log.spool import SegmentSpool
+from driftloop.prediction_log.upkeep import Expired, Expiry
 
 __all__ = [
     "DamagedSegment",
+    "Expired",
+    "Expiry",
     "IngestReport",
     "Ingester",
     "Lake",

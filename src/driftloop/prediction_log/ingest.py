@@ -5,17 +5,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from driftloop.errors import LogError
+from driftloop.errors import DriftloopError, LogError
 from driftloop.ports import Clock
 from driftloop.prediction_log.lake import Lake
 from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.spool import own, recover
+from driftloop.prediction_log.upkeep import Expiry
 
 _QUARANTINE = "quarantine"
 _log = logging.getLogger(__name__)
@@ -23,7 +25,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReport:
-    """What came into the lake: segments, predictions, labels; and segments set aside."""
+    """What came into the lake: segments, predictions, labels.
+
+    `bad` counts the segments of which something was set aside: all of it, or some lines.
+    """
 
     segments: int
     rows: int
@@ -57,6 +62,7 @@ class Ingester:
         clock: its time is when rows are known to have arrived.
         maintain_every: wall-clock seconds between two maintenances of the lake in `run`.
         batch_bytes: roughly how much of the segments goes into one transaction.
+        expiries: what is old at a time, and what of it is pinned; asked at each maintenance.
 
     Raises:
         LogError: another process ingests this spool, or the lake cannot be written.
@@ -70,15 +76,19 @@ class Ingester:
         *,
         maintain_every: float = 600.0,
         batch_bytes: int = 64 * 2**20,
+        expiries: Callable[[datetime], Sequence[Expiry]] = lambda now: (),  # noqa: ARG005 - nothing is old
     ) -> None:
         self._spool = spool
         self._lake = lake
         self._clock = clock
         self._maintain_every = maintain_every
         self._batch_bytes = batch_bytes
+        self._expiries = expiries
+        self._newest: datetime | None = None
         self._lock: int | None = _lock(spool)
         try:
             lake.migrate()
+            self._newest = lake.horizon()
         except BaseException:
             self.close()
             raise
@@ -86,8 +96,12 @@ class Ingester:
     def ingest(self) -> IngestReport:
         """Take up every sealed segment, recovering those of dead writers first.
 
-        A segment that is in the lake already, as after a crash, is only deleted. A damaged one
-        is moved to `quarantine` under the spool beside a `.reason` file, and costs no other.
+        A segment that is in the lake already, as after a crash, is only deleted. The damaged
+        lines of a segment are moved to `quarantine` under the spool, beside a `.reason` file with
+        a line for each, and cost no other line; so is a segment that cannot be read at all.
+
+        Times of arrival never go back: while the clock shows less than it did, rows arrive just
+        after those before them.
 
         Raises:
             LogError: the lake could not be written, or the spool not read; do it again.
@@ -102,12 +116,18 @@ class Ingester:
         return done
 
     def maintain(self) -> None:
-        """Merge what small commits left in the lake; see `Lake.maintain`.
+        """Let go what is old, and merge what small commits left in the lake: `Lake.maintain`.
 
         Raises:
             LogError: the lake could not be written.
+            DriftloopError: what is pinned could not be read; nothing was let go.
         """
-        self._lake.maintain(pending=frozenset(path.stem for path in self._sealed()))
+        gone = self._lake.maintain(
+            pending=frozenset(path.stem for path in self._sealed()),
+            expiries=self._expiries(self._clock.now()),
+        )
+        if gone.rows or gone.labels:
+            _log.info("%d rows and %d labels were old and left the log", gone.rows, gone.labels)
 
     def run(self, stop: threading.Event, every: float) -> None:
         """Ingest `every` so many seconds until `stop` is set, and a last time then.
@@ -122,7 +142,7 @@ class Ingester:
                 if time.monotonic() - maintained >= self._maintain_every and not last:
                     maintained = time.monotonic()
                     self.maintain()
-            except LogError as error:
+            except DriftloopError as error:
                 _log.error("%s", error)
             if last:
                 return
@@ -195,23 +215,67 @@ class Ingester:
         if not batch:
             return IngestReport(segments=0, rows=0, labels=0, bad=0)
         try:
-            rows, labels = self._lake.append(batch, arrived_at=self._clock.now())
+            done = self._append(batch)
         except DamagedSegment as error:
             if len(batch) == 1:
-                self._set_aside(batch[0], error)
-                return IngestReport(segments=0, rows=0, labels=0, bad=1)
+                return self._salvage(batch[0], error)
             half = len(batch) // 2
             return _sum(self._take(batch[:half]), self._take(batch[half:]))
         for path in batch:
             path.unlink()
+        return done
+
+    def _append(self, batch: Sequence[Path]) -> IngestReport:
+        at = self._arrival()
+        rows, labels = self._lake.append(batch, arrived_at=at)
+        self._newest = at
         return IngestReport(segments=len(batch), rows=rows, labels=labels, bad=0)
 
-    def _set_aside(self, path: Path, error: DamagedSegment) -> None:
-        _log.error("set aside: %s", error)
+    def _arrival(self) -> datetime:
+        """Return the time now, or just after the newest arrival where the clock was set back."""
+        now = self._clock.now()
+        if self._newest is None or now >= self._newest:
+            return now
+        _log.warning(
+            "the clock shows %s, and rows arrived at %s already: it was set back",
+            now,
+            self._newest,
+        )
+        return self._newest + timedelta(microseconds=1)
+
+    def _salvage(self, path: Path, error: DamagedSegment) -> IngestReport:
+        """Take up what is whole of a damaged segment, and set aside what is not."""
+        lines = path.read_bytes().splitlines(keepends=True)
+        done = IngestReport(segments=0, rows=0, labels=0, bad=0)
+        try:
+            bad = self._lake.damage(path)
+            wrong = {line.number for line in bad}
+            good = [line for number, line in enumerate(lines, start=1) if number not in wrong]
+            if not bad or not good:
+                raise error
+            # Set aside first: after a crash in between it is done again, and comes to the same.
+            self._set_aside(path, [line.text for line in bad], [str(line) for line in bad])
+            # Under the segment's name: that is what says in the lake that it came in.
+            whole = self._spool / _QUARANTINE / f"{path.stem}.part"
+            whole.write_bytes(b"".join(good))
+            done = self._append([whole])
+            whole.unlink()
+        except DamagedSegment as worse:
+            self._set_aside(path, lines, [str(worse)])
+        path.unlink()
+        return _sum(done, IngestReport(segments=0, rows=0, labels=0, bad=1))
+
+    def _set_aside(self, path: Path, lines: Sequence[bytes], reasons: Sequence[str]) -> None:
+        _log.error("set aside of %s: %s", path.name, reasons[0])
         aside = self._spool / _QUARANTINE
         aside.mkdir(exist_ok=True)
-        (aside / f"{path.stem}.reason").write_text(f"{error}\n", encoding="utf-8")
-        path.rename(aside / path.name)
+        (aside / f"{path.stem}.reason").write_text("\n".join(reasons) + "\n", encoding="utf-8")
+        part = aside / f"{path.stem}.part"
+        with part.open("wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(aside / path.name)
 
 
 def _lock(spool: Path) -> int:

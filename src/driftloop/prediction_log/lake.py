@@ -9,7 +9,7 @@ when. History, known before driftloop was, has version 0, epoch 0 and no predict
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,10 +19,16 @@ import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest
 from driftloop.ports import Look
-from driftloop.prediction_log import queries
-from driftloop.prediction_log.segments import DamagedSegment, kind_and_family, take_up
-from driftloop.prediction_log.store import Store, in_utc
-from driftloop.prediction_log.tables import migrate
+from driftloop.prediction_log import queries, tables, upkeep
+from driftloop.prediction_log.segments import (
+    BadLine,
+    DamagedSegment,
+    bad_lines,
+    kind_and_family,
+    take_up,
+)
+from driftloop.prediction_log.store import Store, faults, in_utc
+from driftloop.prediction_log.upkeep import REPLACED, Expired, Expiry
 from driftloop.records import LogSummary, ModelId, Window
 from driftloop.spec import Family, Fleet
 
@@ -43,17 +49,37 @@ class Lake:
         self._store = Store(folder, read_only=read_only)
 
     def migrate(self) -> None:
-        """Make what tables and columns the fleet needs; doing it again changes nothing.
+        """Bring an older lake up, then make what tables and columns the fleet needs.
 
-        A feature that is new in the spec becomes a column, null in older rows. A feature that
-        left the spec keeps its column.
+        Doing it again changes nothing. The catalog of an older lake is kept beside it, as
+        `catalog.sqlite.v1`. A feature that is new in the spec becomes a column, null in older
+        rows. A feature that left the spec keeps its column.
 
         Raises:
-            LogError: a feature changed its kind, the lake is of a newer driftloop, or it cannot
-                be written.
+            TooNew: the lake was written by a newer driftloop; nothing was changed.
+            LogError: a feature changed its kind, or the lake cannot be written.
         """
+        found = self.layout()
+        if found is not None and found < tables.SCHEMA:
+            self._store.keep_catalog(f"v{found}")
+            for version in range(found, tables.SCHEMA):
+                with self._store.transaction() as con:
+                    tables.step(con, version)
         with self._store.transaction() as con:
-            migrate(con, self._fleet, folder=self._store.folder)
+            tables.make(con, self._fleet)
+
+    def layout(self) -> int | None:
+        """Return the version of the lake's layout, None for a lake without tables.
+
+        Raises:
+            TooNew: it was written by a newer driftloop.
+            LogError: as for `rows`.
+        """
+        with self._store.cursor() as con:
+            try:
+                return tables.layout(con, folder=self._store.folder)
+            except faults() as error:
+                raise self._store.unread(error) from error
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -226,34 +252,63 @@ class Lake:
                 counts[kind] += take_up(con, kind, family, files, arrived_at)
         return counts["predictions"], counts["labels"]
 
-    def maintain(self, *, pending: frozenset[str]) -> None:
-        """Write small commits out as Parquet, merge small files, drop snapshots a day old.
+    def damage(self, segment: Path) -> tuple[BadLine, ...]:
+        """Return the lines for which `append` refuses `segment`; without them it is taken up.
 
-        Names of segments are forgotten a week after they came in, unless `pending`.
+        Raises:
+            DamagedSegment: it is not a segment of this fleet, or bad as a whole.
+            LogError: it could not be read.
+        """
+        kind, name = kind_and_family(segment)
+        family = self._family(name, segment)
+        with self._store.cursor() as con:
+            try:
+                return bad_lines(con, kind, family, segment)
+            except faults() as error:
+                raise self._store.unread(error) from error
+
+    def maintain(
+        self,
+        *,
+        pending: frozenset[str],
+        expiries: Sequence[Expiry] = (),
+        replaced: timedelta = REPLACED,
+    ) -> Expired:
+        """Let old rows go, write small commits out, merge small files, delete replaced ones.
+
+        Return how many rows went. Their files, and those that merging replaced, are deleted when
+        they are out of use for `replaced` of wall time, together with the snapshots that need
+        them. Names of segments are forgotten a week after they came in, unless `pending`.
 
         Raises:
             LogError: the lake could not be written; what was done so far stays.
         """
-        import duckdb
-
-        old = "older_than => now() - INTERVAL 1 DAY"
-        steps = (
-            "CALL ducklake_flush_inlined_data('lake')",
-            "CALL ducklake_merge_adjacent_files('lake')",
-            f"CALL ducklake_expire_snapshots('lake', {old})",
-            f"CALL ducklake_cleanup_old_files('lake', {old})",
-        )
-        forget = """
-            DELETE FROM lake.segments WHERE name NOT IN (SELECT unnest($pending::VARCHAR[]))
-            AND ingested_at < (SELECT max(ingested_at) FROM lake.segments) - INTERVAL 7 DAY
-        """
+        gone = Expired(rows=0, labels=0, pinned=0)
+        for expiry in expiries:
+            with self._store.transaction() as con:
+                gone += upkeep.expire(con, expiry)
         with self._store.cursor() as con:
             try:
-                con.execute(forget, {"pending": list(pending)})
-                for step in steps:
-                    con.execute(step)
-            except duckdb.Error as error:
+                upkeep.forget(con, pending)
+                upkeep.tidy(con, replaced)
+            except faults() as error:
                 raise self._store.unwritten(error) from error
+        return gone
+
+    def expiring(self, expiries: Sequence[Expiry]) -> Expired:
+        """Return what `maintain` would let go now, and how many old rows are pinned.
+
+        Raises:
+            LogError: as for `rows`.
+        """
+        total = Expired(rows=0, labels=0, pinned=0)
+        with self._store.cursor() as con:
+            try:
+                for expiry in expiries:
+                    total += upkeep.expiring(con, expiry)
+            except faults() as error:
+                raise self._store.unread(error) from error
+        return total
 
     def close(self) -> None:
         """Close the lake; the next use opens it again."""

@@ -1,6 +1,8 @@
 """Sealed segments into the lake's tables, checked row by row."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +15,25 @@ if TYPE_CHECKING:
     import duckdb
 
 
+MOST_BAD = 100
+"""A segment with more bad lines than this is wrong as a whole."""
+
+
 class DamagedSegment(LogError):
     """One of the segments given cannot be taken up, whatever one does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadLine:
+    """A line that cannot be taken up: its number, from 1, what is wrong with it, and itself."""
+
+    number: int
+    reason: str
+    text: bytes
+
+    def __str__(self) -> str:
+        """Return `line N: reason`."""
+        return f"line {self.number}: {self.reason}"
 
 
 def kind_and_family(path: Path) -> tuple[str, str]:
@@ -37,17 +56,17 @@ def take_up(
     files: Sequence[Path],
     arrived_at: datetime,
 ) -> int:
-    """Insert the rows of `files` and their names; return how many rows there were."""
-    columns = dict(PREDICTION if kind == "predictions" else LABEL)
-    shown = [f'"{name}"' for name in columns]
-    names = [*shown]
+    """Insert the rows of `files` and their names; return how many rows there were.
+
+    Raises:
+        DamagedSegment: a line of one cannot be read, or does not fit the family.
+    """
+    _load(con, kind, family, files)
+    names = [f'"{name}"' for name in (PREDICTION if kind == "predictions" else LABEL)]
+    shown = [*names]
     if kind == "predictions":
-        listed = ", ".join(f'"{n}" {sql_type(f)}' for n, f in family.features.items())
-        columns["features"] = f"STRUCT({listed})"
         names += quoted(family)
         shown += [f"features.{name}" for name in quoted(family)]
-    _read(con, files, columns)
-    _check(con, family, [name for name in columns if name not in NULLABLE])
     con.execute(
         f"INSERT INTO lake.{family.table}_{kind} ({', '.join([*names, 'arrived_at'])})"  # noqa: S608 - from the checked spec
         f" SELECT {', '.join(shown)}, $at FROM batch",
@@ -64,6 +83,49 @@ def take_up(
         },
     )
     return sum(counts.values())
+
+
+def bad_lines(
+    con: "duckdb.DuckDBPyConnection", kind: str, family: Family, segment: Path
+) -> tuple[BadLine, ...]:
+    """Return the lines of `segment` for which it cannot be taken up, halving it to find them.
+
+    The reader that takes rows up is the judge: there is no second idea of what a good line is.
+
+    Raises:
+        DamagedSegment: more than `MOST_BAD` are bad.
+    """
+    lines = segment.read_bytes().splitlines(keepends=True)
+    bad: list[BadLine] = []
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / segment.name
+        spans = [(0, len(lines))]
+        while spans:
+            start, end = spans.pop()
+            part.write_bytes(b"".join(lines[start:end]))
+            try:
+                _load(con, kind, family, [part])
+            except DamagedSegment as error:
+                if end - start > 1:
+                    middle = (start + end) // 2
+                    spans += [(middle, end), (start, middle)]
+                    continue
+                bad.append(BadLine(number=start + 1, reason=error.what, text=lines[start]))
+                if len(bad) > MOST_BAD:
+                    raise
+    return tuple(bad)
+
+
+def _load(
+    con: "duckdb.DuckDBPyConnection", kind: str, family: Family, files: Sequence[Path]
+) -> None:
+    """Read `files` into the table `batch`, and check each row."""
+    columns = dict(PREDICTION if kind == "predictions" else LABEL)
+    if kind == "predictions":
+        listed = ", ".join(f'"{n}" {sql_type(f)}' for n, f in family.features.items())
+        columns["features"] = f"STRUCT({listed})"
+    _read(con, files, columns)
+    _check(con, family, [name for name in columns if name not in NULLABLE])
 
 
 def _read(

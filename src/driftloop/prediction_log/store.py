@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from driftloop.errors import LogError
 
 if TYPE_CHECKING:
     import duckdb
+
+_CATALOG = "catalog.sqlite"
 
 
 class Store:
@@ -35,6 +37,22 @@ class Store:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def keep_catalog(self, ending: str) -> None:
+        """Keep a copy of the catalog beside it; the files it names stay for a day at least.
+
+        Raises:
+            LogError: it could not be written.
+        """
+        catalog = self.folder / _CATALOG
+        part = catalog.with_name(f"{_CATALOG}.part")
+        part.unlink(missing_ok=True)
+        try:
+            with closing(sqlite3.connect(catalog)) as old, closing(sqlite3.connect(part)) as new:
+                old.backup(new)
+            part.replace(catalog.with_name(f"{_CATALOG}.{ending}"))
+        except (sqlite3.Error, OSError) as error:
+            raise self.unwritten(error) from error
 
     @contextmanager
     def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
@@ -98,7 +116,7 @@ class Store:
         import duckdb
         from duckdb_extensions import import_extension
 
-        catalog = self.folder / "catalog.sqlite"
+        catalog = self.folder / _CATALOG
         if self._read_only and not catalog.exists():
             raise LogError(
                 "there is no prediction log here yet",
@@ -124,6 +142,13 @@ class Store:
             con.close()
             raise LogError(f"cannot be opened: {error}", where=str(self.folder)) from error
         return con
+
+
+def faults() -> type[Exception]:
+    """Return what DuckDB raises, without its being imported before it is used."""
+    import duckdb
+
+    return duckdb.Error
 
 
 def in_utc(table: pa.Table) -> pa.Table:

@@ -1,16 +1,14 @@
 """The lake's tables: their columns, and how they are made and brought up to date."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from driftloop.errors import LogError
+from driftloop.errors import LogError, TooNew
 from driftloop.spec import Family, Feature, Fleet
 
 if TYPE_CHECKING:
     import duckdb
-
-SCHEMA = 1
-"""Version of the tables' layout; a lake of a newer one is refused."""
 
 PREDICTION = {
     "id": "VARCHAR",
@@ -31,21 +29,41 @@ _SQL_TYPE = {"numeric": "DOUBLE", "categorical": "VARCHAR"}
 NULLABLE = frozenset({"prediction"})
 
 
-def migrate(con: "duckdb.DuckDBPyConnection", fleet: Fleet, *, folder: Path) -> None:
-    """Make what tables and columns `fleet` needs; doing it again changes nothing.
+STEPS: "tuple[Callable[[duckdb.DuckDBPyConnection], None], ...]" = ()
+"""Step n brings a lake of layout n to n + 1, in a transaction; never changed once released."""
+SCHEMA = 1 + len(STEPS)
+"""Version of the tables' layout."""
+
+
+def layout(con: "duckdb.DuckDBPyConnection", *, folder: Path) -> int | None:
+    """Return the version of the lake's layout, None for a lake without tables.
 
     Raises:
-        LogError: a feature changed its kind, or the lake is of a newer driftloop.
+        TooNew: it was written by a newer driftloop.
     """
-    con.execute("CREATE TABLE IF NOT EXISTS lake.layout (version INTEGER)")
-    found = con.execute("SELECT max(version) FROM lake.layout").fetchall()[0][0]
+    if not con.execute(
+        "SELECT 1 FROM information_schema.tables"
+        " WHERE table_catalog = 'lake' AND table_name = 'layout'"
+    ).fetchall():
+        return None
+    found: int | None = con.execute("SELECT max(version) FROM lake.layout").fetchall()[0][0]
     if found is not None and found > SCHEMA:
-        raise LogError(
+        raise TooNew(
             f"the lake has layout {found}, and this driftloop knows {SCHEMA}",
             where=str(folder),
-            hint="run a newer driftloop",
+            hint="run a newer driftloop, or restore a backup made by this one",
         )
-    if found is None:
+    return found
+
+
+def make(con: "duckdb.DuckDBPyConnection", fleet: Fleet) -> None:
+    """Make what tables and columns of the newest layout `fleet` lacks.
+
+    Raises:
+        LogError: a feature changed its kind.
+    """
+    con.execute("CREATE TABLE IF NOT EXISTS lake.layout (version INTEGER)")
+    if not con.execute("SELECT 1 FROM lake.layout").fetchall():
         con.execute("INSERT INTO lake.layout VALUES (?)", [SCHEMA])
     con.execute(
         "CREATE TABLE IF NOT EXISTS lake.segments"
@@ -53,6 +71,13 @@ def migrate(con: "duckdb.DuckDBPyConnection", fleet: Fleet, *, folder: Path) -> 
     )
     for family in fleet.families:
         _make_tables(con, family)
+
+
+def step(con: "duckdb.DuckDBPyConnection", version: int) -> None:
+    """Bring a lake of layout `version` to the next."""
+    STEPS[version - 1](con)
+    con.execute("DELETE FROM lake.layout")
+    con.execute("INSERT INTO lake.layout VALUES (?)", [version + 1])
 
 
 def quoted(family: Family) -> list[str]:

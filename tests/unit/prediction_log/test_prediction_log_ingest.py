@@ -166,6 +166,119 @@ def test_a_damaged_segment_is_set_aside(
     assert ingester.ingest() == report()
 
 
+@pytest.mark.parametrize(
+    ("kind", "line", "reason"),
+    [
+        ("predictions", b"no json\n", "cannot be parsed"),
+        ("predictions", b'{"id":"x","version":"many"}\n', "cannot be parsed"),
+        ("predictions", b'{"id":"\xff"}\n', "cannot be parsed"),
+        ("predictions", b'{"id":"x","model":"eta-de"}\n', "lacks a value"),
+        (
+            "labels",
+            b'{"id":"x","model":"eta-xx","value":1,"observed_at":"2026-03-01T00:00:00Z"}\n',
+            "eta-xx",
+        ),
+    ],
+)
+def test_bad_lines_cost_no_good_ones(  # noqa: PLR0913, PLR0917 - fixtures
+    tmp_path: Path,
+    lake: Lake,
+    ingester: Ingester,
+    spool: SegmentSpool,
+    prediction: Make,
+    label: Make,
+    kind: str,
+    line: bytes,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of a damaged segment all whole rows come in, once; the bad lines alone are set aside."""
+    if kind == "predictions":
+        spool.predictions("eta", [prediction(str(n)) for n in range(300)])
+    else:
+        spool.labels("eta", [label(str(n), 1.0) for n in range(300)])
+    spool.seal()
+    (segment,) = (tmp_path / "spool" / "one").glob("*.ndjson")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    lines[7:7], lines[250:250] = [line], [line, line]
+    segment.write_bytes(b"".join(lines))
+    damaged = segment.read_bytes()
+    with caplog.at_level(logging.CRITICAL):
+        done = ingester.ingest()
+        segment.write_bytes(damaged)  # as after a crash before it was deleted
+        assert ingester.ingest() == report()
+    assert done.bad == 1
+    assert done.rows + done.labels == 300
+    assert lake.query(f"SELECT DISTINCT id FROM lake.eta_{kind}").num_rows == 300
+    assert lake.query(f"SELECT id FROM lake.eta_{kind}").num_rows == 300
+    aside = tmp_path / "spool" / "quarantine"
+    assert (aside / segment.name).read_bytes() == line * 3
+    reasons = (aside / f"{segment.stem}.reason").read_text().splitlines()
+    assert [said.split(":")[0] for said in reasons] == ["line 8", "line 251", "line 252"]
+    assert all(reason in said for said in reasons)
+    assert {path.name for path in aside.iterdir()} == {segment.name, f"{segment.stem}.reason"}
+
+
+def test_a_segment_that_is_wrong_throughout_is_set_aside_soon(
+    tmp_path: Path, lake: Lake, ingester: Ingester, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of 5,000 wrong lines is given up after the first hundred, whole, in seconds."""
+    folder = tmp_path / "spool" / "one"
+    folder.mkdir()
+    segment = folder / "predictions.eta.bad.ndjson"
+    text = b'{"id":"x","version":"many"}\n' * 5000
+    segment.write_bytes(text)
+    began = time.monotonic()
+    with caplog.at_level(logging.CRITICAL):
+        assert ingester.ingest() == report(bad=1)
+    assert time.monotonic() - began < 10
+    assert (tmp_path / "spool" / "quarantine" / segment.name).read_bytes() == text
+    assert lake.query("SELECT name FROM lake.segments").num_rows == 0
+
+
+def test_arrivals_never_go_back(  # noqa: PLR0913, PLR0917 - fixtures
+    tmp_path: Path,
+    lake: Lake,
+    ingester: Ingester,
+    spool: SegmentSpool,
+    clock: Any,
+    prediction: Make,
+    label: Make,
+    window: Make,
+    eta: Family,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the clock set back, in a new process too, what was read up to the horizon stays so."""
+    spool.predictions("eta", [prediction("a")])
+    spool.labels("eta", [label("a", 1.0)])
+    spool.seal()
+    ingester.ingest()
+    horizon = lake.horizon()
+    known = window(known_at=horizon)
+    before = lake.rows(eta, known)
+    clock.shown -= timedelta(days=3)
+    spool.predictions("eta", [prediction("b")])
+    spool.labels("eta", [label("a", 2.0)])
+    spool.seal()
+    with caplog.at_level(logging.WARNING):
+        ingester.ingest()
+    assert "it was set back" in caplog.text
+    ingester.close()
+    with Ingester(tmp_path / "spool", lake, clock) as restarted:
+        clock.shown -= timedelta(days=3)
+        spool.predictions("eta", [prediction("c")])
+        spool.seal()
+        restarted.ingest()
+    assert lake.rows(eta, known) == before
+    found = lake.query("SELECT id FROM lake.eta_predictions ORDER BY arrived_at").to_pydict()
+    assert found == {"id": ["a", "b", "c"]}
+    later = lake.rows(eta, window(known_at=horizon + timedelta(seconds=1)))
+    assert later.select(["id", "label"]).to_pydict() == {
+        "id": ["a", "b", "c"],
+        "label": [2.0, None, None],
+    }
+
+
 def test_the_lake_refuses_damage_whole(
     tmp_path: Path, lake: Lake, ingester: Ingester, spool: SegmentSpool, prediction: Make
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from driftloop.errors import BadRequest, LogError
+from driftloop.errors import BadRequest, LogError, TooNew
 from driftloop.prediction_log import Ingester, Lake, SegmentSpool
 from driftloop.records import LogSummary, ModelId
 from driftloop.spec import Family, Feature, Fleet
@@ -256,7 +256,7 @@ def test_a_lake_of_a_newer_driftloop_is_refused(lake: Lake) -> None:
     lake.migrate()
     with lake._store.transaction() as con:
         con.execute("UPDATE lake.layout SET version = 99")
-    with pytest.raises(LogError, match="layout 99"):
+    with pytest.raises(TooNew, match="layout 99"):
         lake.migrate()
 
 

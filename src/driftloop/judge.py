@@ -19,6 +19,7 @@ from driftloop.records import (
 from driftloop.spec import LOSSES, Family
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOMENT = timedelta(minutes=1)
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted."""
 
@@ -38,13 +39,14 @@ def window_at(
 def is_due(family: Family, history: ModelHistory, *, now: datetime) -> bool:
     """Return whether the model was not yet decided on in the present turn of its cadence.
 
-    Turns are counted from 1970, as schedules are: a pass that comes a moment sooner after the
-    last one than the cadence must not be missed.
+    Turns are counted from 1970, as schedules are, and begin a moment sooner: a pass that comes
+    a little before its time, or too soon after a late one, finds its model due.
     """
     if not history.decisions:
         return True
     cadence = family.window.cadence
-    return (now - EPOCH) // cadence > (history.decisions[-1].at - EPOCH) // cadence
+    first = EPOCH - _nearly(cadence, family)
+    return (now - first) // cadence > (history.decisions[-1].at - first) // cadence
 
 
 def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
@@ -308,7 +310,7 @@ def _blocked(seen: _Seen, history: ModelHistory, family: Family, now: datetime) 
 
 def _nearly(span: timedelta, family: Family) -> timedelta:
     """Return by how much a pass may come too early: no reason to wait for another one."""
-    return min(span, family.window.cadence) / 10
+    return min(span / 10, family.window.cadence / 10, MOMENT)
 
 
 def _reason(seen: _Seen, wish: str | None, blocked: str | None) -> str:

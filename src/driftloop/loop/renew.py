@@ -252,5 +252,7 @@ def repair_aliases(ledger: Ledger, registry: Registry) -> tuple[ModelId, ...]:
 
 
 def _block(length: timedelta) -> str:
-    minutes = length / timedelta(minutes=1)
-    return "day" if length == timedelta(days=1) else f"{minutes:g}-minute block"
+    seconds = length.total_seconds()
+    if length == timedelta(days=1):
+        return "day"
+    return f"{seconds:g}-second block" if seconds < 60 else f"{seconds / 60:g}-minute block"  # noqa: PLR2004 - a minute

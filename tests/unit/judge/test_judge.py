@@ -237,9 +237,11 @@ def test_cadence_decides_who_is_due(eta: Family) -> None:
     assert is_due(eta, history, now=NOW + timedelta(days=1))
 
 
-@pytest.mark.parametrize("late", [(0.9, 0.3, 0.0), (30.0, 0.0, 29.9), (0.0, 599.0, 0.0)])
+@pytest.mark.parametrize(
+    "late", [(0.9, 0.3, 0.0), (30.0, 0.0, 29.9), (0.0, 400.0, 0.0), (0.3, -0.2, 0.1)]
+)
 def test_no_turn_is_missed_however_late_passes_are(eta: Family, late: tuple[float, ...]) -> None:
-    """Every ten minutes, each pass some seconds late: each finds its model due, and once only."""
+    """Every ten minutes, passes come late or early: each finds its model due, and once only."""
     window = eta.window.model_copy(update={"cadence": timedelta(minutes=10)})
     family = eta.model_copy(update={"window": window})
     history = ModelHistory()

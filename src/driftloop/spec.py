@@ -1,7 +1,7 @@
 """What the monitor files may say: strict, and every fault reported at once.
 
-`owners.toml` names people, `defaults.toml` gives what every family inherits, and each other
-`<family>.toml` declares a family: its features, its markets and its policy.
+`owners.toml` names people, `platform.toml` who is told when driftloop itself is in trouble,
+`defaults.toml` gives what every family inherits, and each other `<family>.toml` declares a family: its features, its markets and its policy.
 """
 
 import re
@@ -103,6 +103,25 @@ class Owner(_Table):
 
     channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
     mention: str = ""
+
+
+class Platform(_Table):
+    """Who is told when driftloop itself is in trouble, and from when on it is."""
+
+    owner: str
+    missed_cadences: Annotated[int, Field(ge=1)] = 3
+    """So many times `watch_every` since a pass over the fleet came to its end."""
+    ingest_lag: Duration = timedelta(seconds=60)
+    """So long a sealed segment may wait for the ingester."""
+    spool_mib: Positive = 1024.0
+    disk_free: Share = 0.05
+    """Less of the disk that `home` is on may not be free."""
+    unhealthy: Duration = timedelta(seconds=60)
+    """So long a service may be dead, or not answer."""
+    error_rate: Share = 0.01
+    p99_ms: Positive = 100.0
+    min_requests: Annotated[int, Field(ge=1)] = 200
+    """With fewer requests neither of the two is judged."""
 
 
 class Feature(_Table):
@@ -280,6 +299,7 @@ class Fleet:
 
     families: tuple[Family, ...]
     owners: Mapping[str, Owner]
+    platform: Platform = Platform(owner="")
 
     @property
     def models(self) -> tuple[ModelId, ...]:
@@ -335,7 +355,7 @@ class Fleet:
                 )
             )
         )
-        return Fleet(families=cut, owners=self.owners)
+        return Fleet(families=cut, owners=self.owners, platform=self.platform)
 
 
 # -- reading --------------------------------------------------------------------------------
@@ -354,10 +374,11 @@ class _Reader:
             self._fault(str(self.folder), "there is no such folder", hint="give --monitors")
             return None
         owners = self._owners()
+        platform = self._platform()
         defaults = self._toml("defaults.toml", needed=False) or {}
         for key in sorted(defaults.keys() & {"name", "markets", "features", "target", "task"}):
             self._fault("defaults.toml", "belongs in a family's own file", key=key)
-        names = {"owners.toml", "defaults.toml"}
+        names = {"owners.toml", "platform.toml", "defaults.toml"}
         files = sorted(path.name for path in self.folder.glob("*.toml") if path.name not in names)
         if not files:
             self._fault(str(self.folder), "no family is declared", hint="add <family>.toml")
@@ -370,7 +391,7 @@ class _Reader:
                         f"{family.name}.toml", f"{model!r} is also a model of {taken[model]}.toml"
                     )
                 taken[model] = family.name
-        return Fleet(families=families, owners=owners)
+        return Fleet(families=families, owners=owners, platform=platform)
 
     def _owners(self) -> dict[str, Owner]:
         raw = self._toml("owners.toml", needed=True) or {}
@@ -382,6 +403,22 @@ class _Reader:
         # An owner with a fault of its own is still one that families may name.
         self._owner_names = frozenset(raw)
         return owners
+
+    def _platform(self) -> Platform:
+        file = "platform.toml"
+        raw = self._toml(file, needed=True)
+        platform = None if raw is None else self._parse(Platform, raw, file)
+        if not isinstance(platform, Platform):
+            return Platform(owner="")
+        if platform.owner not in self._owner_names:
+            known = ", ".join(sorted(self._owner_names)) or "nobody"
+            self._fault(
+                file,
+                f"{platform.owner!r} is not in owners.toml",
+                key="owner",
+                hint=f"known: {known}",
+            )
+        return platform
 
     def _family(self, file: str, defaults: Mapping[str, Any]) -> Family | None:
         raw = self._toml(file, needed=True)

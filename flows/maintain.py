@@ -47,8 +47,9 @@ async def maintain() -> State:
         mended = await to_thread.run_sync(repair_aliases, system.ledger, system.registry)
         return ", ".join(mended) or "all right"
 
-    async def reports() -> str:
-        return f"{await to_thread.run_sync(system.prune)} removed"
+    async def old() -> str:
+        gone = await to_thread.run_sync(system.prune)
+        return f"{', '.join(map(str, gone))} removed"
 
     async def runs() -> str:
         async with get_client() as client:
@@ -57,7 +58,7 @@ async def maintain() -> State:
     parts: dict[str, Callable[[], Awaitable[str]]] = {
         "unsent notices": unsent,
         "registry aliases": aliases,
-        "old reports": reports,
+        "what is old": old,
         "old flow runs": runs,
     }
     done: list[tuple[str, str]] = []

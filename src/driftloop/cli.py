@@ -233,6 +233,65 @@ def rollback(
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write: a new file, a tar archive.")],
+) -> None:
+    """Copy log, ledger and models into one file, consistent while `driftloop up` goes on."""
+    from driftloop.keep import backup
+
+    made = backup(_settings(), file)
+    typer.echo(
+        f"{file}: {made.champions} champions, {made.facts} facts, {len(made.files)} files of "
+        f"{made.bytes / 1e6:.1f} MB"
+    )
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `driftloop backup` wrote.")],
+) -> None:
+    """Make the home (--home), which must not be there yet, of a backup, checked file by file."""
+    from datetime import UTC, datetime
+
+    from driftloop.keep import restore
+
+    settings = _settings()
+    found = restore(file, settings.home)
+    made = found.backup
+    typer.echo(
+        f"{settings.home}: as it was at {datetime.fromtimestamp(made.made_at, UTC):%Y-%m-%d %H:%M}"
+        f" UTC with driftloop {made.driftloop}: {len(found.champions)} champions,"
+        f" {found.facts} facts, {found.rows} predictions and labels in the log and"
+        f" {found.waiting} segments to be read"
+    )
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go, and what is pinned and why.")
+    ] = False,
+) -> None:
+    """Remove what is older than [retention] says; the ingester does so with the log's rows."""
+    system = _system()
+    if dry_run:
+        for pin in system.pins():
+            window = pin.window
+            typer.echo(
+                f"pinned: rows of {window.model} from {window.start:%Y-%m-%d %H:%M} to"
+                f" {window.end:%Y-%m-%d %H:%M}: {pin.why}"
+            )
+        if (system.settings.lake / "catalog.sqlite").exists():
+            rows = system.expiring()
+            typer.echo(
+                f"the ingester would let go: {rows.rows} predictions and {rows.labels} labels;"
+                f" {rows.pinned} old predictions are pinned"
+            )
+    for gone in system.prune(dry_run=dry_run):
+        typer.echo(f"{'would go' if dry_run else 'removed'}: {gone}")
+
+
+@app.command()
 def demo(
     models: Annotated[
         str, typer.Option(help='"default", "all", or models separated by commas.')

@@ -7,6 +7,7 @@ other tools, and can be repaired from it at any time.
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 from driftloop.errors import DriftloopError, RegistryError
 from driftloop.records import Candidate, GateResult, ModelId
@@ -162,6 +164,18 @@ class MlflowRegistry:
             for each in found
         )
 
+    def drop_files(self, model: ModelId, version: int) -> None:
+        """Remove MLflow's copy of a version's files; its parameters, metrics and tags stay.
+
+        Raises:
+            RegistryError: MLflow failed, or has no such version.
+        """
+        with self._asked(f"could not drop the files of version {version}", model) as client:
+            run = client.get_run(client.get_model_version(model, str(version)).run_id)
+            folder = _local(run.info.artifact_uri)
+            if folder.is_relative_to(self._artifacts):
+                shutil.rmtree(folder, ignore_errors=True)
+
     # -- private ----------------------------------------------------------------------------
 
     @contextmanager
@@ -239,6 +253,48 @@ class MlflowRegistry:
             params=[Param(name, str(value)[:6000]) for name, value in parameters.items()],
             metrics=[Metric(name, float(value), at, 0) for name, value in figures.items()],
         )
+
+
+def version_folders(database: Path) -> tuple[Path, ...]:
+    """Return where MLflow's `database` says that the files of registered versions are.
+
+    Raises:
+        sqlite3.Error: it is not MLflow's.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        found = connection.execute("SELECT DISTINCT source FROM model_versions").fetchall()
+    return tuple(sorted(_local(source) for (source,) in found if source))
+
+
+def re_root(database: Path, old: Path, new: Path) -> None:
+    """Let what MLflow's `database` says lies under `old` lie under `new`: a home that has moved.
+
+    Raises:
+        sqlite3.Error: it is not MLflow's, or cannot be written.
+    """
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in _ADDRESSES:
+            for before, after in ((old.as_uri(), new.as_uri()), (str(old), str(new))):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ?2 || substr({column}, length(?1) + 1)"  # noqa: S608 - names of ours
+                    f" WHERE {column} = ?1 OR substr({column}, 1, length(?1) + 1) = ?1 || '/'",
+                    (before, after),
+                )
+
+
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+    ("params", "value"),
+)
+"""Where MLflow 3.17 keeps addresses; our parameter `folder` is one too."""
+
+
+def _local(uri: str) -> Path:
+    return Path(unquote(urlparse(uri).path))
 
 
 def _ensure_model(client: Any, model: ModelId) -> None:  # noqa: ANN401 - as above

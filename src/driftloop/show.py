@@ -31,12 +31,14 @@ def run_up(settings: Settings) -> None:
     Raises:
         ServiceError: one did not start; nothing is left running.
         SpecError: a monitor file is wrong; nothing was started.
+        TooNew: the ledger or the lake is of a newer driftloop; nothing was started.
     """
     from driftloop.wiring import System
 
     console = Console()
     system = System(settings)
     console.print(f"{len(system.fleet.models)} models; everything is kept in {settings.home}")
+    system.check_versions()
     if settings.slack_token is not None:
         _greet_slack(console, system)
 

@@ -2,7 +2,6 @@
 
 import os
 import time
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +27,9 @@ from driftloop.workshop import PRELOADED, build_candidate
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from driftloop.keep import Pin, Prune
     from driftloop.page.slack import SlackPager
-    from driftloop.prediction_log import Ingester, Lake, SegmentSpool
+    from driftloop.prediction_log import Expired, Ingester, Lake, SegmentSpool
     from driftloop.registry import MlflowRegistry
 
 
@@ -164,11 +164,17 @@ class System:
 
     def ingester(self) -> "Ingester":
         """Return the one writer of the lake, which it migrates first."""
+        from driftloop.keep import expiries
         from driftloop.prediction_log import Ingester, Lake
 
         lake = Lake(self.settings.lake, self.fleet, read_only=False)
         lake.migrate()
-        return Ingester(self.settings.spool, lake, self.clock)
+        return Ingester(
+            self.settings.spool,
+            lake,
+            self.clock,
+            expiries=lambda now: expiries(self.ledger, self.fleet, now),
+        )
 
     def online_app(self) -> "FastAPI":
         """Return the online service."""
@@ -268,13 +274,44 @@ class System:
         write_table(scored, out)
         return int(scored.num_rows)
 
-    def prune(self, *, keep: timedelta = timedelta(days=7)) -> int:
-        """Return how many rendered reports older than `keep` were removed; they can be remade."""
-        oldest = time.time() - keep.total_seconds()
-        old = [f for f in self.settings.reports.rglob("*.html") if f.stat().st_mtime < oldest]
-        for file in old:
-            file.unlink(missing_ok=True)
-        return len(old)
+    def check_versions(self) -> None:
+        """Bring an older ledger up; refuse one, or a lake, of a newer driftloop.
+
+        Raises:
+            TooNew: one was written by a newer driftloop; it was left as it is.
+            LedgerError: the ledger could not be read, or not brought up.
+            LogError: the lake cannot be read.
+        """
+        _ = self.ledger
+        if (self.settings.lake / "catalog.sqlite").exists():
+            self.log.layout()
+            self.log.close()
+
+    def prune(self, *, dry_run: bool = False) -> "tuple[Prune, ...]":
+        """Return what was removed of old reports, model files and measurements, or would be."""
+        from driftloop.keep import prune
+
+        return prune(
+            ledger=self.ledger,
+            fleet=self.fleet,
+            now=self.clock.now(),
+            artifacts=self.settings.artifacts,
+            reports=self.settings.reports,
+            copies=self.registry,
+            dry_run=dry_run,
+        )
+
+    def pins(self) -> "tuple[Pin, ...]":
+        """Return the rows of the log that stay whatever their age, and why."""
+        from driftloop.keep import pins
+
+        return tuple(pin for family in self.fleet.families for pin in pins(self.ledger, family))
+
+    def expiring(self) -> "Expired":
+        """Return what the ingester will let go of the log at its next maintenance."""
+        from driftloop.keep import expiries
+
+        return self.log.expiring(expiries(self.ledger, self.fleet, self.clock.now()))
 
 
 def read_table(file: Path) -> pa.Table:

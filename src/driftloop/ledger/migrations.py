@@ -2,13 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from driftloop.errors import LedgerError, TooNew
+from driftloop.sqlite import copy_sqlite
 
 _LOCK = 727_211
 """What PostgreSQL's advisory lock is called by us."""
@@ -97,12 +98,8 @@ def _alone(engine: Any) -> Iterator[Any]:  # noqa: ANN401 - SQLAlchemy's engine 
 
 
 def _copy(file: Path, version: int) -> None:
-    part = file.with_name(f"{file.name}.part")
-    part.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(part)) as new:
-            old.backup(new)
-        part.replace(file.with_name(f"{file.name}.v{version}"))
+        copy_sqlite(file, file.with_name(f"{file.name}.v{version}"))
     except (sqlite3.Error, OSError) as error:
         raise LedgerError(
             f"no copy could be made before it is brought up, so nothing was changed: {error}",

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -254,6 +256,61 @@ class SqlLedger:
         )
         return tuple((row[0], row[1]) for row in self._read(query.order_by(table.c.key)))
 
+    def thin(self, *, model: ModelId, before: datetime, dry_run: bool = False) -> int:
+        """Return how many old measurements of `model` were removed, or would be.
+
+        Of those before `before` the last of each day stays, and what a page or an order rests on.
+        """
+        sa, table = self._sa, self._facts
+        old = (
+            (table.c.kind == Measured.__name__)
+            & (table.c.model == model)
+            & (table.c.at < _text(before))
+        )
+        daily = (
+            sa.select(sa.func.max(table.c.id))
+            .where(old)
+            .group_by(sa.func.substr(table.c.at, 1, 10))
+        )
+        acted_on = sa.select(table.c.trace).where(
+            table.c.kind.in_([Ordered.__name__, Paged.__name__])
+            & (table.c.model == model)
+            & table.c.trace.is_not(None)
+        )
+        # What has no trace is not known to be of no use.
+        going = old & table.c.id.not_in(daily) & table.c.trace.not_in(acted_on)
+        if dry_run:
+            return int(self._read(sa.select(sa.func.count()).where(going))[0][0])
+        return self._write(sa.delete(table).where(going))
+
+    def re_root(self, old: Path, new: Path) -> None:
+        """Let every path of a model file under `old` lie under `new`: a home that has moved."""
+        table = self._facts
+        moving = table.c.kind.in_([Moved.__name__, Trained.__name__])
+        changed = []
+        for id_, kind, body in self._read(
+            self._sa.select(table.c.id, table.c.kind, table.c.body).where(moving)
+        ):
+            fact: Moved | Trained
+            if kind == Moved.__name__:
+                move = _decoded(body, Moved)
+                path = _re_rooted(move.head.artifact, old, new)
+                fact = replace(move, head=replace(move.head, artifact=path))
+            else:
+                made = _decoded(body, Trained)
+                path = _re_rooted(made.candidate.folder, old, new)
+                fact = replace(made, candidate=replace(made.candidate, folder=path))
+            changed.append({"row": id_, "text": msgspec.json.encode(fact).decode()})
+        if changed:
+            bind = self._sa.bindparam
+            update = self._sa.update(table).where(table.c.id == bind("row"))
+            with self._told("written"), self._engine.begin() as connection:
+                connection.execute(update.values(body=bind("text")), changed)
+
+    def count(self) -> int:
+        """Return how many facts there are."""
+        return int(self._read(self._sa.select(self._sa.func.count(self._facts.c.id)))[0][0])
+
     def _insert(self, table: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's table and statement
         if self._engine.dialect.name == "postgresql":
             from sqlalchemy.dialects.postgresql import insert as insert_postgresql
@@ -296,6 +353,10 @@ class SqlLedger:
 
 def _decoded(body: str, kind: type[FactT]) -> FactT:
     return msgspec.json.decode(body, type=kind)
+
+
+def _re_rooted(path: str, old: Path, new: Path) -> str:
+    return str(new / Path(path).relative_to(old)) if Path(path).is_relative_to(old) else path
 
 
 def _text(at: datetime) -> str:

@@ -15,9 +15,12 @@ from driftloop.prediction_log.source import (
     write_table,
 )
 from driftloop.prediction_log.spool import SegmentSpool
+from driftloop.prediction_log.store import named_files
+from driftloop.prediction_log.tables import SCHEMA as LAYOUT
 from driftloop.prediction_log.upkeep import Expired, Expiry
 
 __all__ = [
+    "LAYOUT",
     "DamagedSegment",
     "Expired",
     "Expiry",
@@ -28,6 +31,7 @@ __all__ = [
     "check_writable",
     "history_rows",
     "is_ingesting",
+    "named_files",
     "read_labels",
     "read_source",
     "write_table",

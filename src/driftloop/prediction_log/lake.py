@@ -179,6 +179,22 @@ class Lake:
         sql = f"SELECT model, count(*) FROM lake.{family.table}_predictions GROUP BY 1 ORDER BY 1"  # noqa: S608 - from the checked spec
         return dict(self._store.fetch(sql, {}))
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many rows each table has, those of families that are gone too.
+
+        Raises:
+            LogError: as for `rows`.
+        """
+        listed = """
+            SELECT table_name FROM information_schema.tables WHERE table_catalog = 'lake'
+            AND (suffix(table_name, '_predictions') OR suffix(table_name, '_labels'))
+            ORDER BY table_name
+        """
+        return {
+            name: self._store.fetch(f'SELECT count(*) FROM lake."{name}"', {})[0][0]  # noqa: S608 - as DuckDB names it
+            for (name,) in self._store.fetch(listed, {})
+        }
+
     def horizon(self) -> datetime | None:
         """Return the loop's time up to which everything that will ever have arrived is readable.
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from driftloop.errors import LogError
+from driftloop.sqlite import copy_sqlite
 
 if TYPE_CHECKING:
     import duckdb
 
-_CATALOG = "catalog.sqlite"
+CATALOG = "catalog.sqlite"
 
 
 class Store:
@@ -44,13 +45,9 @@ class Store:
         Raises:
             LogError: it could not be written.
         """
-        catalog = self.folder / _CATALOG
-        part = catalog.with_name(f"{_CATALOG}.part")
-        part.unlink(missing_ok=True)
+        catalog = self.folder / CATALOG
         try:
-            with closing(sqlite3.connect(catalog)) as old, closing(sqlite3.connect(part)) as new:
-                old.backup(new)
-            part.replace(catalog.with_name(f"{_CATALOG}.{ending}"))
+            copy_sqlite(catalog, catalog.with_name(f"{CATALOG}.{ending}"))
         except (sqlite3.Error, OSError) as error:
             raise self.unwritten(error) from error
 
@@ -116,7 +113,7 @@ class Store:
         import duckdb
         from duckdb_extensions import import_extension
 
-        catalog = self.folder / _CATALOG
+        catalog = self.folder / CATALOG
         if self._read_only and not catalog.exists():
             raise LogError(
                 "there is no prediction log here yet",
@@ -142,6 +139,28 @@ class Store:
             con.close()
             raise LogError(f"cannot be opened: {error}", where=str(self.folder)) from error
         return con
+
+
+def named_files(catalog: Path) -> tuple[str, ...]:
+    """Return the files under `data` that a catalog names, for itself and its older snapshots.
+
+    They are never changed, and stay for a day at least after they are replaced.
+
+    Raises:
+        sqlite3.Error: `catalog` is not DuckLake's.
+    """
+    named = """
+        SELECT s.path || t.path || f.path FROM {} f
+        JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id)
+        WHERE f.path_is_relative
+    """
+    with closing(sqlite3.connect(catalog)) as con:
+        found = [
+            path
+            for table in ("ducklake_data_file", "ducklake_delete_file")
+            for (path,) in con.execute(named.format(table))
+        ]
+    return tuple(sorted(set(found)))
 
 
 def faults() -> type[Exception]:

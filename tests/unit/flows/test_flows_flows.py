@@ -326,7 +326,7 @@ def test_maintenance_goes_on_after_a_part_failed(prefect: Prefect, use: Use) -> 
     state = run(maintain)
     assert state.message == "3 of 4 parts done"
     shown = prefect.artifacts["maintain"]
-    assert "| old reports | failed: no such folder |" in shown
+    assert "| what is old | failed: no such folder |" in shown
     assert "| old flow runs | 0 removed |" in shown
     assert system.unsent == 1
 

@@ -327,6 +327,24 @@ def ingest() -> None:
     ingester.run(stop, system.settings.ingest_every)
 
 
+@app.command("_watchdog", hidden=True)
+def watchdog() -> None:
+    """Run the watchdog until told to stop."""
+    import signal
+    import threading
+
+    from driftloop.up.watchdog import Watchdog
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    system = _system()
+    dog = Watchdog(system)
+    typer.echo("the watchdog is ready")
+    sys.stdout.flush()
+    dog.run(stop, system.settings.watchdog_every)
+
+
 @app.command("_online", hidden=True)
 def online() -> None:
     """Run the online service."""

@@ -33,6 +33,17 @@ _METRICS = {
     "unseen": "share of unseen categories",
     "duplicates": "share of duplicates",
     "freshness": "age in hours",
+    "passes_missed": "cadences without a finished pass",
+    "ingest_lag": "seconds a segment waits for the ingester",
+    "spool_mib": "MiB in the spool",
+    "disk_free": "share of the disk that is free",
+    "unhealthy": "seconds without health",
+    "quarantined": "files in quarantine",
+    "refused": "champions that could not be loaded",
+    "error_rate": "share of requests that failed",
+    "p99_ms": "milliseconds within which 99 % are answered",
+    "untold": "notices not told yet",
+    "monitors": "monitor files changed since the start",
 }
 
 
@@ -58,6 +69,7 @@ class Kind(StrEnum):
     DRIFT = "drift"
     DECAY = "decay"
     QUALITY = "quality"
+    SERVICE = "service"
 
 
 class Level(StrEnum):

@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     ingest_every: Seconds = 5.0
     seal_every: Seconds = 2.0
     seal_rows: Annotated[int, Field(ge=1)] = 5000
+    watchdog_every: Seconds = 5.0
+    """How often the watchdog looks at the loop itself."""
     poll_every: Seconds = 0.5
     """How often the online service looks for a new champion."""
     renew_slots: Annotated[int, Field(ge=1)] = 2

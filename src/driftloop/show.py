@@ -8,7 +8,7 @@ from rich.table import Table
 
 from driftloop.errors import PagerError
 from driftloop.settings import Settings
-from driftloop.up import Supervisor, services, status
+from driftloop.up import Supervisor, services, status, vitals
 
 if TYPE_CHECKING:
     from driftloop.wiring import System
@@ -21,6 +21,7 @@ WHAT: Mapping[str, str] = {
     "mlflow": "versions, metrics and lineage",
     "worker": "runs the flows",
     "ingester": "moves sealed segments into the lake",
+    "watchdog": "pages the platform's owner when the loop itself fails",
 }
 COLOURS = {"healthy": "green", "starting": "yellow", "waiting": "yellow"}
 
@@ -81,6 +82,10 @@ def show_status(settings: Settings) -> bool:
             one.url,
         )
     console.print(table)
+    for one in vitals(settings.home):
+        if one["level"] in ("alarm", "warn"):
+            colour = "red" if one["level"] == "alarm" else "yellow"
+            console.print(f"[{colour}]{one['name']}: {one['reason']}[/{colour}]")
     return all(one.state == "healthy" for one in found)
 
 

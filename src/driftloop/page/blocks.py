@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from driftloop.records import Evidence, Link, Notice, Stage
+from driftloop.records import PLATFORM, Evidence, Link, Notice, Stage
 
 Block = dict[str, Any]
 """One Block Kit block, as JSON would hold it."""
@@ -151,7 +151,7 @@ def _state(notice: Notice, *, mention: bool, at: datetime | None = None) -> Bloc
 
 
 def _doing(notice: Notice) -> Block:
-    lead = "*What the loop is doing*\n"
+    lead = "*What to do*\n" if notice.model == PLATFORM else "*What the loop is doing*\n"
     return _section("doing", lead + fit(notice.doing, SECTION - len(lead)))
 
 

@@ -1,7 +1,7 @@
 """Everything that `driftloop up` runs: which services, kept alive by whom, and how they are."""
 
 from driftloop.up.services import Service, services
-from driftloop.up.status import ServiceStatus, status
+from driftloop.up.status import ServiceStatus, status, vitals
 from driftloop.up.supervisor import Supervisor
 
-__all__ = ["Service", "ServiceStatus", "Supervisor", "services", "status"]
+__all__ = ["Service", "ServiceStatus", "Supervisor", "services", "status", "vitals"]

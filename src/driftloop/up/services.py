@@ -83,6 +83,13 @@ def services(settings: Settings) -> tuple[Service, ...]:
         path="/api/health",
         patience=120.0,
     )
+    watchdog = Service(
+        name="watchdog",
+        argv=_driftloop("_watchdog"),
+        env=own,
+        after=("ingester",),
+        needs=("online", "pages", "prefect", "worker", "slack"),
+    )
     local_slack = settings.slack_token is None and not settings.slack_api
     slack = (_ours(settings, "slack", own, port="slack_port"),)
     return (
@@ -93,6 +100,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         _mlflow(settings, own),
         worker,
         ingester,
+        watchdog,
     )
 
 

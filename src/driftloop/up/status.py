@@ -64,6 +64,29 @@ def status_file(home: Path) -> Path:
     return home / "run" / "status.json"
 
 
+def vitals_file(home: Path) -> Path:
+    """Return where the watchdog writes its newest look."""
+    return home / "run" / "vitals.json"
+
+
+def vitals(home: Path) -> tuple[dict[str, str | None], ...]:
+    """Return the watchdog's newest look: name, level, reason and open incident of each reading."""
+    try:
+        written = json.loads(vitals_file(home).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    return tuple(written["vitals"])
+
+
+def up_since(home: Path) -> float | None:
+    """Return when the living `driftloop up` of `home` began, in seconds since 1970."""
+    try:
+        pid = json.loads(status_file(home).read_text(encoding="utf-8"))["pid"]
+    except FileNotFoundError:
+        return None
+    return created(int(pid))
+
+
 def created(pid: int) -> float | None:
     """Return when the operating system made the process, None when there is none."""
     try:

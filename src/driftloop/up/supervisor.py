@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY = 60.0
 """Seconds a service must have been healthy for its next death to count as its first."""
 KEPT_LOGS = 3
+LARGEST_LOG = 20 * 2**20
+"""Bytes at which a log is put aside while its service goes on."""
+PROBE_EVERY = 5.0
+HUNG_AFTER = 30.0
+"""Seconds without a good answer after which a service that lives is restarted."""
 SHOWN_LINES = 15
 LOCK_PATIENCE = 10.0
 
@@ -160,6 +166,8 @@ class Supervisor:
                     self._look_at_starting(child, starting=starting)
                 case Phase.HEALTHY if (code := _exit_code(child)) is not None:
                     self._died(child, f"died ({_worded(code)})", starting=starting)
+                case Phase.HEALTHY if time.monotonic() >= child.probe:
+                    self._look_at_healthy(child, starting=starting)
         self._keep_guardian()
 
     def _look_at_starting(self, child: "_Child", *, starting: bool) -> None:
@@ -173,6 +181,14 @@ class Supervisor:
         elif time.monotonic() > child.due:
             what = f"was not healthy within {service.patience:g} s"
             self._died(child, what, starting=starting)
+
+    def _look_at_healthy(self, child: "_Child", *, starting: bool) -> None:
+        child.probe = time.monotonic() + PROBE_EVERY
+        self._put_aside(self._log(child.service))
+        if not child.service.path or healthy(child.service):
+            child.answered = time.monotonic()
+        elif time.monotonic() - max(child.answered, child.since) >= HUNG_AFTER:
+            self._died(child, f"hung (no answer for {HUNG_AFTER:g} s)", starting=starting)
 
     def _died(self, child: "_Child", what: str, *, starting: bool) -> None:
         service = child.service
@@ -271,11 +287,18 @@ class Supervisor:
         self._settings.logs.mkdir(parents=True, exist_ok=True)
         for child in self._children.values():
             log = self._log(child.service)
-            for age in range(KEPT_LOGS, 0, -1):
-                older = log.with_suffix(f".{age}.log")
-                newer = log.with_suffix(f".{age - 1}.log") if age > 1 else log
-                if newer.exists():
-                    newer.replace(older)
+            _shift(log)
+            if log.exists():
+                log.replace(log.with_suffix(".1.log"))
+
+    def _put_aside(self, log: Path) -> None:
+        """Begin a log anew once it is large; its service goes on writing to the same file."""
+        with suppress(OSError):
+            if log.stat().st_size >= LARGEST_LOG:
+                _shift(log)
+                shutil.copyfile(log, log.with_suffix(".1.log"))
+                # Services append: what comes next stands at the beginning.
+                os.truncate(log, 0)
 
     def _said_ready(self, child: "_Child") -> bool:
         with self._log(child.service).open("rb") as log:
@@ -379,6 +402,8 @@ class _Child:
     since: float = 0.0
     due: float = 0.0
     pause: float = 0.0
+    probe: float = 0.0
+    answered: float = 0.0
     offset: int = 0
 
     def status(self) -> ServiceStatus:
@@ -393,6 +418,14 @@ class _Child:
             port=self.service.port,
             path=self.service.path,
         )
+
+
+def _shift(log: Path) -> None:
+    """Make room for `log` as the newest of those that are kept."""
+    for age in range(KEPT_LOGS, 1, -1):
+        newer = log.with_suffix(f".{age - 1}.log")
+        if newer.exists():
+            newer.replace(log.with_suffix(f".{age}.log"))
 
 
 def _exit_code(child: _Child) -> int | None:

@@ -32,6 +32,13 @@ open(sys.argv[1], "w").write(str(child.pid))
 print("ready", flush=True)
 time.sleep(600)
 """
+TALKS = """
+import time
+print("ready", flush=True)
+for number in range(1_000_000):
+    print("line", number, flush=True)
+    time.sleep(0.0005)
+"""
 DEAF = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     "print('ready', flush=True); time.sleep(600)"
@@ -180,6 +187,39 @@ def test_killed_service_is_started_again_and_counted(settings: Settings, port: i
         ("online", "starting"),
         ("online", "healthy"),
     ]
+
+
+def test_hung_service_is_started_again(
+    settings: Settings, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that lives and no longer answers is replaced by one that does."""
+    monkeypatch.setattr("driftloop.up.supervisor.PROBE_EVERY", 0.1)
+    monkeypatch.setattr("driftloop.up.supervisor.HUNG_AFTER", 1.0)
+    said: list[str] = []
+    with Supervisor(
+        settings, (web("online", port),), on_event=lambda *event: said.append(" ".join(event))
+    ):
+        first = pid_of(settings.home, "online")
+        os.kill(first, signal.SIGSTOP)
+        assert eventually(lambda: named(settings.home, "online").restarts == 1)
+        assert eventually(lambda: named(settings.home, "online").state == "healthy")
+        assert not lives(first)
+    assert "online died hung (no answer for 1 s)" in said
+
+
+def test_a_large_log_is_put_aside_while_its_service_writes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No log fills the disk: what was written moves on, a few times, and nothing is torn."""
+    monkeypatch.setattr("driftloop.up.supervisor.PROBE_EVERY", 0.1)
+    monkeypatch.setattr("driftloop.up.supervisor.LARGEST_LOG", 2000)
+    with Supervisor(settings, (plain("worker", TALKS),)):
+        older = settings.logs / "worker.3.log"
+        assert eventually(older.exists)
+        assert not (settings.logs / "worker.4.log").exists()
+        assert (settings.logs / "worker.log").stat().st_size < 20_000
+    lines = older.read_text().splitlines()
+    assert all(line.startswith("line ") for line in lines if line != "ready")
 
 
 def test_restart_can_be_switched_off(tmp_path: Path) -> None:

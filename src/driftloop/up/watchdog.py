@@ -1,0 +1,305 @@
+"""Watches the loop itself from outside Prefect, and pages the platform's owner when it fails.
+
+It needs neither Prefect nor MLflow nor the lake: a look is a few files, the ledger's newest
+heartbeat, and each service's health. When the ledger cannot be written it pages all the same.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from driftloop.errors import DriftloopError, LedgerError, PagerError
+from driftloop.loop.tell import PREFIX
+from driftloop.records import (
+    PLATFORM,
+    Kind,
+    Level,
+    Link,
+    Measured,
+    Notice,
+    Paged,
+    Passed,
+    Reading,
+    Stage,
+    Verdict,
+    Window,
+)
+from driftloop.settings import Settings
+from driftloop.spec import load_fleet
+from driftloop.up.status import ServiceStatus, status, up_since, vitals_file
+from driftloop.vitals import Streak, follow, judged, name, resumed
+from driftloop.wiring import System
+
+NAME = "watchdog"
+SETTLING = 180.0
+"""Wall seconds after `up` began within which a service that never was healthy is not missed."""
+SHORTEST = 30.0
+"""Seconds that a cadence counts as at least."""
+TIMEOUT = 2.0
+_log = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Takes the loop's readings, follows them, and tells what opened or ended.
+
+    Args:
+        system: the installation that is watched.
+        wall: seconds since 1970.
+    """
+
+    def __init__(self, system: System, *, wall: Callable[[], float] = time.time) -> None:
+        """Take up the incidents that an earlier watchdog left open."""
+        self._system = system
+        self._settings = system.settings
+        self._wall = wall
+        self._began = wall()
+        self._healthy_at: dict[str, float] = {}
+        self._monitors = _digest(self._settings.monitors)
+        self._levels: dict[str, Level] = {}
+        self._told: set[str] = set()
+        self._streaks: Mapping[str, Streak] = self._left_open()
+
+    def run(self, stop: threading.Event, every: float) -> None:
+        """Look `every` so many seconds until `stop` is set; an error is logged, never fatal."""
+        while not stop.is_set():
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - the next look may see what must be told
+                _log.exception("a look failed")
+            stop.wait(every)
+
+    def look(self) -> tuple[Verdict, ...]:
+        """Return the verdicts of one look, once what follows from them is told."""
+        fleet = self._system.fleet
+        verdicts = judged(self.readings(), fleet.platform)
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        followed = follow(
+            self._streaks,
+            verdicts,
+            now=now,
+            owner=fleet.owners[fleet.platform.owner],
+            links=(
+                Link(text="fleet", url=self._settings.pages_url),
+                Link(text="flow runs", url=f"{self._system.places.prefect}/runs"),
+            ),
+        )
+        self._streaks = followed.streaks
+        _write(vitals_file(self._settings.home), now, verdicts, self._streaks)
+        for notice in followed.notices:
+            _log.warning("%s: %s", notice.stage, notice.headline, extra={"trace": notice.incident})
+            self._tell(notice)
+        self._remember(verdicts, now)
+        self._tell_left()
+        return verdicts
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield what is measured in one look; what cannot be is a reading that says why."""
+        yield self._passes_missed()
+        yield from _spooled(self._settings.spool, self._wall())
+        yield self._disk()
+        statuses = [each for each in status(self._settings.home) if each.name != NAME]
+        yield from (self._unhealthy(each) for each in statuses)
+        yield from _served(self._settings)
+        yield self._untold()
+        yield self._changed_monitors()
+
+    # -- readings ---------------------------------------------------------------------------
+
+    def _passes_missed(self) -> Reading:
+        try:
+            written = self._system.ledger.written(Passed)
+        except LedgerError as error:
+            return _reading("passes_missed", None, problem=str(error))
+        since = max(written or 0.0, up_since(self._settings.home) or self._began)
+        cadence = max(self._settings.watch_every, SHORTEST)
+        return _reading("passes_missed", max(0.0, self._wall() - since) / cadence)
+
+    def _disk(self) -> Reading:
+        try:
+            usage = shutil.disk_usage(self._settings.home)
+        except OSError as error:
+            return _reading("disk_free", None, problem=str(error))
+        return _reading("disk_free", usage.free / usage.total)
+
+    def _unhealthy(self, service: ServiceStatus) -> Reading:
+        now = self._wall()
+        if service.state == "healthy":
+            self._healthy_at[service.name] = now
+        up = up_since(self._settings.home) or self._began
+        last = self._healthy_at.get(service.name, max(self._began, up + SETTLING))
+        said = None if service.state == "healthy" else service.state
+        return _reading("unhealthy", max(0.0, now - last), column=service.name, problem=said)
+
+    def _untold(self) -> Reading:
+        try:
+            waiting = len(self._system.ledger.unfinished(PREFIX))
+        except LedgerError as error:
+            return _reading("untold", None, problem=str(error))
+        return _reading("untold", float(waiting), n=waiting)
+
+    def _changed_monitors(self) -> Reading:
+        if _digest(self._settings.monitors) == self._monitors:
+            return _reading("monitors", 0.0)
+        said = "restart `driftloop up` to use them"
+        try:
+            load_fleet(self._settings.monitors)
+        except DriftloopError as error:
+            said = f"they could not be used as they are: {str(error).splitlines()[0]}"
+        return _reading("monitors", 1.0, problem=said)
+
+    # -- telling ----------------------------------------------------------------------------
+
+    def _left_open(self) -> dict[str, Streak]:
+        told = self._system.ledger.facts(Paged, model=PLATFORM)
+        over = {fact.notice.incident for fact in told if fact.notice.stage is Stage.RECOVERED}
+        return resumed(
+            (fact.notice.incident, fact.notice.since)
+            for fact in told
+            if fact.notice.stage is Stage.OPENED and fact.notice.incident not in over
+        )
+
+    def _tell(self, notice: Notice) -> None:
+        try:
+            told = self._system.teller.tell(notice)
+        except LedgerError as error:
+            self._tell_unrecorded(notice, error)
+        else:
+            if not told.told:
+                _log.warning("%s was not told: %s", notice.key, told.why)
+
+    def _tell_unrecorded(self, notice: Notice, error: LedgerError) -> None:
+        """Page without the ledger: better told twice after a restart than not at all."""
+        _log.error("the ledger is not there to remember %s: %s", notice.key, error)
+        if notice.stage is not Stage.OPENED or notice.incident in self._told:
+            return
+        try:
+            self._system.pager.open(notice, reconcile=True)
+        except PagerError as refused:
+            _log.error("%s was not told: %s", notice.key, refused)
+        else:
+            self._told.add(notice.incident)
+
+    def _tell_left(self) -> None:
+        """Tell what earlier looks could not: whoever else does may be what is down."""
+        try:
+            left = self._system.ledger.unfinished(f"{PREFIX}{PLATFORM}/")
+        except LedgerError:
+            return
+        for _, body in left:
+            self._tell(msgspec.json.decode(body, type=Notice))
+
+    def _remember(self, verdicts: tuple[Verdict, ...], now: datetime) -> None:
+        """Keep the readings as a fact whenever a level changes, and not at every look."""
+        levels = {name(verdict.reading): verdict.level for verdict in verdicts}
+        changed, self._levels = levels != self._levels, levels
+        if not changed:
+            return
+        fact = Measured(
+            model=PLATFORM,
+            at=now,
+            window=Window(model=PLATFORM, start=now, end=now, known_at=now),
+            rows=0,
+            labels=0,
+            readings=tuple(verdict.reading for verdict in verdicts),
+        )
+        with suppress(LedgerError):
+            self._system.ledger.append(fact)
+
+
+def _spooled(spool: Path, now: float) -> Iterator[Reading]:
+    """Yield how long the oldest segment waits, how much does, and how much was set aside."""
+    oldest, size, aside = now, 0, 0
+    for folder, _, files in os.walk(spool):
+        for file in files:
+            with suppress(FileNotFoundError):
+                found = (Path(folder) / file).stat()
+                if Path(folder).name == "quarantine":
+                    aside += file.endswith(".reason")
+                elif file.endswith((".ndjson", ".open")):
+                    size += found.st_size
+                    oldest = min(oldest, found.st_mtime)
+    yield _reading("ingest_lag", max(0.0, now - oldest))
+    yield _reading("spool_mib", size / 2**20)
+    yield _reading("quarantined", float(aside), n=aside)
+
+
+def _served(settings: Settings) -> Iterator[Reading]:
+    """Yield what the online service says of itself."""
+    try:
+        with httpx.Client(base_url=settings.online_url, timeout=TIMEOUT, trust_env=False) as client:
+            ready: dict[str, Any] = client.get("/readyz").json()
+            said: dict[str, Any] = client.get("/v1/service").json()
+            refused = ready["refused"]
+            figures = {
+                key: float(said[key]) for key in ("error_rate", "p99_ms") if said[key] is not None
+            }
+            requests = int(said["requests"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        problem = f"the online service does not tell: {type(error).__name__}"
+        for metric in ("refused", "error_rate", "p99_ms"):
+            yield _reading(metric, None, problem=problem)
+        return
+    models = ", ".join(sorted(each["model"] for each in refused))
+    yield _reading("refused", float(len(refused)), n=len(refused), problem=models or None)
+    for metric in ("error_rate", "p99_ms"):
+        yield _reading(
+            metric,
+            figures.get(metric),
+            n=requests,
+            problem=None if metric in figures else "no requests",
+        )
+
+
+def _reading(
+    metric: str,
+    value: float | None,
+    *,
+    column: str | None = None,
+    n: int = 1,
+    problem: str | None = None,
+) -> Reading:
+    return Reading(
+        kind=Kind.SERVICE, metric=metric, column=column, value=value, n=n, problem=problem
+    )
+
+
+def _digest(folder: Path) -> str:
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.toml")):
+        with suppress(OSError):
+            found.update(file.name.encode() + file.read_bytes())
+    return found.hexdigest()
+
+
+def _write(
+    file: Path, now: datetime, verdicts: tuple[Verdict, ...], streaks: Mapping[str, Streak]
+) -> None:
+    """Write the newest look down for `driftloop status` and the pages, whole or not at all."""
+    shown = [
+        {
+            "name": name(verdict.reading),
+            "level": verdict.level.value,
+            "reason": verdict.reason,
+            "incident": streaks.get(name(verdict.reading), Streak()).incident,
+        }
+        for verdict in verdicts
+    ]
+    part = file.with_suffix(".part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"at": now.isoformat(), "vitals": shown}, indent=1))
+        part.replace(file)
+    except OSError as error:
+        _log.error("the look could not be written down: %s", error)

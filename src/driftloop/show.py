@@ -82,10 +82,10 @@ def show_status(settings: Settings) -> bool:
             one.url,
         )
     console.print(table)
-    for one in vitals(settings.home):
-        if one["level"] in ("alarm", "warn"):
-            colour = "red" if one["level"] == "alarm" else "yellow"
-            console.print(f"[{colour}]{one['name']}: {one['reason']}[/{colour}]")
+    for vital in vitals(settings.home):
+        if vital["level"] in ("alarm", "warn"):
+            colour = "red" if vital["level"] == "alarm" else "yellow"
+            console.print(f"[{colour}]{vital['name']}: {vital['reason']}[/{colour}]")
     return all(one.state == "healthy" for one in found)
 
 

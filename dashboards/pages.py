@@ -25,10 +25,13 @@ from dashboards.moment import Moment
 from dashboards.words import figure, span, when
 from driftloop.errors import BadRequest, DriftloopError, MeasureError, UnknownModel
 from driftloop.records import ModelId, Moved, metric_name
+from driftloop.up import vitals
 from driftloop.wiring import System
 
 REFRESH = 5
 """Seconds between two looks at the fleet page."""
+NOTABLE = ("alarm", "warn")
+"""Levels of the loop's own readings that are shown."""
 OWN = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 REPORT = "sandbox allow-scripts allow-downloads; connect-src 'none'; form-action 'none'"
 """A report runs scripts over names and categories that came from outside: it gets no origin."""
@@ -68,7 +71,12 @@ class _Pages:
         self._templates = _templates()
 
     def fleet(self, *, still: bool = False) -> str:
-        return self._drawn("fleet.html", view=self._view(), refresh=None if still else REFRESH)
+        return self._drawn(
+            "fleet.html",
+            view=self._view(),
+            vitals=[each for each in vitals(self._system.settings.home) if each["level"] in NOTABLE],
+            refresh=None if still else REFRESH,
+        )
 
     def fleet_json(self) -> Response:
         return Response(msgspec.json.encode(self._view()), media_type="application/json")

@@ -455,7 +455,16 @@ class Passed:
     model: ModelId = PLATFORM
 
 
-Fact = Measured | Decided | Paged | Ordered | Trained | Gated | Failed | Moved | Passed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensed:
+    """The loop looked at itself; kept when the level of one of the readings changed."""
+
+    at: datetime
+    readings: tuple[Reading, ...]
+    model: ModelId = PLATFORM
+
+
+Fact = Measured | Decided | Paged | Ordered | Trained | Gated | Failed | Moved | Passed | Sensed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

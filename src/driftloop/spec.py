@@ -1,7 +1,8 @@
 """What the monitor files may say: strict, and every fault reported at once.
 
 `owners.toml` names people, `platform.toml` who is told when driftloop itself is in trouble,
-`defaults.toml` gives what every family inherits, and each other `<family>.toml` declares a family: its features, its markets and its policy.
+`defaults.toml` gives what every family inherits, and each other `<family>.toml` declares a
+family: its features, its markets and its policy.
 """
 
 import re
@@ -293,13 +294,16 @@ class Family(_Table):
         return tuple(n for n, f in self.features.items() if f.kind == "categorical")
 
 
+NOBODY = Platform(owner="")
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """All families and the people who own them."""
 
     families: tuple[Family, ...]
     owners: Mapping[str, Owner]
-    platform: Platform = Platform(owner="")
+    platform: Platform = NOBODY
 
     @property
     def models(self) -> tuple[ModelId, ...]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.demo.outcome import loss
-from driftloop.records import Decided, Decision, Kind, Paged, Reading, Stage
+from driftloop.records import PLATFORM, Decided, Decision, Kind, Paged, Reading, Stage
 from driftloop.wiring import System
 
 METRICS = ("mae", "log_loss")
@@ -34,7 +34,8 @@ def audit(system: System, *, messages: str) -> Audit:
     saw, those of them that the champion of that moment had answered, and their labels as known
     then. `messages` is the address that lists everything posted to the local Slack.
     """
-    opened = [fact for fact in system.ledger.facts(Paged) if fact.notice.stage is Stage.OPENED]
+    paged = [fact for fact in system.ledger.facts(Paged) if fact.model != PLATFORM]
+    opened = [fact for fact in paged if fact.notice.stage is Stage.OPENED]
     decisions = {
         fact.decision.incident: fact.decision
         for fact in system.ledger.facts(Decided)

@@ -27,13 +27,14 @@ from driftloop.records import (
     Ordered,
     Paged,
     Passed,
+    Sensed,
     Trained,
     version_key,
 )
 
 KINDS: Mapping[str, type[Fact]] = {
     kind.__name__: kind
-    for kind in (Measured, Decided, Paged, Ordered, Trained, Gated, Failed, Moved, Passed)
+    for kind in (Measured, Decided, Paged, Ordered, Trained, Gated, Failed, Moved, Passed, Sensed)
 }
 REMEMBERED = 20
 """How many decisions, orders and moves a model's history holds."""

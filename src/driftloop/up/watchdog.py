@@ -27,14 +27,13 @@ from driftloop.records import (
     Kind,
     Level,
     Link,
-    Measured,
     Notice,
     Paged,
     Passed,
     Reading,
+    Sensed,
     Stage,
     Verdict,
-    Window,
 )
 from driftloop.settings import Settings
 from driftloop.spec import load_fleet
@@ -206,16 +205,10 @@ class Watchdog:
         changed, self._levels = levels != self._levels, levels
         if not changed:
             return
-        fact = Measured(
-            model=PLATFORM,
-            at=now,
-            window=Window(model=PLATFORM, start=now, end=now, known_at=now),
-            rows=0,
-            labels=0,
-            readings=tuple(verdict.reading for verdict in verdicts),
-        )
         with suppress(LedgerError):
-            self._system.ledger.append(fact)
+            self._system.ledger.append(
+                Sensed(at=now, readings=tuple(verdict.reading for verdict in verdicts))
+            )
 
 
 def _spooled(spool: Path, now: float) -> Iterator[Reading]:

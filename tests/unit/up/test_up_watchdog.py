@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes.sandbox_server import SandboxServer, running
 
-from driftloop.records import PLATFORM, Level, Measured, Paged, Passed
+from driftloop.records import PLATFORM, Level, Paged, Passed, Sensed
 from driftloop.settings import Settings
 from driftloop.up.status import ServiceStatus, created, vitals_file, write_status
 from driftloop.up.watchdog import Watchdog
@@ -253,10 +253,10 @@ def test_readings_become_facts_only_when_a_level_changes(
     """A day of looks is a handful of facts, not seventeen thousand."""
     passed(system)
     looks(dog, 20)
-    assert len(system.ledger.facts(Measured, model=PLATFORM)) == 1
+    assert len(system.ledger.facts(Sensed)) == 1
     hand.at += 600
     looks(dog, 20)
-    assert len(system.ledger.facts(Measured, model=PLATFORM)) == 2
+    assert len(system.ledger.facts(Sensed)) == 2
 
 
 @pytest.mark.parametrize(

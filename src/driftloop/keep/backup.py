@@ -66,6 +66,9 @@ def backup(settings: Settings, file: Path) -> Backup:
     It may be at work meanwhile: every prediction that was answered before is in the backup, and
     each model's champion with its files. Reports, logs and Prefect's runs are not.
 
+    Call it in a process that does not write the lake: SQLite's locks are a process's, and DuckDB
+    brings an SQLite of its own, so that closing the copy would take the writer's locks away.
+
     Raises:
         BadRequest: there is no installation, or `file` is there already or cannot be written.
         ArtifactError: the file of a champion is not there.

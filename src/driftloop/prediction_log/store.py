@@ -45,6 +45,8 @@ class Store:
         Raises:
             LogError: it could not be written.
         """
+        # DuckDB's SQLite is not Python's: closing a file here takes locks away there.
+        self.close()
         catalog = self.folder / CATALOG
         try:
             copy_sqlite(catalog, catalog.with_name(f"{CATALOG}.{ending}"))

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -72,8 +72,10 @@ class House:
         """Train, register and, if `passed`, release a version of eta-de."""
         system = self.system
         family = system.fleet.family_named("eta")
-        made = order(family, DE, key=key, reason="by hand", now=at)
-        made = type(made)(**{n: getattr(made, n) for n in made.__slots__} | {"seed": seed})
+        made = order(family, DE, key=key, reason="by hand", now=NOW)
+        # Other rows for each seed: of the same ones the same model would come.
+        start = NOW - timedelta(days=39 - seed)
+        made = replace(made, seed=seed, window=replace(made.window, start=start))
         rows = system.log.rows(family, made.window)
         champion = system.ledger.head(DE)
         candidate = build_candidate(family, made, champion, rows, system.trainer._artifacts)

@@ -1,5 +1,7 @@
 import io
 import sqlite3
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +19,7 @@ from driftloop.records import ModelId, Moved, Trained
 from driftloop.serve.slot import load_model
 
 DE = ModelId("eta-de")
+MONITORS = Path(__file__).parents[2] / "monitors"
 Change = Callable[[dict[str, bytes]], None]
 
 
@@ -100,14 +103,25 @@ def test_a_restored_home_goes_on(house_at: Any, saved: Path, tmp_path: Path) -> 
 
 
 def test_what_was_answered_before_is_in_a_backup_made_at_work(
-    house_at: Any, house: Any, load: Any, tmp_path: Path
+    house_at: Any, house: Any, load: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While rows are written and taken up a backup has each answered one, and none twice."""
     with load:
         before = []
         for n in range(3):
             before.append(load.until(1000 * (n + 1)))
-            backup(house.system.settings, tmp_path / f"{n}.tar")
+            # A process of its own, as always: this one has the catalog open.
+            command = [sys.executable, "-m", "driftloop", "--home", house.home]
+            done = subprocess.run(
+                [*command, "--monitors", MONITORS, "backup", tmp_path / f"{n}.tar"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert "1 champion" in done.stdout
+    assert not [record for record in caplog.records if record.name.startswith("driftloop")]
     waiting = 0
     for n, expected in enumerate(before):
         waiting += restore(tmp_path / f"{n}.tar", tmp_path / f"home{n}").waiting

@@ -152,6 +152,7 @@ def test_snapshots_out_of_use_go_and_young_ones_stay(lake: Lake, fill: Make) -> 
 
     lake.maintain(pending=frozenset())
     assert rows(first) == 30
+    lake.close()
     with closing(sqlite3.connect(lake._store.folder / "catalog.sqlite")) as catalog:
         catalog.execute(
             "UPDATE ducklake_snapshot SET snapshot_time = '2020-01-01 00:00:00+00'"
@@ -159,7 +160,6 @@ def test_snapshots_out_of_use_go_and_young_ones_stay(lake: Lake, fill: Make) -> 
             [first],
         )
         catalog.commit()
-    lake.close()
     lake.maintain(pending=frozenset())
     with pytest.raises(BadRequest, match="No snapshot found"):
         rows(first)

@@ -15,7 +15,9 @@ def answer(held: Held, family: Family, rows: Sequence[Row], *, now: datetime) ->
     Raises:
         ArtifactError: the model failed, or answered no finite number.
     """
-    columns = {name: [row.features[name] for row in rows] for name in family.features}
+    # The features of a row stand in the family's order.
+    values = zip(*(row.features.values() for row in rows), strict=True)
+    columns = {name: list(column) for name, column in zip(family.features, values, strict=True)}
     head = held.head
     return [
         Prediction(

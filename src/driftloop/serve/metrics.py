@@ -18,6 +18,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        # Finding a series by its labels costs as much as all else that is counted.
+        self._found: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "driftloop_requests",
@@ -55,8 +57,13 @@ class Metrics:
 
     def request(self, route: str, model: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests.labels(route, model, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        key = (route, model, status)
+        found = self._found.get(key)
+        if found is None:
+            counter = self._requests.labels(route, model, str(status))
+            found = self._found[key] = (counter, self._seconds.labels(route))
+        found[0].inc()
+        found[1].observe(seconds)
 
     def rows(self, model: str, count: int) -> None:
         """Count rows that were predicted, logged and answered."""

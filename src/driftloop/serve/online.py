@@ -1,49 +1,56 @@
-"""The fleet over HTTP: rows in, answers out, and every answer logged before it is given."""
+"""The fleet over HTTP: rows in, answers out, and every answer logged before it is given.
+
+FastAPI describes every route and answers most. Predictions and labels are answered before it sees
+them, by the same functions: its routing alone would cost as much as all the rest of an answer.
+"""
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse
+from starlette.types import Receive, Scope, Send
 
-from driftloop.errors import BadRequest, DriftloopError, LogError, UnknownModel
+from driftloop.errors import DriftloopError, LogError
 from driftloop.ports import Clock, Spool
 from driftloop.records import Head
 from driftloop.serve import schema
 from driftloop.serve.answer import answer
 from driftloop.serve.docs import docs_page
+from driftloop.serve.exchange import (
+    GONE,
+    UNAVAILABLE,
+    Asked,
+    HungUp,
+    NotLogged,
+    Reply,
+    TooLarge,
+    failure,
+    read_body,
+    refusal,
+    send_reply,
+    told,
+)
 from driftloop.serve.metrics import Metrics
-from driftloop.serve.request import BadRows, NotJson, parse_labels, parse_rows
-from driftloop.serve.slot import NoChampion, Slots
+from driftloop.serve.recent import Recent
+from driftloop.serve.request import RowReader, parse_labels
+from driftloop.serve.slot import Slots
 from driftloop.spec import Fleet
 
-MOST_BYTES = 32 * 1024 * 1024
-"""The largest body that is read."""
 INLINE_BYTES = 32 * 1024
 """A larger body, of some hundred rows, is worked on in a thread so that others need not wait."""
 
-UNAVAILABLE = 503
-GONE = 499
-"""nginx's status for a caller that hung up; nobody reads it but the metrics."""
-
+_NOTHING_ASKED = Asked(0, None)
+_POSTED = re.compile(r"/v1/models/([^/]+)/(predict|labels)")
 _log = logging.getLogger(__name__)
-
-
-class TooLarge(BadRequest):
-    """The body is larger than `MOST_BYTES`."""
-
-
-class NotLogged(LogError):
-    """The spool took nothing, so nothing was answered."""
 
 
 def online_app(
@@ -68,7 +75,7 @@ def online_app(
         poll_every: seconds of wall time.
         closing: called once no request runs any more; seals the spool.
     """
-    service = _Service(slots=slots, spool=spool, clock=clock)
+    service = _Service(fleet=fleet, slots=slots, spool=spool, clock=clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,7 +87,8 @@ def online_app(
             await asyncio.wait([polling])
             await asyncio.to_thread(closing)
 
-    app = FastAPI(
+    app = _Front(
+        service,
         title="driftloop",
         summary="Predictions and labels of a fleet of models",
         lifespan=lifespan,
@@ -90,6 +98,25 @@ def online_app(
     )
     _add_routes(app, service, fleet)
     return app
+
+
+class _Front(FastAPI):
+    """FastAPI, but rows and labels that are posted are answered without it."""
+
+    def __init__(self, service: "_Service", **options: Any) -> None:  # noqa: ANN401 - FastAPI's
+        super().__init__(**options)
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        found = _POSTED.fullmatch(scope["path"]) if posted else None
+        if found is None:
+            await super().__call__(scope, receive, send)
+            return
+        asked = Asked.of(scope["headers"])
+        reply = await self._service.post(found[2], found[1], asked, receive)
+        await send_reply(reply, asked, send)
 
 
 class _Direct(APIRoute):
@@ -115,11 +142,14 @@ class _Direct(APIRoute):
 class _Service:
     """What the routes do; `refresh` runs in a thread of its own, the rest on the loop."""
 
-    def __init__(self, *, slots: Slots, spool: Spool, clock: Clock) -> None:
+    def __init__(self, *, fleet: Fleet, slots: Slots, spool: Spool, clock: Clock) -> None:
         self._slots = slots
         self._spool = spool
         self._clock = clock
+        self._readers = {family.name: RowReader(family) for family in fleet.families}
+        self._work = {"predict": self._predict, "labels": self._label}
         self._ready = False
+        self._recent = Recent()
         self.metrics = Metrics()
 
     def refresh(self, heads: Callable[[], Sequence[Head]]) -> None:
@@ -128,11 +158,36 @@ class _Service:
         self.metrics.refreshed(taken, [failure.head for failure in refused])
         self._ready = True
 
+    def poll_failed(self) -> None:
+        """Count a poll that could not read the heads."""
+        self.metrics.poll_failed()
+        self._recent.poll_failed()
+
+    async def post(self, route: str, model: str, asked: Asked, receive: Receive) -> Reply:
+        """Return the reply to rows ("predict") or labels of `model`, counted, and told if bad."""
+        began = time.perf_counter()
+        try:
+            body = await read_body(asked, receive)
+        except HungUp:
+            reply, whole = Reply(GONE, b""), began
+        except TooLarge as error:
+            reply, whole = refusal(error), time.perf_counter()
+        else:
+            whole = time.perf_counter()
+            reply = await self._answered(route, model, asked, body)
+        done = time.perf_counter()
+        known = model if self._slots.knows(model) else ""
+        self.metrics.request(route, known, reply.status, done - began)
+        if reply.status != GONE:
+            # A caller that sends slowly makes no slow service.
+            self._recent.answered(known, done - whole, failed=reply.failed)
+        return reply
+
     async def predict(self, model: str, request: Request) -> Response:
-        return await self._timed("predict", model, request, self._predict)
+        return await self._through("predict", model, request)
 
     async def label(self, model: str, request: Request) -> Response:
-        return await self._timed("labels", model, request, self._label)
+        return await self._through("labels", model, request)
 
     async def models(self) -> Response:
         held = [(slot, slot.held) for slot in self._slots.all()]
@@ -146,21 +201,15 @@ class _Service:
             }
             for slot, each in held
         ]
-        return _json(200, {"models": shown})
+        return _response(told(200, {"models": shown}))
 
     async def healthz(self) -> Response:
-        return _json(200, {"status": "alive"})
+        return _response(told(200, {"status": "alive"}))
+
+    async def recent(self) -> Response:
+        return _response(told(200, {**self._recent.shown(), "refused": self._refused()}))
 
     async def readyz(self) -> Response:
-        refused = [
-            {
-                "model": failure.head.model,
-                "version": failure.head.version,
-                "digest": failure.head.digest,
-                "error": str(failure.error),
-            }
-            for failure in self._slots.failures.values()
-        ]
         empty = [slot for slot in self._slots.all() if slot.held is None]
         damaged = [slot.model for slot in empty if slot.refused is not None]
         # One damaged model is no reason to take the others away from whoever balances the load.
@@ -168,27 +217,52 @@ class _Service:
             "ready": self._ready,
             "without_champion": [slot.model for slot in empty if slot.model not in damaged],
             "only_refused_champion": damaged,
-            "refused": refused,
+            "refused": self._refused(),
         }
-        return _json(200 if self._ready else UNAVAILABLE, shown)
+        return _response(told(200 if self._ready else UNAVAILABLE, shown))
 
     async def measured(self) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _timed(
-        self, route: str, model: str, request: Request, work: Callable[[str, bytes], Response]
-    ) -> Response:
-        began = time.perf_counter()
-        response = await _answered(model, request, work)
-        known = model if self._slots.knows(model) else ""
-        self.metrics.request(route, known, response.status_code, time.perf_counter() - began)
-        return response
+    async def _through(self, route: str, model: str, request: Request) -> Response:
+        asked = Asked.of(request.scope["headers"])
+        return _response(await self.post(route, model, asked, request.receive), asked)
 
-    def _predict(self, model: str, body: bytes) -> Response:
+    async def _answered(self, route: str, model: str, asked: Asked, body: bytes) -> Reply:
+        work = self._work[route]
+        try:
+            if len(body) <= INLINE_BYTES:
+                return work(model, body)
+            return await asyncio.to_thread(work, model, body)
+        except DriftloopError as error:
+            reply = refusal(error)
+            if reply.failed:
+                _log.error("a request for %s: %s", model[:100], error, extra={"trace": asked.trace})
+            elif reply.status == UNAVAILABLE:
+                _log.info("a request for %s: %s", model[:100], error, extra={"trace": asked.trace})
+            return reply
+        # Else uvicorn closes the connection, and a next request on it fails.
+        except Exception as error:  # noqa: BLE001 - see above
+            _log.exception("a request for %s failed", model[:100], extra={"trace": asked.trace})
+            return failure(error)
+
+    def _refused(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "model": each.head.model,
+                "version": each.head.version,
+                "digest": each.head.digest,
+                "error": str(each.error),
+            }
+            for each in self._slots.failures.values()
+        ]
+
+    def _predict(self, model: str, body: bytes) -> Reply:
         slot = self._slots.slot(model)
         held = slot.hand()
-        rows = parse_rows(slot.family, body)
-        predictions = answer(held, slot.family, rows, now=self._clock.now())
+        now = self._clock.now()
+        rows = self._readers[slot.family.name].read(body, now=now)
+        predictions = answer(held, slot.family, rows, now=now)
         self._keep(self._spool.predictions, slot.family.name, predictions)
         self.metrics.rows(model, len(rows))
         shown = {
@@ -197,20 +271,19 @@ class _Service:
             "epoch": held.head.epoch,
             "predictions": [{"id": p.id, "prediction": p.prediction} for p in predictions],
         }
-        return _json(200, shown)
+        return told(200, shown)
 
-    def _label(self, model: str, body: bytes) -> Response:
+    def _label(self, model: str, body: bytes) -> Reply:
         slot = self._slots.slot(model)
         labels = parse_labels(slot.family, slot.model, body, now=self._clock.now())
         self._keep(self._spool.labels, slot.family.name, labels)
         self.metrics.labels(model, len(labels))
-        return _json(202, {"accepted": len(labels)})
+        return told(202, {"accepted": len(labels)})
 
     def _keep(self, write: Callable[[str, Any], None], family: str, rows: Sequence[Any]) -> None:
         try:
             write(family, rows)
         except (LogError, OSError) as error:
-            _log.exception("the spool did not take %d rows of %s", len(rows), family)
             raise NotLogged(
                 f"the rows could not be written to the prediction log: {error}",
                 where=family,
@@ -226,78 +299,15 @@ async def _poll(service: _Service, heads: Callable[[], Sequence[Head]], poll_eve
             try:
                 await loop.run_in_executor(thread, service.refresh, heads)
             except Exception:  # noqa: BLE001 - a poll that died would freeze every champion without a word
-                service.metrics.poll_failed()
+                service.poll_failed()
                 _log.exception("the heads could not be read; the champions in hand keep answering")
             await asyncio.sleep(poll_every)
 
 
-async def _answered(
-    model: str, request: Request, work: Callable[[str, bytes], Response]
-) -> Response:
-    try:
-        body = await _body(request)
-        if len(body) <= INLINE_BYTES:
-            return work(model, body)
-        return await asyncio.to_thread(work, model, body)
-    except DriftloopError as error:
-        return _refusal(error)
-    except ClientDisconnect:
-        return Response(status_code=GONE)
-    except Exception as error:  # noqa: BLE001 - else uvicorn closes the connection, and a next request on it fails
-        _log.exception("a request for %s failed", model[:100])
-        return await _unexpected(request, error)
-
-
-async def _body(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MOST_BYTES:
-        raise _too_large()
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BYTES:
-            raise _too_large()
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(
-        f"the body is larger than {MOST_BYTES // 1024 // 1024} MiB",
-        where="request",
-        hint="send fewer rows at a time, or use predict-batch",
-    )
-
-
-def _json(status: int, shown: object) -> Response:
-    return Response(msgspec.json.encode(shown), status, media_type="application/json")
-
-
-def _status(error: DriftloopError) -> int:
-    """Return the HTTP status of `error`.
-
-    A model without a champion is 503, not 409: the request is right, and the same request will be
-    answered once the model's first training is done, or its refused champion is mended.
-    """
-    statuses = (
-        (NoChampion, UNAVAILABLE),
-        (NotLogged, UNAVAILABLE),
-        (UnknownModel, 404),
-        (TooLarge, 413),
-        (NotJson, 400),
-        (BadRequest, 422),
-    )
-    return next((status for kind, status in statuses if isinstance(error, kind)), 500)
-
-
-def _refusal(error: DriftloopError, status: int | None = None) -> Response:
-    status = status or _status(error)
-    faults = error.faults if isinstance(error, BadRows) else ()
-    told = {"what": error.what, "where": error.where, "hint": error.hint, "faults": faults}
-    response = _json(status, {"error": told})
-    if status == UNAVAILABLE:
-        response.headers["Retry-After"] = "1"
+def _response(reply: Reply, asked: Asked = _NOTHING_ASKED) -> Response:
+    """Return `reply` as FastAPI gives it on."""
+    response = Response(reply.body, reply.status)
+    response.raw_headers = reply.headers(asked)
     return response
 
 
@@ -305,7 +315,7 @@ async def _no_such_page(_: Request, error: Exception) -> Response:
     """Return starlette's own refusals (404, 405) in our shape."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     what = error.detail if isinstance(error, HTTPException) else str(error)
-    response = _refusal(DriftloopError(what, hint="see /openapi.json"), status)
+    response = _response(refusal(DriftloopError(what, hint="see /openapi.json"), status))
     if isinstance(error, HTTPException):
         response.headers.update(error.headers or {})
     return response
@@ -313,7 +323,7 @@ async def _no_such_page(_: Request, error: Exception) -> Response:
 
 async def _unexpected(_: Request, error: Exception) -> Response:
     """Return what the caller is told of a fault of ours; the log has its traceback."""
-    return _refusal(DriftloopError(f"the service failed: {type(error).__name__}"), 500)
+    return _response(failure(error))
 
 
 def _add_routes(app: FastAPI, service: _Service, fleet: Fleet) -> None:
@@ -337,7 +347,7 @@ def _add_routes(app: FastAPI, service: _Service, fleet: Fleet) -> None:
     post(
         "/v1/models/{model}/labels",
         summary="Tell the true outcomes",
-        description="A label that comes again corrects the one before it.",
+        description=schema.LABELS_SAID,
         status_code=202,
         response_model=None,
         responses={202: {"model": schema.Accepted}, **refusals},
@@ -348,6 +358,7 @@ def _add_routes(app: FastAPI, service: _Service, fleet: Fleet) -> None:
     }
     for path, does, shape, summary in (
         ("/v1/models", service.models, schema.Champions, "The fleet and its champions"),
+        ("/v1/service", service.recent, schema.Recently, "How the last five minutes went"),
         ("/healthz", service.healthz, schema.Alive, "Whether the process answers"),
         (
             "/readyz",

@@ -34,7 +34,10 @@ class Accepted(_Shape):
 
 
 class FieldFault(_Shape):
-    """What is wrong with one field; `row` counts from 0, null for the request itself."""
+    """What is wrong with one field of `rows[row]` or `labels[row]`; null for the request itself.
+
+    As in JSON, the first is 0; the rows of files, in `predict-batch` and `labels`, begin at 1.
+    """
 
     row: int | None
     field: str
@@ -101,6 +104,38 @@ class Readiness(_Shape):
     refused: list[RefusedVersion]
 
 
+class ModelRecently(_Shape):
+    """What one model was asked, of what `Recently` counts."""
+
+    requests: int
+    errors: int
+    p99_ms: float | None
+
+
+class Recently(_Shape):
+    """How requests for predictions and labels went in the last five minutes of wall time.
+
+    `seconds` says how much of them is counted: less after a start, and up to ten less because
+    they are counted in buckets of ten. `errors` are the answers the service is to blame for: 500,
+    a log that cannot be written, and a champion whose file was refused. A 503 for a model that has
+    yet to be trained is none, nor is a caller's mistake; `error_rate` is errors / requests, 0 if
+    there were none. Times are from a whole request to its answer, in milliseconds, at most a tenth
+    too high, and null where nothing was asked. Callers that hung up are not counted. `models`
+    has those that were asked. `refused` is as in /readyz, now; `poll_failures` counts the times
+    the heads could not be read.
+    """
+
+    seconds: float
+    requests: int
+    errors: int
+    error_rate: float
+    p50_ms: float | None
+    p99_ms: float | None
+    models: dict[str, ModelRecently]
+    refused: list[RefusedVersion]
+    poll_failures: int
+
+
 def rows_body(fleet: Fleet) -> dict[str, Any]:
     """Return OpenAPI's description of a body of rows: one row object, or {"rows": [...]}."""
     examples = {
@@ -117,6 +152,12 @@ def rows_body(fleet: Fleet) -> dict[str, Any]:
         "additionalProperties": True,
     }
     return _body(row, "rows", examples)
+
+
+LABELS_SAID = (
+    "A label that comes again corrects the one before it. One may come before its prediction: it "
+    "is kept, and counts once a prediction has its id; if none ever has, it changes nothing."
+)
 
 
 def labels_body(fleet: Fleet) -> dict[str, Any]:
@@ -145,7 +186,12 @@ def rows_described(fleet: Fleet) -> str:
     """Return, as Markdown, which fields a row of each family has."""
     opening = (
         'Answers one row, or up to 10,000 as `{"rows": [...]}`, by one version. A row is flat; '
-        "a null or absent feature is null. Every row is logged before it is answered."
+        "a null or absent feature is null. Every row is logged before it is answered. An id that "
+        "comes again in a later request is answered again; in the log the row that arrived first "
+        "stays, and the other counts as a duplicate, which is a reading of the data's quality. "
+        "Within one request an id may stand once. A time may lie at most a day after the service's "
+        "clock. An `X-Request-Id` of up to 128 letters, digits and `._:/+=@-` is given back, and "
+        "stands in the service's log if the request fails."
     )
     said = [opening]
     for family in fleet.families:

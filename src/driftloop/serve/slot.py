@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,9 @@ class OnnxModel:
             raise ArtifactError(
                 f"onnxruntime cannot load the model: {_first_line(error)}", where=where
             ) from error
-        self._encoders = {each.name: self._encoder(each) for each in self._session.get_inputs()}
+        kinds = {each.name: self._kind(each) for each in self._session.get_inputs()}
+        self._numbers = tuple(name for name, kind in kinds.items() if kind == "tensor(float)")
+        self._texts = tuple(name for name, kind in kinds.items() if kind == "tensor(string)")
         self._output = self._answer_name()
 
     @property
@@ -134,20 +137,30 @@ class OnnxModel:
             ArtifactError: a feature it needs is not in `columns`, it failed, or an answer is not
                 a finite number.
         """
-        lacking = self._encoders.keys() - columns.keys()
-        if lacking:
+        wanted = (*self._numbers, *self._texts)
+        if lacking := [name for name in wanted if name not in columns]:
             raise ArtifactError(
                 f"the model needs features it is not given: {', '.join(sorted(lacking))}",
                 where=self._where,
             )
-        feed = {name: encode(columns[name]) for name, encode in self._encoders.items()}
         try:
-            answer = self._session.run([self._output], feed)[0]
+            answer = self._session.run([self._output], self._feed(columns))[0]
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise ArtifactError(
                 f"the model failed to answer: {_first_line(error)}", where=self._where
             ) from error
         return self._plain(answer)
+
+    def _feed(self, columns: dict[str, list[FeatureValue]]) -> dict[str, npt.NDArray[Any]]:
+        """Return each input, [n, 1], cut out of one array for each type: many are dear to make."""
+        feed: dict[str, npt.NDArray[Any]] = {}
+        if self._numbers:
+            numbers = np.array([columns[name] for name in self._numbers], dtype=np.float32)
+            feed.update(zip(self._numbers, numbers[:, :, None], strict=True))
+        if self._texts:
+            texts = [[value or "" for value in columns[name]] for name in self._texts]
+            feed.update(zip(self._texts, np.array(texts, dtype=object)[:, :, None], strict=True))
+        return feed
 
     def _plain(self, answer: npt.NDArray[np.floating[Any]]) -> list[float]:
         if answer.ndim == PAIR and answer.shape[1] == PAIR:
@@ -157,28 +170,29 @@ class OnnxModel:
                 f"the model answers in the shape {answer.shape}, not one number a row",
                 where=self._where,
             )
-        if not np.isfinite(answer).all():
-            row = int(np.flatnonzero(~np.isfinite(answer))[0])
+        # A float32 is a Python float as it is; no array of float64 has to be made for that.
+        plain: list[float] = answer.reshape(-1).tolist()
+        if not all(map(isfinite, plain)):
+            row = next(row for row, value in enumerate(plain) if not isfinite(value))
             raise ArtifactError(
-                f"the model answers no finite number (row {row} of {answer.shape[0]})",
+                f"the model answers no finite number (row {row} of {len(plain)})",
                 where=self._where,
                 hint="its recipe should impute nulls, or the features be required",
             )
-        plain: list[float] = answer.astype(np.float64).reshape(-1).tolist()
         return plain
 
-    def _encoder(
+    def _kind(
         self,
         given: Any,  # noqa: ANN401 - onnxruntime's NodeArg, which has no type information
-    ) -> Callable[[list[FeatureValue]], npt.NDArray[Any]]:
-        known = {"tensor(float)": _numbers, "tensor(string)": _strings}
-        if given.type not in known:
+    ) -> str:
+        kind: str = given.type
+        if kind not in ("tensor(float)", "tensor(string)"):
             raise ArtifactError(
-                f"input {given.name!r} is {given.type}; an input is one feature, "
+                f"input {given.name!r} is {kind}; an input is one feature, "
                 "tensor(float) or tensor(string)",
                 where=self._where,
             )
-        return known[given.type]
+        return kind
 
     def _answer_name(self) -> str:
         outputs: dict[str, str] = {each.name: each.type for each in self._session.get_outputs()}
@@ -336,14 +350,6 @@ class Slots:
         model = load_model(Path(head.artifact), head.digest)
         warm(model, slot.family)
         return model
-
-
-def _numbers(values: list[FeatureValue]) -> npt.NDArray[Any]:
-    return np.array(values, dtype=np.float32).reshape(-1, 1)
-
-
-def _strings(values: list[FeatureValue]) -> npt.NDArray[Any]:
-    return np.array([value or "" for value in values], dtype=object).reshape(-1, 1)
 
 
 def _typical(family: Family, name: str) -> FeatureValue:

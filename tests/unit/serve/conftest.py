@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from driftloop.errors import LogError
 from driftloop.records import Head, Label, ModelId, Prediction
@@ -93,6 +94,16 @@ class Service:
         assert not self.thread.is_alive()
 
 
+class BehindFront:
+    """The service as FastAPI alone answers it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await FastAPI.__call__(self._app, scope, receive, send)
+
+
 def lowered(
     folder: Path, name: str, *, numeric: list[str], textual: list[str], fitted: Any
 ) -> Made:
@@ -161,8 +172,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
 
 
 @pytest.fixture
-def serving(fleet: Fleet, clock: Any) -> Iterator[Callable[..., Service]]:
-    """Start the online service with some heads; it is stopped at the end of the test."""
+def serving(
+    fleet: Fleet, clock: Any, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Service]]:
+    """Start the online service with some heads; it is stopped at the end of the test.
+
+    With the parameter "fastapi" nothing is answered in front of FastAPI.
+    """
     running: list[Service] = []
 
     def start(*heads: Head, poll_every: float = 0.02, ready: bool = True) -> Service:
@@ -176,8 +192,11 @@ def serving(fleet: Fleet, clock: Any) -> Iterator[Callable[..., Service]]:
             poll_every=poll_every,
             closing=spool.close,
         )
+        served: Any = app
+        if getattr(request, "param", "") == "fastapi":
+            served = BehindFront(app)
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(served, log_level="critical", access_log=False))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30)

@@ -19,6 +19,12 @@ ROW = {"id": "a", "asked_at": "2026-03-01T10:00:00Z", "distance": 12, "load": 0.
 PREDICT = "/v1/models/eta-de/predict"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Hold every promise in front of FastAPI and through it."""
+    if "serving" in metafunc.fixturenames:
+        metafunc.parametrize("serving", ["front", "fastapi"], indirect=True)
+
+
 def counted(http: httpx.Client, name: str, **labels: str) -> float:
     """Return one sample of /metrics; 0 where there is none."""
     found = [
@@ -325,6 +331,7 @@ def test_openapi_tells_every_route_field_and_example(serving: Any, made: Any) ->
         "/v1/models/{model}/predict",
         "/v1/models/{model}/labels",
         "/v1/models",
+        "/v1/service",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -358,7 +365,7 @@ def test_docs_need_no_network_and_their_commands_work(serving: Any, made: Any) -
         for each in re.findall(r"<pre>(.*?)</pre>", reply.text, re.DOTALL)
     ]
     posted = [command for command in commands if "-d" in command]
-    assert (len(commands), len(posted)) == (7, 3)
+    assert (len(commands), len(posted)) == (8, 3)
     for _, url, *options in commands:
         body = options[options.index("-d") + 1] if options else None
         answer = service.http.request("POST" if body else "GET", url, content=body)

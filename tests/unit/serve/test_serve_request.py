@@ -21,14 +21,14 @@ def faults(family: Family, body: object) -> list[tuple[int | None, str, str]]:
     """Return row, field and what of each fault that `body` is refused for."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(BadRows) as raised:
-        parse_rows(family, sent)
+        parse_rows(family, sent, now=NOW)
     return [(fault.row, fault.field, fault.what) for fault in raised.value.faults]
 
 
 def test_one_row_and_many_read_alike(eta: Family) -> None:
     """A bare row and a list of one are the same request; times come out in UTC."""
-    one = parse_rows(eta, json.dumps(ROW).encode())
-    assert one == parse_rows(eta, json.dumps({"rows": [ROW]}).encode())
+    one = parse_rows(eta, json.dumps(ROW).encode(), now=NOW)
+    assert one == parse_rows(eta, json.dumps({"rows": [ROW]}).encode(), now=NOW)
     assert one[0].id == "a"
     assert one[0].event_time == datetime(2026, 3, 1, 10, tzinfo=UTC)
     assert one[0].features == {"distance": 12.0, "load": 0.5, "vehicle": "van"}
@@ -39,7 +39,7 @@ def test_what_is_absent_is_null_and_ids_are_made(eta: Family) -> None:
     """An optional feature that is absent, null or an empty category is null; ids are unlike."""
     row = {"asked_at": "2026-03-01T10:00:00+01:00", "distance": 1}
     rows = parse_rows(
-        eta, json.dumps({"rows": [row, {**row, "load": None, "vehicle": ""}]}).encode()
+        eta, json.dumps({"rows": [row, {**row, "load": None, "vehicle": ""}]}).encode(), now=NOW
     )
     assert [each.features for each in rows] == [
         {"distance": 1.0, "load": None, "vehicle": None}
@@ -50,7 +50,7 @@ def test_what_is_absent_is_null_and_ids_are_made(eta: Family) -> None:
 
 def test_a_value_outside_its_range_is_answered(eta: Family) -> None:
     """A range is a quality limit: the row is read, and the reading will say so."""
-    assert parse_rows(eta, json.dumps({**ROW, "distance": -4e9}).encode())[0].features[
+    assert parse_rows(eta, json.dumps({**ROW, "distance": -4e9}).encode(), now=NOW)[0].features[
         "distance"
     ] == pytest.approx(-4e9)
 
@@ -90,11 +90,11 @@ def test_one_fault_is_named_by_row_and_field(
 def test_a_misspelt_field_is_answered_with_the_nearest_name(eta: Family) -> None:
     """The hint of an unknown field is the name that was probably meant."""
     with pytest.raises(BadRows) as raised:
-        parse_rows(eta, json.dumps({**ROW, "distnace": 1}).encode())
+        parse_rows(eta, json.dumps({**ROW, "distnace": 1}).encode(), now=NOW)
     assert raised.value.faults == (
         Fault(0, "distnace", "unknown field", "did you mean 'distance'?"),
     )
-    assert str(raised.value) == "row 0, distnace: unknown field (hint: did you mean 'distance'?)"
+    assert str(raised.value) == "rows[0], distnace: unknown field (hint: did you mean 'distance'?)"
 
 
 def test_every_fault_is_told_at_once(eta: Family) -> None:
@@ -113,7 +113,9 @@ def test_many_faults_are_counted_and_the_first_told(eta: Family) -> None:
     """Twenty faults are told, the others counted."""
     with pytest.raises(BadRows) as raised:
         parse_rows(
-            eta, json.dumps({"rows": [{**ROW, "id": str(n), "x": 1} for n in range(500)]}).encode()
+            eta,
+            json.dumps({"rows": [{**ROW, "id": str(n), "x": 1} for n in range(500)]}).encode(),
+            now=NOW,
         )
     assert (len(raised.value.faults), raised.value.total) == (20, 500)
 
@@ -145,7 +147,7 @@ def test_what_is_not_json_is_told_apart(eta: Family, body: bytes) -> None:
     """A body that is not JSON is not a matter of fields; a lone surrogate in a usable row too."""
     sent = body.replace(b'"}', b'", "asked_at": "2026-03-01T10:00Z", "distance": 1}')
     with pytest.raises(NotJson, match="the body is not JSON"):
-        parse_rows(eta, sent)
+        parse_rows(eta, sent, now=NOW)
 
 
 def test_labels_are_read(churn: Family) -> None:
@@ -218,7 +220,9 @@ bodies = st.one_of(
 def test_whatever_is_sent_is_read_or_refused(body: bytes) -> None:
     """Any body gives usable rows or labels, or a BadRequest that can be told in JSON."""
     reads = (
-        lambda: [(r.id, r.event_time, r.features["distance"]) for r in parse_rows(ETA, body)],
+        lambda: [
+            (r.id, r.event_time, r.features["distance"]) for r in parse_rows(ETA, body, now=NOW)
+        ],
         lambda: [
             (label.id, label.observed_at, label.value)
             for label in parse_labels(ETA, ModelId("eta-de"), body, now=NOW)

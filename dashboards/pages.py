@@ -74,7 +74,7 @@ class _Pages:
         return self._drawn(
             "fleet.html",
             view=self._view(),
-            vitals=[each for each in vitals(self._system.settings.home) if each["level"] in NOTABLE],
+            vitals=[v for v in vitals(self._system.settings.home) if v["level"] in NOTABLE],
             refresh=None if still else REFRESH,
         )
 

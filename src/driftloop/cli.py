@@ -55,12 +55,16 @@ def options(
     models: Annotated[
         str | None, typer.Option(help="Only these models, separated by commas.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A file of settings, instead of driftloop.toml.")
+    ] = None,
 ) -> None:
     """Take the options that every command shares; each is also an environment variable."""
     _given.update(
         home=home.absolute() if home else None,
         monitors=monitors.absolute() if monitors else None,
         models=models,
+        config=config,
     )
 
 
@@ -68,6 +72,28 @@ def options(
 def version() -> None:
     """Print driftloop's version."""
     typer.echo(__version__)
+
+
+@app.command()
+def settings(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """Show every setting, where it comes from, and what it is for."""
+    from driftloop.settings import explained
+
+    found = explained(**_given)
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("setting", "value", "from", "what", box=None, pad_edge=False)
+    for each in found:
+        table.add_row(each.name, each.value, each.origin, each.what)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 @app.command()

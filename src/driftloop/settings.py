@@ -1,6 +1,13 @@
-"""Settings of one installation: from the environment (`DRIFTLOOP_*`) or the command line."""
+"""Settings of one installation: command line, environment (`DRIFTLOOP_*`), file, default.
+
+What stands further left in that list wins. The file is `driftloop.toml` in the working folder, or
+what `DRIFTLOOP_CONFIG` or `--config` names.
+"""
 
 import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Self
@@ -14,6 +21,9 @@ Seconds = Annotated[float, Field(gt=0.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+FILE = Path("driftloop.toml")
+CONFIG = "DRIFTLOOP_CONFIG"
+"""Names the file; empty, there is none."""
 PORTS = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port")
 
 
@@ -21,7 +31,11 @@ class Settings(BaseSettings):
     """Where things are and how often they happen; durations are wall-clock seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DRIFTLOOP_", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="DRIFTLOOP_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     home: Path = Path(".driftloop")
@@ -32,11 +46,17 @@ class Settings(BaseSettings):
     """Comma-separated models to run; empty for the whole fleet."""
 
     host: str = "127.0.0.1"
+    """What every service listens on."""
     online_port: Port = 8400
+    """Of the prediction service."""
     pages_port: Port = 8401
+    """Of the fleet page."""
     slack_port: Port = 8402
+    """Of the local stand-in for Slack."""
     mlflow_port: Port = 8403
+    """Of MLflow."""
     prefect_port: Port = 8404
+    """Of Prefect."""
 
     slack_token: SecretStr | None = None
     """A bot token; without one a local Slack-compatible server is started and used."""
@@ -44,10 +64,15 @@ class Settings(BaseSettings):
     """Base address of Slack's Web API; empty for Slack itself, or the local server."""
 
     watch_every: Seconds = 600.0
+    """How often the fleet is looked at."""
     maintain_every: Seconds = 3600.0
+    """How often copies are mended, and what is old is removed."""
     ingest_every: Seconds = 5.0
+    """How often the ingester moves sealed segments into the log."""
     seal_every: Seconds = 2.0
+    """How old a segment's first row may be before it is sealed."""
     seal_rows: Annotated[int, Field(ge=1)] = 5000
+    """With how many rows a segment is sealed."""
     watchdog_every: Seconds = 5.0
     """How often the watchdog looks at the loop itself."""
     poll_every: Seconds = 0.5
@@ -139,28 +164,108 @@ class Settings(BaseSettings):
         said = {f"DRIFTLOOP_{name.upper()}": str(value) for name, value in shown.items()}
         token = self.slack_token
         said["DRIFTLOOP_SLACK_TOKEN"] = token.get_secret_value() if token is not None else ""
+        # A file is not read again: it may have changed meanwhile.
+        said[CONFIG] = ""
         return said
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it is in force: what it says, where that comes from, and what it is for."""
+
+    name: str
+    value: str
+    origin: str
+    what: str
+
+
 def read_settings(**given: object) -> Settings:
-    """Return the settings, `given` ones (those that are not None) before the environment's.
+    """Return the settings: `given` ones (those that are not None), environment, file, defaults.
 
     Raises:
-        BadRequest: a value does not fit, or no setting has that name; names the variable.
+        BadRequest: a value does not fit, no setting has that name, or the file cannot be read;
+            names the option, the variable, or the file and its key.
     """
-    known = {f"DRIFTLOOP_{name.upper()}" for name in Settings.model_fields}
-    for variable in sorted(os.environ.keys() - known):
-        if variable.startswith("DRIFTLOOP_"):
-            near = get_close_matches(variable, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "settings.py lists them"
-            raise BadRequest("there is no such setting", where=variable, hint=hint)
+    return _read(given)[0]
+
+
+def explained(**given: object) -> tuple[Setting, ...]:
+    """Return every setting with where it comes from; see `read_settings`. Secrets are masked."""
+    settings, origins = _read(given)
+    shown = settings.model_dump()
+    return tuple(
+        Setting(
+            name=name,
+            value=str(shown[name]) if shown[name] is not None else "",
+            origin=origins.get(name, "default"),
+            what=" ".join((field.description or "").split()),
+        )
+        for name, field in Settings.model_fields.items()
+    )
+
+
+def _read(given: Mapping[str, object]) -> tuple[Settings, dict[str, str]]:
+    said = {name: value for name, value in given.items() if value is not None}
+    _check_environment()
+    file = _file(said.pop("config", None))
+    filed = _filed(file) if file is not None else {}
+    origins = {name: f"{file}: {name}" for name in filed}
+    environment = {name for name in Settings.model_fields if os.environ.get(_variable(name))}
+    origins |= {name: _variable(name) for name in environment}
+    origins |= {name: f"--{name.replace('_', '-')}" for name in said}
+    under = {name: value for name, value in filed.items() if name not in environment}
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        return Settings(**{**under, **said}), origins  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
-            f"DRIFTLOOP_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            f"{_named(str(fault['loc'][0]), origins)}: {fault['msg']}"
             if fault["loc"]
             else fault["msg"].removeprefix("Value error, ")
             for fault in error.errors()
         )
-        raise BadRequest(faults, where="settings") from error
+        raise BadRequest(faults, where="settings", hint="`driftloop settings` shows all") from error
+
+
+def _check_environment() -> None:
+    known = {_variable(name) for name in Settings.model_fields} | {CONFIG}
+    for variable in sorted(os.environ.keys() - known):
+        if variable.startswith("DRIFTLOOP_"):
+            near = get_close_matches(variable, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`driftloop settings` lists them"
+            raise BadRequest("there is no such setting", where=variable, hint=hint)
+
+
+def _file(named: object) -> Path | None:
+    """Return the file to read: the one that is named, or the working folder's if there is one."""
+    name = str(named) if named else os.environ.get(CONFIG)
+    if name is None:
+        return FILE if FILE.is_file() else None
+    return Path(name) if name else None
+
+
+def _filed(file: Path) -> dict[str, object]:
+    """Return what `file` says; its relative paths are relative to it."""
+    try:
+        said = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadRequest(f"cannot be read: {error.strerror}", where=str(file)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"not valid TOML: {error}", where=str(file)) from error
+    for name in said:
+        if name not in Settings.model_fields:
+            near = get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`driftloop settings` lists them"
+            raise BadRequest("there is no such setting", where=f"{file}: {name}", hint=hint)
+    folder = file.absolute().parent
+    for name in ("home", "monitors"):
+        if isinstance(said.get(name), str):
+            said[name] = folder / said[name]
+    return said
+
+
+def _variable(name: str) -> str:
+    return f"DRIFTLOOP_{name.upper()}"
+
+
+def _named(name: str, origins: Mapping[str, str]) -> str:
+    return origins.get(name, _variable(name)) if name in Settings.model_fields else _variable(name)

@@ -48,6 +48,7 @@ from prefect.workers.base import (
 from pydantic import TypeAdapter
 
 from driftloop.errors import ServiceError
+from driftloop.logs import configure
 from driftloop.records import Order
 from driftloop.settings import Settings, read_settings
 from flows import deployments
@@ -274,6 +275,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     settings = read_settings()
+    configure("worker")
     working = threading.Thread(target=lambda: asyncio.run(work(settings, stop)), daemon=True)
     working.start()
     while working.is_alive() and not stop.is_set():

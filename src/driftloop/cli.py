@@ -346,7 +346,7 @@ def ingest() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    system = _system()
+    system = _system("ingester")
     ingester = system.ingester()
     typer.echo("the ingester is ready")
     sys.stdout.flush()
@@ -364,7 +364,7 @@ def watchdog() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    system = _system()
+    system = _system("watchdog")
     dog = Watchdog(system)
     typer.echo("the watchdog is ready")
     sys.stdout.flush()
@@ -374,7 +374,7 @@ def watchdog() -> None:
 @app.command("_online", hidden=True)
 def online() -> None:
     """Run the online service."""
-    system = _system()
+    system = _system("online")
     _serve(system.online_app(), system.settings.host, system.settings.online_port)
 
 
@@ -384,6 +384,7 @@ def slack() -> None:
     from driftloop.page.sandbox import sandbox_app
 
     settings = _settings()
+    _configure_logs("slack")
     _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
 
 
@@ -399,7 +400,19 @@ def mlflow(arguments: list[str]) -> None:
 def _serve(asgi: object, host: str, port: int) -> None:
     import uvicorn
 
-    uvicorn.run(asgi, host=host, port=port, log_level="warning", access_log=False)  # type: ignore[arg-type]
+    uvicorn.run(
+        asgi,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        log_config=None,  # ours is set
+        access_log=False,
+    )
+
+
+def _configure_logs(service: str) -> None:
+    from driftloop.logs import configure
+
+    configure(service)
 
 
 def _settings() -> "Settings":
@@ -408,9 +421,12 @@ def _settings() -> "Settings":
     return read_settings(**_given)
 
 
-def _system() -> "System":
+def _system(service: str = "") -> "System":
+    """Return the installation; a `service` of it logs for programs, a command for people."""
     from driftloop.wiring import System
 
+    if service:
+        _configure_logs(service)
     return System(_settings())
 
 

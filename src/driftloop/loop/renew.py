@@ -1,5 +1,6 @@
 """Carry an order out: train, register, gate, move the head; or say why not."""
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from driftloop.records import (
 )
 from driftloop.spec import Family, Fleet
 
+_log = logging.getLogger(__name__)
 MARGIN = timedelta(seconds=120)
 """Wall time beyond a fit's limit after which a renewal is taken for dead."""
 
@@ -88,6 +90,16 @@ class Renewer:
             else:
                 renewed = self._carried_out(begun, family)
             self.ledger.finish(f"renew/{order.key}", renewed.outcome)
+            _log.info(
+                "%s: %s: %s",
+                order.model,
+                renewed.outcome,
+                renewed.reason,
+                extra={
+                    "trace": order.key,
+                    "version": renewed.head.version if renewed.head is not None else None,
+                },
+            )
             return renewed
         finally:
             self.ledger.release(f"renew/{order.key}")

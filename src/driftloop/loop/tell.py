@@ -1,5 +1,6 @@
 """Tell a notice once: an intent, then the act, then its record."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,6 +10,7 @@ from driftloop.errors import PagerError
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import ModelId, Notice, Paged, Receipt, Stage
 
+_log = logging.getLogger(__name__)
 LEASE = timedelta(seconds=60)
 PREFIX = "notice/"
 
@@ -51,6 +53,7 @@ class Teller:
             elif receipt is not None:
                 self.pager.follow(notice, receipt, reconcile=intent.retaken)
         except PagerError as error:
+            _log.warning("not told: %s", error, extra={"trace": notice.incident})
             if error.retry:
                 self.ledger.release(key)
             else:
@@ -60,6 +63,12 @@ class Teller:
             paged = Paged(model=notice.model, at=self.clock.now(), notice=notice, receipt=receipt)
             self.ledger.append(paged, key=notice.key)
         self.ledger.finish(key, "told")
+        _log.info(
+            "told in %s: %s",
+            notice.channel,
+            notice.headline,
+            extra={"trace": notice.incident, "ts": receipt.ts if receipt is not None else None},
+        )
         return Told(notice, told=True, why="told")
 
     def tell_unsent(self) -> tuple[Told, ...]:

@@ -1,5 +1,6 @@
 """Measure every model that is due, judge it, record the decision, and say what follows."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from driftloop.records import (
     Window,
 )
 from driftloop.spec import Family, Fleet
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class Watcher:
             Decided(model=model, at=now, decision=decision), key=decision.key
         ):
             return Watched(model=model, problem="another pass decided at the same moment")
+        _log.info("%s: %s", model, decision.reason, extra={"trace": decision.key})
         notices = []
         if decision.opens:
             notices.append(opened(decision, family, self.fleet.owner(model), self.places))

@@ -78,7 +78,7 @@ def test_secrets_are_not_shown(folder: Path) -> None:
 def test_a_wrong_file_says_what_and_where(folder: Path, text: str, said: str) -> None:
     """File and key are named; nothing falls back to a default."""
     (folder / "driftloop.toml").write_text(text)
-    with pytest.raises(BadRequest, match=".") as raised:
+    with pytest.raises(BadRequest) as raised:
         read_settings()
     assert said in str(raised.value)
 

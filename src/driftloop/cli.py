@@ -231,6 +231,29 @@ def report(
 
 
 @app.command()
+def trace(
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A prediction's id, the key of a decision, or model#version."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """Follow one id from the prediction to the decision, the page and the version."""
+    found = _system().trace(id_)
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        return
+    for step in found:
+        typer.echo(f"{step.at:%Y-%m-%d %H:%M:%S}  {step.what:<16} {step.said}")
+        if step.trace is not None:
+            typer.echo(f"{'':21}{'':<16} trace {step.trace}")
+
+
+@app.command()
 def rollback(
     model: Model,
     to: Annotated[
@@ -267,8 +290,8 @@ def backup(
 
     made = backup(_settings(), file)
     typer.echo(
-        f"{file}: {made.champions} champions, {made.facts} facts, {len(made.files)} files of "
-        f"{made.bytes / 1e6:.1f} MB"
+        f"{file}: champions {made.champions}, facts {made.facts}, files {len(made.files)},"
+        f" {made.bytes / 1e6:.1f} MB"
     )
 
 
@@ -286,9 +309,9 @@ def restore(
     made = found.backup
     typer.echo(
         f"{settings.home}: as it was at {datetime.fromtimestamp(made.made_at, UTC):%Y-%m-%d %H:%M}"
-        f" UTC with driftloop {made.driftloop}: {len(found.champions)} champions,"
-        f" {found.facts} facts, {found.rows} predictions and labels in the log and"
-        f" {found.waiting} segments to be read"
+        f" UTC with driftloop {made.driftloop}: champions {len(found.champions)},"
+        f" facts {found.facts}, predictions and labels in the log {found.rows},"
+        f" segments to be read {found.waiting}"
     )
 
 

@@ -19,9 +19,20 @@ from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
 from driftloop.ports import Measure, PredictionLog
-from driftloop.records import Candidate, Decided, Decision, Head, ModelId, Moved, Order
+from driftloop.records import (
+    Candidate,
+    Decided,
+    Decision,
+    Head,
+    ModelId,
+    Moved,
+    Order,
+    Trained,
+    version_key,
+)
 from driftloop.settings import Settings
 from driftloop.spec import Fleet, load_fleet
+from driftloop.trace import Logged, Step, predicted, steps, that_judged
 from driftloop.workshop import PRELOADED, build_candidate
 
 if TYPE_CHECKING:
@@ -191,6 +202,55 @@ class System:
             poll_every=self.settings.poll_every,
             closing=spool.close,
         )
+
+    def trace(self, id_: str) -> tuple[Step, ...]:
+        """Return all that belongs to `id_`, in order of time.
+
+        `id_` is a prediction's id, the key of a decision, an order or an incident, or
+        `model#version`.
+
+        Raises:
+            BadRequest: nothing has that id.
+        """
+        ledger = self.ledger
+        if (trained := ledger.fact(Trained, key=id_)) is not None:
+            return self._of_version(trained)
+        if facts := ledger.trace(id_):
+            return steps(facts)
+        found: list[Step] = []
+        for row in self._logged(id_):
+            made = ledger.fact(Trained, key=version_key(ModelId(row.model), row.version))
+            found += self._of_version(made) if made is not None else ()
+            found += predicted(row)
+            decisions = [fact.decision for fact in ledger.facts(Decided, model=ModelId(row.model))]
+            for decision in that_judged(row, decisions):
+                found += steps(ledger.trace(decision.key))
+        if not found:
+            raise BadRequest(
+                "nothing has that id",
+                where=id_,
+                hint="give a prediction's id, the key of a decision, or model#version",
+            )
+        return tuple(dict.fromkeys(found))
+
+    def _of_version(self, trained: Trained) -> tuple[Step, ...]:
+        return steps(self.ledger.trace(trained.candidate.order.key)) or steps((trained,))
+
+    def _logged(self, id_: str) -> list[Logged]:
+        rows: list[Logged] = []
+        for family in self.fleet.families:
+            sql = f"""
+                SELECT p.id, p.model, p.version, p.event_time, p.predicted_at, p.prediction,
+                       l.value AS label, l.arrived_at AS labelled_at
+                FROM lake.{family.table}_predictions p
+                LEFT JOIN lake.{family.table}_labels l ON l.id = p.id AND l.model = p.model
+                WHERE p.id = $id
+                QUALIFY row_number() OVER (
+                    PARTITION BY p.model ORDER BY p.arrived_at, p.rowid, l.arrived_at DESC
+                ) = 1
+            """  # noqa: S608 - identifiers come from the checked spec
+            rows += [Logged(**row) for row in self.log.query(sql, {"id": id_}).to_pylist()]
+        return rows
 
     def decision(self, key: str) -> Decision:
         """Return the decision with `key` (`model/YYYYMMDDThhmmss`).

@@ -5,6 +5,7 @@ is judged does not depend on how fast the machine is; everything else runs in wa
 """
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -377,6 +378,28 @@ def test_harm_is_paged_once_mended_and_told_to_the_end(house: Fleet) -> None:
     (run,) = house.runs("renew")
     assert run["name"] == f"{DE}: promoted version 2"
     assert house.version(FR) == 1
+
+
+def test_one_id_leads_from_a_prediction_to_its_page_and_the_next_version(house: Fleet) -> None:
+    """`driftloop trace`, given a row of the harm: all that came of it, in order; and the logs."""
+    ran = house.run("trace", f"{DE}-r20-00719", "--json")
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    whats = [step["what"] for step in found]
+    wanted = ["trained", "predicted", "labelled", "decided", "told: opened", "retraining"]
+    wanted += ["trained", "let through", "told: promoted", "told: recovered"]
+    left = iter(whats)
+    assert all(what in left for what in wanted), whats
+    key = next(step["trace"] for step in found if step["what"] == "told: opened")
+    by_key = house.run("trace", key)
+    assert "version 2" in by_key.stdout
+    assert house.run("trace", f"{DE}#2").stdout.splitlines()[0] == by_key.stdout.splitlines()[0]
+    lines = (house.settings.logs / "worker.log").read_text().splitlines()
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    mine = [line["message"] for line in logged if line.get("trace") == key]
+    assert any("promoted" in message for message in mine), mine
+    nothing = house.run("trace", "no-such-id")
+    assert (nothing.returncode, "no-such-id" in nothing.stderr) == (2, True)
 
 
 def test_pages_show_the_story(house: Fleet) -> None:

@@ -1,0 +1,116 @@
+"""From a prediction to the decision, the page and the version that came of it, in steps. Pure.
+
+One id leads through: the key of a decision is that of its order, its flow run, its candidate in
+MLflow and its log lines; the page carries the key of the decision that opened the incident.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from driftloop.records import (
+    Decided,
+    Decision,
+    Fact,
+    Failed,
+    Gated,
+    Measured,
+    Moved,
+    Ordered,
+    Paged,
+    Trained,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that happened, in the loop's time; `trace` is the key that it belongs to."""
+
+    at: datetime
+    what: str
+    said: str
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """A prediction as the log has it; `label` is the newest known, None while there is none."""
+
+    id: str
+    model: str
+    version: int
+    event_time: datetime
+    predicted_at: datetime
+    prediction: float | None
+    label: float | None
+    labelled_at: datetime | None
+
+
+def steps(facts: Iterable[Fact]) -> tuple[Step, ...]:
+    """Return a step for each fact, in the order given; readings are the decision's business."""
+    return tuple(step for fact in facts if (step := _step(fact)) is not None)
+
+
+def predicted(row: Logged) -> tuple[Step, ...]:
+    """Return that a row was answered, and that its label arrived."""
+    answer = "history, before driftloop" if row.prediction is None else f"{row.prediction:.6g}"
+    found = [
+        Step(
+            at=row.predicted_at,
+            what="predicted",
+            said=f"{row.id} by {row.model} version {row.version}: {answer}",
+        )
+    ]
+    if row.label is not None and row.labelled_at is not None:
+        found.append(Step(at=row.labelled_at, what="labelled", said=f"{row.id}: {row.label:.6g}"))
+    return tuple(found)
+
+
+def that_judged(row: Logged, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """Return the decisions worth following of those whose window held `row`.
+
+    Of the many windows that a row is in: the first, and those that opened an incident or asked
+    for a retraining.
+    """
+    held = [
+        decision
+        for decision in decisions
+        if decision.window.start <= row.event_time < decision.window.end
+        and decision.window.known_at >= row.predicted_at
+        and decision.version == row.version
+    ]
+    return tuple(
+        decision
+        for number, decision in enumerate(held)
+        if number == 0 or decision.opens or decision.retrain
+    )
+
+
+def _step(fact: Fact) -> Step | None:  # noqa: PLR0911 - one for each kind
+    match fact:
+        case Decided(decision=decision):
+            opened = " (opens an incident)" if decision.opens else ""
+            return _made(fact, "decided", decision.reason + opened, decision.key)
+        case Paged(notice=notice, receipt=receipt):
+            said = f"{notice.headline} ({notice.channel}, message {receipt.ts})"
+            return _made(fact, f"told: {notice.stage}", said, notice.incident)
+        case Ordered(order=order):
+            return _made(fact, "retraining", order.reason, order.key)
+        case Trained(version=version, candidate=candidate):
+            said = f"version {version}, on {candidate.rows} rows, digest {candidate.digest[:12]}"
+            return _made(fact, "trained", said, candidate.order.key)
+        case Gated(version=version, result=result):
+            what = "let through" if result.passed else "refused"
+            return _made(fact, what, f"version {version}: {result.reason}", fact.order_key)
+        case Failed(error=error):
+            return _made(fact, "failed", error, fact.order_key)
+        case Moved(head=head):
+            said = f"version {head.version} answers from epoch {head.epoch} on"
+            return _made(fact, "champion", said, None)
+        case Measured():
+            return None
+    return None
+
+
+def _made(fact: Fact, what: str, said: str, trace: str | None) -> Step:
+    return Step(at=fact.at, what=what, said=f"{fact.model}: {said}", trace=trace)

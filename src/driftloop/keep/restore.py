@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -53,6 +54,8 @@ def restore(file: Path, home: Path) -> Restored:
             _check_versions(made, file)
             _extract(tar, made, part, file)
         restored = _settled(made, part, home)
+        # What the name promises is on the disk before the name is.
+        os.sync()
         part.rename(home)
     except tarfile.TarError as error:
         raise _damaged(file, f"it is cut short, or no backup: {error}") from error

@@ -120,7 +120,7 @@ def test_what_was_answered_before_is_in_a_backup_made_at_work(
                 check=False,
             )
             assert done.returncode == 0, done.stderr
-            assert "1 champion" in done.stdout
+            assert "champions 1," in done.stdout
     assert not [record for record in caplog.records if record.name.startswith("driftloop")]
     waiting = 0
     for n, expected in enumerate(before):

@@ -1,5 +1,7 @@
 import os
+import shutil
 import time
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from driftloop.deploy import rolled_back
+from driftloop.errors import SpecError
 from driftloop.keep import backup, restore
 from driftloop.keep.retention import expiries, kept_versions, pins, prune
 from driftloop.ledger import SqlLedger
@@ -27,11 +30,12 @@ from driftloop.records import (
     Window,
 )
 from driftloop.serve.slot import load_model
-from driftloop.spec import Fleet, RetentionPolicy
+from driftloop.spec import Fleet, RetentionPolicy, duration, load_fleet
 
 DE = ModelId("eta-de")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+MONITORS = Path(__file__).parents[2] / "monitors"
 
 
 @pytest.fixture
@@ -115,6 +119,22 @@ def test_rows_are_old_by_whole_days(ledger: SqlLedger, fleet: Fleet) -> None:
     early, late = expiries(ledger, fleet, NOW), expiries(ledger, fleet, noon)
     assert early == late
     assert {one.before for one in early} == {NOW - 400 * DAY}
+
+
+@pytest.mark.parametrize("table", ["window", "retrain"])
+def test_a_log_that_would_forget_what_is_needed_is_refused(tmp_path: Path, table: str) -> None:
+    """Rows must stay for at least as long as windows and training reach back."""
+    monitors = shutil.copytree(MONITORS, tmp_path / "monitors")
+    defaults = monitors / "defaults.toml"
+    found = tomllib.loads(defaults.read_text())
+    spans = {name: duration(found[name]["span"]) for name in ("window", "retrain")}
+    hours = spans[table] / timedelta(hours=1) - 1
+    defaults.write_text(f'{defaults.read_text()}\n[retention]\nlog = "{hours:g}h"\n')
+    with pytest.raises(SpecError, match=f"must not be shorter than {table}.span"):
+        load_fleet(monitors)
+    written = defaults.read_text().replace(f"{hours:g}h", f"{max(spans.values()).days}d")
+    defaults.write_text(written)
+    assert load_fleet(monitors).families[0].retention.log == max(spans.values())
 
 
 def test_old_measurements_thin_out_to_one_a_day(ledger: SqlLedger, fleet: Fleet) -> None:

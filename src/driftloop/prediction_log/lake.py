@@ -198,8 +198,8 @@ class Lake:
     def horizon(self) -> datetime | None:
         """Return the loop's time up to which everything that will ever have arrived is readable.
 
-        A window whose `known_at` is not after it reads the same for ever, as long as the clock
-        is not set back; None before the first ingestion.
+        A window whose `known_at` is not after it reads the same until its rows are old, also
+        when the clock is set back: arrivals go on from here. None before the first ingestion.
 
         Raises:
             LogError: as for `rows`.

@@ -5,7 +5,7 @@ from prefect import State, flow
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from driftloop.loop.renew import Renewed
 from driftloop.records import Order
@@ -15,7 +15,7 @@ from flows.system import the_system
 
 @flow(name="renew", flow_run_name="{order.model}: under way")
 async def renew(order: Order) -> State:
-    """Return what came of `order`: Promoted, Refused, Elsewhere, or Failed, with the reason.
+    """Return what came of `order`: Promoted, Refused, Elsewhere, Cancelled, or Failed.
 
     Safe to start twice, and to start again after a crash: the ledger knows who is at it.
     """
@@ -26,6 +26,8 @@ async def renew(order: Order) -> State:
     )
     async with get_client() as client:
         await client.update_flow_run(flow_run.id, name=f"{order.model}: {_outcome(renewed)}")
+    if renewed.outcome == "cancelled":
+        return Cancelled(message=said)
     if renewed.outcome == "failed":
         return Failed(message=said)
     return Completed(name=renewed.outcome.capitalize(), message=said)

@@ -25,6 +25,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
+    FlowRunFilterId,
     FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -67,7 +68,7 @@ UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
     """Runs each flow run in a task of its own in this process.
 
-    What has begun is finished: a cancellation reaches a run only before it starts.
+    A cancellation ends the training of a renewal under way; what is past that is finished.
 
     Args:
         name: the worker's name in the UI.
@@ -84,6 +85,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         self._cadences = cadences
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._skipped: dict[UUID, int] = {}
+        self._called_off: set[UUID] = set()
         self._next_sweep = time.monotonic() + SWEEP_EVERY
         self._ready = False
         self.draining = False
@@ -115,6 +117,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
                 self._logger.exception("run %s could not be run to its end", flow_run.id)
             finally:
                 del self._scopes[flow_run.id]
+            if flow_run.id in self._called_off:
+                self._called_off.discard(flow_run.id)
+                await self._settle_cancelled(flow_run.id)
         return BaseWorkerResult(identifier=str(flow_run.id), status_code=0)
 
     async def kill_infrastructure(
@@ -137,11 +142,35 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         if not self._ready:
             self._ready = True
             _say("the worker is ready")
+        await self._call_off_cancelled()
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY
             at_it = {*self._scopes, *self._submitting_flow_run_ids}
             await clear_abandoned(self.client, at_it=at_it, older_than=timedelta(seconds=30))
         return submitted
+
+    async def _call_off_cancelled(self) -> None:
+        """End the training of renewals that somebody cancelled while they were under way."""
+        mine = [run for run in self._scopes if run not in self._called_off]
+        if not mine:
+            return
+        cancelling = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING]))
+        runs = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=mine), state=cancelling)
+        )
+        for run in runs:
+            self._called_off.add(run.id)
+            if "order" in run.parameters:
+                order = TypeAdapter(Order).validate_python(run.parameters["order"])
+                the_system().trainer.call_off(order)
+                self._logger.info("%s was cancelled", run.name)
+
+    async def _settle_cancelled(self, run_id: UUID) -> None:
+        """Mark a cancelled run that came to another end as what it was asked to be."""
+        run = await self.client.read_flow_run(run_id)
+        if run.state is not None and run.state.is_cancelling():
+            state: State[None] = Cancelled(message="it came to its end before it was called off")
+            await self.client.set_flow_run_state(run_id, state, force=True)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         due = await super()._get_scheduled_flow_runs()

@@ -68,6 +68,10 @@ class TrainingFailed(DriftloopError):
     """No candidate came of an order: too few rows, a recipe that raised, hung or ate memory."""
 
 
+class CalledOff(TrainingFailed):
+    """Somebody called the training off while it was under way."""
+
+
 class ParityError(TrainingFailed):
     """The lowered model does not answer as the fitted one does on real rows."""
 

@@ -1,6 +1,7 @@
 """The composition root: settings in, everything built out; it alone knows every adapter."""
 
 import os
+import threading
 import time
 from functools import cached_property
 from pathlib import Path
@@ -387,6 +388,11 @@ class IsolatedTrainer:
         self._fleet = fleet
         self._log = log
         self._artifacts = artifacts.absolute()
+        self._off: dict[str, threading.Event] = {}
+
+    def call_off(self, order: Order) -> None:
+        """End the training of `order` wherever it stands; one yet to begin does not begin."""
+        self._off.setdefault(order.key, threading.Event()).set()
 
     def warm_up(self) -> None:
         """Start the server that fits are forked from, so that the first fit does not wait."""
@@ -402,14 +408,18 @@ class IsolatedTrainer:
         family = self._fleet.family(order.model)
         # Read here, where the lake is open: opening it costs more than a small fit.
         rows = self._log.rows(family, order.window)
-        return run_isolated(
-            build_candidate,
-            family,
-            order,
-            champion,
-            rows,
-            self._artifacts,
-            time_limit=family.retrain.time_limit.total_seconds(),
-            memory_gib=family.retrain.memory_gib,
-            name=f"fit {order.model}",
-        )
+        try:
+            return run_isolated(
+                build_candidate,
+                family,
+                order,
+                champion,
+                rows,
+                self._artifacts,
+                time_limit=family.retrain.time_limit.total_seconds(),
+                memory_gib=family.retrain.memory_gib,
+                name=f"fit {order.model}",
+                called_off=self._off.setdefault(order.key, threading.Event()),
+            )
+        finally:
+            self._off.pop(order.key, None)

@@ -146,6 +146,27 @@ def test_worker_stops_in_time_on_sigterm(house: House) -> None:
     assert eventually(lambda: len(house.notes("watch")) > passes + 1)
 
 
+def test_cancel_ends_a_renewal_under_way(house: House) -> None:
+    """Cancelled as the UI does it: called off and marked within ten seconds, its slot free."""
+    (house.folder / "hang").touch()
+    house.order("eta-de/4")
+    assert eventually(lambda: house.notes("renew")[-1][2] == "eta-de/4")
+    run = house.runs("renew")[-1]
+    begun = time.monotonic()
+    httpx.post(
+        f"{house.settings.prefect_api}/flow_runs/{run['id']}/set_state",
+        json={"state": {"type": "CANCELLING"}},
+        timeout=30,
+    ).raise_for_status()
+    assert eventually(lambda: house.runs("renew")[-1]["state_type"] == "CANCELLED", within=12)
+    assert time.monotonic() - begun < 10
+    assert [note[2] for note in house.notes("called off")] == ["eta-de/4"]
+    (house.folder / "hang").unlink()
+    house.order("eta-de/5")
+    assert eventually(lambda: house.notes("renewed")[-1][2] == "eta-de/5")
+    assert "eta-de/4" not in [note[2] for note in house.notes("renewed")]
+
+
 def test_old_runs_are_deleted_and_the_newest_kept(house: House) -> None:
     """Of the ended runs only as many of the newest stay as asked; what is planned stays too."""
     code = (

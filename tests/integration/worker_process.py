@@ -36,6 +36,7 @@ class NotingSystem:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.off: set[str] = set()
         self.watcher = self.renewer = self.teller = self.trainer = self
         self.fleet = self.ledger = self.log = self.measure = self.registry = self.pager = None
 
@@ -54,8 +55,15 @@ class NotingSystem:
         self.note("renew", order.key)
         while (self.folder / "hang").exists():
             time.sleep(0.05)
+            if order.key in self.off:
+                self.note("called off", order.key)
+                return Renewed(replace(order), "cancelled", "was called off")
         self.note("renewed", order.key)
         return Renewed(replace(order), "refused", "no better")
+
+    def call_off(self, order: Order) -> None:
+        """Let its renewal end."""
+        self.off.add(order.key)
 
     def let_go(self, order: Order) -> None:
         """Note it."""

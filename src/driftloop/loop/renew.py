@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftloop.deploy import promoted, rolled_back
-from driftloop.errors import DriftloopError, RegistryError
+from driftloop.errors import CalledOff, DriftloopError, RegistryError
 from driftloop.gate import compare
 from driftloop.loop import notices
 from driftloop.loop.tell import Teller
@@ -43,8 +43,9 @@ class Renewed:
 
     order: Order
     outcome: str
-    """`promoted`, `refused`, `failed`, `withdrawn` when its incident was over, or another version
-    answered, before its turn came, or `elsewhere` when another run has it or had it."""
+    """`promoted`, `refused`, `failed`, `cancelled` by somebody while it trained, `withdrawn` when
+    its incident was over, or another version answered, before its turn came, or `elsewhere` when
+    another run has it or had it."""
     reason: str
     candidate: Candidate | None = None
     result: GateResult | None = None
@@ -144,11 +145,9 @@ class Renewer:
                 reason=f"{order.reason}; gate: {result.reason}",
             )
         except DriftloopError as error:
-            return self._failed(
-                order,
-                str(error),
-                notices.failed(order, owner, self.clock.now(), since, error=str(error)),
-            )
+            notice = notices.failed(order, owner, self.clock.now(), since, error=str(error))
+            failed = self._failed(order, str(error), notice)
+            return replace(failed, outcome="cancelled") if isinstance(error, CalledOff) else failed
         self._point(head)
         self._tell(
             order,

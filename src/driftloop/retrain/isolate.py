@@ -20,11 +20,13 @@ from multiprocessing import connection, current_process, forkserver, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from driftloop.errors import DriftloopError, TrainingFailed
+from driftloop.errors import CalledOff, DriftloopError, TrainingFailed
 
 T = TypeVar("T")
 GRACE = 10.0
 """Seconds after its limit at which a child that nobody ended (its caller hangs) ends itself."""
+LOOK_EVERY = 0.25
+"""Seconds between two looks at whether somebody called it off."""
 TAIL = 5
 """Lines of a dead child's output that its error repeats."""
 
@@ -50,6 +52,7 @@ def run_isolated(
     memory_gib: float,
     name: str,
     log: Path | None = None,
+    called_off: threading.Event | None = None,
 ) -> T:
     """Return `function(*args)` as computed in a child process with one thread a library.
 
@@ -63,8 +66,10 @@ def run_isolated(
         memory_gib: most private memory (RLIMIT_DATA); the libraries take 0.35 GiB of it.
         name: what it is called in errors.
         log: file its output is appended to; None keeps only what an error repeats.
+        called_off: ends the child once another thread sets it.
 
     Raises:
+        CalledOff: `called_off` was set before it answered.
         TrainingFailed: it raised, crashed, was killed, ran out of memory or out of time; says
             which.
         DriftloopError: the function's own.
@@ -83,7 +88,7 @@ def run_isolated(
             try:
                 with sender, _children:
                     process.start()
-                answer = _received(receiver, process, deadline)
+                answer = _received(receiver, process, deadline, called_off)
             except OSError as error:
                 raise TrainingFailed(f"no process could be started: {error}", where=name) from error
             finally:
@@ -110,9 +115,15 @@ def _received(
     receiver: "connection.Connection[Any, Any]",
     process: Any,  # noqa: ANN401 - the context's own Process class
     deadline: float,
+    called_off: threading.Event | None,
 ) -> tuple[BaseException | None, Any] | None:
     """Return what the child answered, None when it died or the time is up."""
-    connection.wait([receiver, process.sentinel], deadline - time.monotonic())
+    off = called_off or threading.Event()
+    while (left := deadline - time.monotonic()) > 0.0:
+        if off.is_set():
+            raise CalledOff("was called off", where=process.name)
+        if connection.wait([receiver, process.sentinel], min(left, LOOK_EVERY)):
+            break
     if receiver.poll():
         try:
             answer: tuple[BaseException | None, Any] = receiver.recv()

@@ -24,8 +24,10 @@ LARGEST = 3.4028234663852886e38
 """The largest float32: models are given no more."""
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 """What is before it is no time of an event, but a mistake of units."""
-AHEAD = timedelta(days=1)
-"""How far a time may lie after the service's clock: callers' clocks differ."""
+AHEAD = timedelta(days=366)
+"""How far an event may lie after the service's clock: one may predict what is yet to come."""
+OBSERVED_AHEAD = timedelta(days=1)
+"""How far an observation may: callers' clocks differ."""
 
 _STEM = len("2026-03-01T10:00:00")
 
@@ -142,8 +144,8 @@ def parse_rows(family: Family, body: bytes, *, now: datetime) -> list[Row]:
     A row is flat: the family's time column (ISO 8601 with a zone), its features, and an `id` if
     the caller has one (one is made otherwise). A feature that is null or absent is null, and so
     is an empty category, which models do not tell from null. A value outside a feature's declared
-    range is answered: it is a reading of quality, not a fault of the request. A time more than a
-    day after `now`, or before 1900, is one.
+    range is answered: it is a reading of quality, not a fault of the request. A time more than
+    366 days after `now`, or before 1900, is one.
 
     Raises:
         NotJson: the body is not JSON.
@@ -213,15 +215,16 @@ def read_time(value: object) -> datetime:
         raise ValueError(msg) from None
 
 
-def untimely(time: datetime, *, now: datetime) -> str:
+def untimely(time: datetime, *, now: datetime, ahead: timedelta = AHEAD) -> str:
     """Return why nothing that is logged now can have happened at `time`; empty if it can.
 
-    >>> untimely(datetime(2027, 3, 1, tzinfo=UTC), now=datetime(2026, 3, 1, tzinfo=UTC))
-    "is more than a day after the service's clock, which shows 2026-03-01T00:00:00Z"
+    >>> untimely(datetime(2028, 3, 1, tzinfo=UTC), now=datetime(2026, 3, 1, tzinfo=UTC))
+    "is more than 366 days after the service's clock, which shows 2026-03-01T00:00:00Z"
     """
-    if time > now + AHEAD:
+    if time > now + ahead:
         shown = now.astimezone(UTC).isoformat()[:_STEM]
-        return f"is more than a day after the service's clock, which shows {shown}Z"
+        days = "a day" if ahead.days == 1 else f"{ahead.days} days"
+        return f"is more than {days} after the service's clock, which shows {shown}Z"
     return "is before the year 1900" if time < EARLIEST else ""
 
 
@@ -332,7 +335,7 @@ def _row(family: Family, number: int, given: object, faults: Faults, now: dateti
         if feature.required and features[name] is None and name not in refused:
             faults.add(number, name, "is required", "give it a value")
     row_id = _row_id(number, given, faults) or uuid.uuid4().hex
-    event_time = _time(number, family.time, given.get(family.time), faults, now)
+    event_time = _time(number, family.time, given.get(family.time), faults, (now, AHEAD))
     return Row(row_id, event_time, features) if event_time else None
 
 
@@ -354,7 +357,9 @@ def _label(
     if what:
         faults.add(number, "value", what)
     at = given.get("observed_at")
-    observed_at = now if at is None else _time(number, "observed_at", at, faults, now)
+    observed_at = (
+        now if at is None else _time(number, "observed_at", at, faults, (now, OBSERVED_AHEAD))
+    )
     if what or label_id is None or observed_at is None:
         return None
     return Label(id=label_id, model=model, value=float(value), observed_at=observed_at)
@@ -371,7 +376,9 @@ def _row_id(number: int, given: Mapping[str, Any], faults: Faults) -> str | None
     return row_id
 
 
-def _time(number: int, field: str, value: object, faults: Faults, now: datetime) -> datetime | None:
+def _time(
+    number: int, field: str, value: object, faults: Faults, latest: tuple[datetime, timedelta]
+) -> datetime | None:
     hint = 'as in "2026-03-01T10:00:00Z"'
     if value is None:
         faults.add(number, field, "is required", hint)
@@ -381,7 +388,8 @@ def _time(number: int, field: str, value: object, faults: Faults, now: datetime)
     except ValueError as error:
         faults.add(number, field, str(error), hint)
         return None
-    if what := untimely(time, now=now):
+    now, ahead = latest
+    if what := untimely(time, now=now, ahead=ahead):
         faults.add(number, field, what, "is it in UTC, in this century, and not in other units?")
         return None
     return time

@@ -118,17 +118,17 @@ class Recently(_Shape):
     `seconds` says how much of them is counted: less after a start, and up to ten less because
     they are counted in buckets of ten. `errors` are the answers the service is to blame for: 500,
     a log that cannot be written, and a champion whose file was refused. A 503 for a model that has
-    yet to be trained is none, nor is a caller's mistake; `error_rate` is errors / requests, 0 if
-    there were none. Times are from a whole request to its answer, in milliseconds, at most a tenth
-    too high, and null where nothing was asked. Callers that hung up are not counted. `models`
-    has those that were asked. `refused` is as in /readyz, now; `poll_failures` counts the times
-    the heads could not be read.
+    yet to be trained is none, nor is a caller's mistake; a caller that hung up is not counted.
+    `error_rate` is errors / requests. Times are from a whole request to its answer, in
+    milliseconds, at most a tenth too high; they and the rate are null where nothing was asked.
+    `models` has those that were asked. `refused` is as in /readyz, now; `poll_failures` counts the
+    times the heads could not be read.
     """
 
     seconds: float
     requests: int
     errors: int
-    error_rate: float
+    error_rate: float | None
     p50_ms: float | None
     p99_ms: float | None
     models: dict[str, ModelRecently]
@@ -189,9 +189,9 @@ def rows_described(fleet: Fleet) -> str:
         "a null or absent feature is null. Every row is logged before it is answered. An id that "
         "comes again in a later request is answered again; in the log the row that arrived first "
         "stays, and the other counts as a duplicate, which is a reading of the data's quality. "
-        "Within one request an id may stand once. A time may lie at most a day after the service's "
-        "clock. An `X-Request-Id` of up to 128 letters, digits and `._:/+=@-` is given back, and "
-        "stands in the service's log if the request fails."
+        "Within one request an id may stand once. A time may lie at most 366 days after the "
+        "service's clock. An `X-Request-Id` of up to 128 letters, digits and `._:/+=@-` is given "
+        "back, and stands in the service's log if the request fails."
     )
     said = [opening]
     for family in fleet.families:

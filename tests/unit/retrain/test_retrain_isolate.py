@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from driftloop.errors import ParityError, TrainingFailed
+from driftloop.errors import CalledOff, ParityError, TrainingFailed
 from driftloop.retrain.isolate import run_isolated, warm_up
 
 DEEDS = """
@@ -183,6 +184,21 @@ def test_out_of_time_ends_it_and_its_children(deeds: Any, tmp_path: Path) -> Non
     with pytest.raises(TrainingFailed, match=r"within 1\.5 s.*it last said: still at it"):
         isolated(deeds.hang, str(note), time_limit=1.5)
     assert time.monotonic() - began < 4.0
+    assert all(gone(int(pid)) for pid in note.read_text().split())
+
+
+def test_a_fit_that_is_called_off_ends_with_all_it_started(deeds: Any, tmp_path: Path) -> None:
+    """Another thread sets the event: child and grandchild are gone within a second or two."""
+    note, off = tmp_path / "pids", threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(isolated, deeds.hang, str(note), time_limit=60.0, called_off=off)
+        until = time.monotonic() + 30.0
+        while not (note.exists() and len(note.read_text().split()) == 2):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        off.set()
+        with pytest.raises(CalledOff, match="was called off"):
+            running.result(5.0)
     assert all(gone(int(pid)) for pid in note.read_text().split())
 
 

@@ -1,8 +1,11 @@
 """Orders carried out on real rows, each fit in a process of its own: what the gate lets in."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from driftloop.records import (
     State,
     Window,
 )
+from driftloop.wiring import IsolatedTrainer
 
 DE = ModelId("eta-de")
 
@@ -158,3 +162,36 @@ def test_too_few_rows_fail_in_the_child_and_are_told_here(renewing: Renewing) ->
     assert renewing.head is None
     (failed,) = renewing.place.system.ledger.facts(Failed, model=DE)
     assert failed.error == renewed.reason
+
+
+def test_a_renewal_that_is_called_off_changes_nothing(
+    renewing: Renewing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit that hangs is ended at once; no version, the lease is free, the next order works."""
+    place = renewing.place
+    place.history(range(50, 0, -1))
+    (tmp_path / "code").mkdir()
+    hangs = "import time\ndef never(*_, **__):\n    time.sleep(600)\n"
+    (tmp_path / "code" / "slow_recipe.py").write_text(hangs)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    family = place.system.fleet.family(DE)
+    slow = family.retrain.model_copy(update={"recipe": "slow_recipe:never"})
+    fleet = replace(place.system.fleet, families=(family.model_copy(update={"retrain": slow}),))
+    system = place.system
+    trainer = IsolatedTrainer(fleet, system.log, system.settings.artifacts)
+    hanging = replace(renewing.renewer, fleet=fleet, trainer=trainer)
+    order: Order = place.order("hangs")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(hanging.renew, order)
+        time.sleep(2.0)
+        assert not running.done()
+        began = time.monotonic()
+        trainer.call_off(order)
+        renewed = running.result(10.0)
+        assert time.monotonic() - began < 5.0
+    assert renewed.outcome == "cancelled", renewed.reason
+    assert renewing.head is None
+    assert [fact.order_key for fact in system.ledger.facts(Failed, model=DE)] == ["hangs"]
+    assert not list(system.settings.artifacts.rglob("*.part"))
+    assert renewing.renew("hangs").outcome == "elsewhere"
+    assert renewing.renew("next").outcome == "promoted"

@@ -28,7 +28,12 @@ class Held:
 
 def cycles(lines: Sequence[Line]) -> list[tuple[str, ...]]:
     """Return a row for each cycle, from its scheduled time to the next one's."""
-    return [_cycle(number, run, end, lines) for number, (run, end) in enumerate(_spans(lines), 1)]
+    # A pass may begin a moment before its time.
+    early = _one(lines, "plan")["every"] / 10
+    return [
+        _cycle(number, run, (run["due"] - early, end - early), lines)
+        for number, (run, end) in enumerate(_spans(lines), 1)
+    ]
 
 
 def promises(lines: Sequence[Line]) -> list[Held]:
@@ -98,8 +103,10 @@ def _spans(lines: Sequence[Line]) -> list[tuple[Line, float]]:
     return list(zip(runs, [*ends, plan["first"] + plan["cycles"] * plan["every"]], strict=False))
 
 
-def _cycle(number: int, run: Line, end: float, lines: Sequence[Line]) -> tuple[str, ...]:
-    due = run["due"]
+def _cycle(
+    number: int, run: Line, span: tuple[float, float], lines: Sequence[Line]
+) -> tuple[str, ...]:
+    due, end = span
     renewals = _within(lines, "renewal", due, end)
     waits = [line["answers_s"] for line in renewals if line["answers_s"] is not None]
     requests = sorted(line["s"] for line in _within(lines, "request", due, end))

@@ -1,27 +1,82 @@
-"""A client that keeps some connections busy for some seconds, and prints what it saw as JSON."""
+"""A client that asks one service for some seconds, and prints what it saw as JSON.
 
+Without `--rate` every connection asks again once it is answered: as many requests as there can
+be. With it requests fall due at that rate, whether the ones before them are answered or not, and a
+latency counts from when its request was due: one that waits its turn is not forgotten.
+"""
+
+import argparse
 import asyncio
 import json
+import os
 import sys
 import time
+from collections import deque
 from itertools import cycle
 from pathlib import Path
 
+import uvloop
+
+TICK = 0.001
+"""Seconds between two looks at what is due: what a latency is too long by, at most."""
+ASKED = argparse.ArgumentParser()
+ASKED.add_argument("--port", type=int, required=True)
+ASKED.add_argument("--path", required=True)
+ASKED.add_argument("--bodies", type=Path, required=True)
+ASKED.add_argument("--callers", type=int, required=True)
+ASKED.add_argument("--seconds", type=float, required=True)
+ASKED.add_argument("--rate", type=float)
+ASKED.add_argument("--cpu", type=int)
+
+
+class Load:
+    """What is to be asked, by whom, and what was seen."""
+
+    def __init__(self, requests: list[bytes], until: float, *, busy: bool) -> None:
+        self.requests = cycle(requests)
+        self.until = until
+        self.busy = busy
+        self.idle: deque[Caller] = deque()
+        self.due: deque[float] = deque()
+        self.took: list[float] = []
+        self.failed = 0
+
+    def free(self, caller: "Caller") -> None:
+        """Give `caller` something to do, if there is."""
+        if self.busy and time.perf_counter() < self.until:
+            caller.ask(time.perf_counter())
+        elif self.due:
+            caller.ask(self.due.popleft())
+        else:
+            self.idle.append(caller)
+
+    async def pace(self, rate: float) -> None:
+        """Let requests fall due at `rate` until the end, then wait for what is under way."""
+        due = time.perf_counter()
+        while (now := time.perf_counter()) < self.until:
+            while due <= now:
+                self.due.append(due)
+                due += 1.0 / rate
+            while self.due and self.idle:
+                self.idle.popleft().ask(self.due.popleft())
+            await asyncio.sleep(TICK)
+
 
 class Caller(asyncio.Protocol):
-    """One connection: the next request goes out when the answer to the last one is in."""
+    """One connection, with one request under way at most."""
 
-    def __init__(self, requests: "cycle[bytes]", until: float, seen: "Seen") -> None:
-        self._requests = requests
-        self._until = until
-        self._seen = seen
+    def __init__(self, load: Load) -> None:
+        self._load = load
         self._got = b""
-        self._sent = 0.0
-        self.done = asyncio.get_running_loop().create_future()
+        self._due: float | None = None
+        self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._send()
+        self.transport = transport
+
+    def ask(self, due: float) -> None:
+        self._due = due
+        self.transport.write(next(self._load.requests))
 
     def data_received(self, data: bytes) -> None:
         self._got += data
@@ -31,55 +86,55 @@ class Caller(asyncio.Protocol):
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         if len(body) < int(length):
             return
-        now = time.perf_counter()
-        self._seen.took.append(now - self._sent)
-        self._seen.failed += not head.startswith(b"HTTP/1.1 200")
-        self._got = b""
-        if now < self._until:
-            self._send()
-        else:
-            self._transport.close()
+        self._load.took.append(time.perf_counter() - self._due)
+        self._load.failed += not head.startswith(b"HTTP/1.1 200")
+        self._got, self._due = b"", None
+        self._load.free(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._seen.failed += bool(error) or time.perf_counter() < self._until
-        self.done.set_result(None)
-
-    def _send(self) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(next(self._requests))
+        self._load.failed += not self.closing
 
 
-class Seen:
-    def __init__(self) -> None:
-        self.took: list[float] = []
-        self.failed = 0
-
-
-async def burst(port: int, path: str, bodies: list[bytes], callers: int, seconds: float) -> Seen:
-    """Return what `callers` connections saw in so many seconds."""
-    start = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n".encode()
-    requests = [start + b"Content-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
-    turns, seen, loop = cycle(requests), Seen(), asyncio.get_running_loop()
-    until = time.perf_counter() + seconds
-    made = [
-        await loop.create_connection(lambda: Caller(turns, until, seen), "127.0.0.1", port)
-        for _ in range(callers)
+async def ask(asked: argparse.Namespace) -> tuple[Load, float]:
+    """Return what was seen, and in how many seconds."""
+    start = f"POST {asked.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+    requests = [
+        start.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        for body in asked.bodies.read_bytes().splitlines()
     ]
-    async with asyncio.timeout(seconds + 10.0):
-        await asyncio.gather(*(caller.done for _, caller in made))
-    return seen
+    loop = asyncio.get_running_loop()
+    load = Load(requests, 0.0, busy=asked.rate is None)
+    callers = []
+    for _ in range(asked.callers):
+        _, caller = await loop.create_connection(lambda: Caller(load), "127.0.0.1", asked.port)
+        callers.append(caller)
+    began = time.perf_counter()
+    load.until = began + asked.seconds
+    for caller in callers:
+        load.free(caller)
+    if asked.rate is None:
+        await asyncio.sleep(asked.seconds)
+    else:
+        await load.pace(asked.rate)
+    async with asyncio.timeout(10.0):
+        while len(load.idle) < len(callers):  # noqa: ASYNC110 - it is so within milliseconds
+            await asyncio.sleep(TICK)
+    wall = time.perf_counter() - began
+    for caller in callers:
+        caller.closing = True
+        caller.transport.close()
+    return load, wall
 
 
 def main() -> None:
-    port, path, file, callers, seconds = sys.argv[1:]
-    bodies = Path(file).read_bytes().splitlines()
-    began = time.perf_counter()
-    seen = asyncio.run(burst(int(port), path, bodies, int(callers), float(seconds)))
-    wall = time.perf_counter() - began
-    took = sorted(seen.took)
+    asked = ASKED.parse_args()
+    if asked.cpu is not None:
+        os.sched_setaffinity(0, {asked.cpu})
+    load, wall = uvloop.run(ask(asked))
+    took = sorted(load.took)
     shown = {
         "requests": len(took),
-        "failed": seen.failed,
+        "failed": load.failed,
         "wall_s": wall,
         "client_cpu_s": time.process_time(),
         **{

@@ -38,6 +38,7 @@ WORDS = tuple(f"c{n}" for n in range(5))
 KINDS = np.array([f"kind-{n}" for n in range(8)], dtype=object)
 MONITORS = {
     "owners": '[bench]\nchannel = "#ml-bench"\n',
+    "platform": 'owner = "bench"\n',
     "defaults": """
 [window]
 span = "14d"

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -148,6 +149,7 @@ class _Service:
         self._clock = clock
         self._readers = {family.name: RowReader(family) for family in fleet.families}
         self._work = {"predict": self._predict, "labels": self._label}
+        self._waiting: dict[str, list[tuple[bytes, asyncio.Future[Reply]]]] = {}
         self._ready = False
         self._recent = Recent()
         self.metrics = Metrics()
@@ -231,9 +233,11 @@ class _Service:
     async def _answered(self, route: str, model: str, asked: Asked, body: bytes) -> Reply:
         work = self._work[route]
         try:
-            if len(body) <= INLINE_BYTES:
-                return work(model, body)
-            return await asyncio.to_thread(work, model, body)
+            if len(body) > INLINE_BYTES:
+                return await asyncio.to_thread(work, model, body)
+            if route == "predict":
+                return await self._together(model, body)
+            return work(model, body)
         except DriftloopError as error:
             reply = refusal(error)
             if reply.failed:
@@ -257,21 +261,69 @@ class _Service:
             for each in self._slots.failures.values()
         ]
 
+    async def _together(self, model: str, body: bytes) -> Reply:
+        """Have what asks for one model in one turn of the loop answered together: nobody waits.
+
+        A model answers eight rows as quickly as one, and the spool takes them in one write.
+        """
+        self._slots.slot(model)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Reply] = loop.create_future()
+        waiting = self._waiting.setdefault(model, [])
+        if not waiting:
+            loop.call_soon(self._answer_waiting, model)
+        waiting.append((body, done))
+        if sum(len(each) for each, _ in waiting) > INLINE_BYTES:
+            self._answer_waiting(model)
+        return await done
+
+    def _answer_waiting(self, model: str) -> None:
+        waiting = self._waiting.pop(model, [])
+        if not waiting:
+            return  # they were too many to wait for the end of the turn
+        try:
+            replies: list[Reply] = self._predict_all(model, [body for body, _ in waiting])
+        except Exception as error:  # noqa: BLE001 - told to whoever asked
+            if len(waiting) == 1:
+                _settle(waiting[0][1], error)
+                return
+            # Nothing is logged yet. One by one: a fault of one request is none of the others'.
+            for each in waiting:
+                self._waiting[model] = [each]
+                self._answer_waiting(model)
+        else:
+            for (_, done), reply in zip(waiting, replies, strict=True):
+                _settle(done, reply)
+
     def _predict(self, model: str, body: bytes) -> Reply:
+        return self._predict_all(model, [body])[0]
+
+    def _predict_all(self, model: str, bodies: Sequence[bytes]) -> list[Reply]:
+        """Return the reply to each request, all by one version, once all their rows are logged."""
         slot = self._slots.slot(model)
         held = slot.hand()
         now = self._clock.now()
-        rows = self._readers[slot.family.name].read(body, now=now)
+        read = self._readers[slot.family.name].read
+        asked = [read(body, now=now) for body in bodies]
+        rows = [row for each in asked for row in each]
         predictions = answer(held, slot.family, rows, now=now)
         self._keep(self._spool.predictions, slot.family.name, predictions)
         self.metrics.rows(model, len(rows))
-        shown = {
-            "model": model,
-            "version": held.head.version,
-            "epoch": held.head.epoch,
-            "predictions": [{"id": p.id, "prediction": p.prediction} for p in predictions],
-        }
-        return told(200, shown)
+        head, answers = held.head, iter(predictions)
+        return [
+            told(
+                200,
+                {
+                    "model": model,
+                    "version": head.version,
+                    "epoch": head.epoch,
+                    "predictions": [
+                        {"id": p.id, "prediction": p.prediction} for p in islice(answers, len(each))
+                    ],
+                },
+            )
+            for each in asked
+        ]
 
     def _label(self, model: str, body: bytes) -> Reply:
         slot = self._slots.slot(model)
@@ -289,6 +341,16 @@ class _Service:
                 where=family,
                 hint="nothing was answered; send the request again later",
             ) from error
+
+
+def _settle(done: "asyncio.Future[Reply]", reply: Reply | Exception) -> None:
+    """Give `reply` to who waits for it, if somebody still does."""
+    if done.done():
+        return
+    if isinstance(reply, Reply):
+        done.set_result(reply)
+    else:
+        done.set_exception(reply)
 
 
 async def _poll(service: _Service, heads: Callable[[], Sequence[Head]], poll_every: float) -> None:

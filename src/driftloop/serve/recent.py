@@ -49,7 +49,7 @@ class Recent:
         """Return seconds covered, requests, errors, error_rate, p50_ms, p99_ms, models, polls.
 
         A percentile is the upper end of the tenth that it lies in: at most 10 % too high, never
-        too low. It is None where nothing was answered.
+        too low. It, and the error rate, is None where nothing was answered.
         """
         buckets = self._kept()
         models: dict[str, _Tally] = {}
@@ -65,7 +65,7 @@ class Recent:
             "seconds": round(self._tick() - max(oldest, self._since), 1),
             "requests": every.requests,
             "errors": every.errors,
-            "error_rate": every.errors / every.requests if every.requests else 0.0,
+            "error_rate": every.errors / every.requests if every.requests else None,
             "p50_ms": every.percentile_ms(0.5),
             "p99_ms": every.percentile_ms(0.99),
             "models": {

@@ -35,7 +35,7 @@ def lines() -> Lines:
         made += [{"what": "request", "at": due + step, "s": 0.002} for step in (1.0, 2.0)]
         made += [
             {"what": "sample", "at": due + step, "mib": 900.0, "cpu_s": due + step}
-            for step in (0.0, 9.0)
+            for step in (0.0, 8.0)
         ]
     return [*made, {"what": "end", "at": 130.0, **END}]
 
@@ -62,7 +62,7 @@ def test_a_row_for_each_cycle() -> None:
     assert [len(row) for row in rows] == [len(COLUMNS)] * 2
     shown = dict(zip(COLUMNS, rows[1], strict=True))
     assert (shown["orders"], shown["promoted"], shown["requests"]) == ("1", "1", "2")
-    assert (shown["to answer s"], shown["p99 ms"], shown["CPU s"]) == ("2.5", "2.0", "9")
+    assert (shown["to answer s"], shown["p99 ms"], shown["CPU s"]) == ("2.5", "2.0", "8")
 
 
 def test_nothing_is_broken_where_all_went_well() -> None:

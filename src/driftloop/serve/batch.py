@@ -1,16 +1,17 @@
 """A table scored by one version, through the slot that online answers from, and logged."""
 
-import uuid
+import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import BadRequest
+from driftloop.errors import BadRequest, LogError
 from driftloop.ports import Clock, Spool
 from driftloop.records import ModelId
 from driftloop.serve.answer import answer
-from driftloop.serve.request import LARGEST, Row, nearest, read_time
+from driftloop.serve.request import AHEAD, EARLIEST, LARGEST, Row, nearest, read_time, untimely
 from driftloop.serve.slot import Slot
 from driftloop.spec import Family
 
@@ -33,23 +34,34 @@ def predict_batch(
     and may have `id`. A feature that is not required may be left out and is null. The whole table
     is checked before its first row is logged. Rows go to the spool `chunk` at a time.
 
+    An id that is not given is made of the table and the row's place in it: the same table gets the
+    same ids again. So it may be scored again after an error in its middle: a row that is logged
+    twice is in the log once, and counts as a duplicate.
+
     Returns:
         id (string), event_time (timestamp[us, UTC]), prediction (float64), version (int32) and
         epoch (int64).
 
     Raises:
-        BadRequest: names the column, and the row where one is at fault.
+        BadRequest: names the column, and the row where one is at fault, the first being 1.
         NoChampion: the model has no champion yet.
         ArtifactError: the model failed.
-        LogError: the spool took no more; the rows of earlier chunks are logged.
+        LogError: the spool took no more; says how many rows are logged.
     """
     held = slot.hand()
-    rows = _checked(table, family, model)
+    rows = _checked(table, family, model, now=clock.now())
     answered: list[float] = []
     for start in range(0, rows.num_rows, chunk):
         now = clock.now()
         predictions = answer(held, family, _rows(rows.slice(start, chunk), family), now=now)
-        spool.predictions(family.name, predictions)
+        try:
+            spool.predictions(family.name, predictions)
+        except (LogError, OSError) as error:
+            raise LogError(
+                f"{start:,} of {rows.num_rows:,} rows were logged, and then no more: {error}",
+                where=model,
+                hint="score the same rows again: they keep their ids, and are in the log once",
+            ) from error
         answered += [prediction.prediction for prediction in predictions]
     size = rows.num_rows
     return pa.table(
@@ -72,7 +84,7 @@ def _rows(table: pa.Table, family: Family) -> list[Row]:
     return [Row(*row) for row in zip(ids, times, features, strict=True)]
 
 
-def _checked(table: pa.Table, family: Family, model: ModelId) -> pa.Table:
+def _checked(table: pa.Table, family: Family, model: ModelId, *, now: datetime) -> pa.Table:
     """Return `table` with columns id, event_time and every feature, in the types of the log."""
     known = ("id", family.time, *family.features)
     for name in table.column_names:
@@ -84,7 +96,7 @@ def _checked(table: pa.Table, family: Family, model: ModelId) -> pa.Table:
     for name in needed:
         if name not in table.column_names:
             raise _fault(model, name, "the column is missing")
-    columns = {"id": _ids(table, model), "event_time": _times(table, family.time, model)}
+    columns = {"event_time": _times(table, family.time, model, now)}
     for name, feature in family.features.items():
         if name not in table.column_names:
             kind = pa.float64() if feature.kind == "numeric" else pa.string()
@@ -95,7 +107,7 @@ def _checked(table: pa.Table, family: Family, model: ModelId) -> pa.Table:
         columns[name] = read(table[name], name, model)
         if feature.required:
             _refuse_first(pc.is_null(columns[name]), name, model, "is required and null")
-    return pa.table(columns)
+    return pa.table({"id": _ids(table, pa.table(columns), model), **columns})
 
 
 def _numbers(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.ChunkedArray:
@@ -118,7 +130,18 @@ def _categories(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.Chunke
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
-def _times(table: pa.Table, name: str, model: ModelId) -> pa.ChunkedArray:
+def _times(table: pa.Table, name: str, model: ModelId, now: datetime) -> pa.ChunkedArray:
+    times = _instants(table, name, model)
+    # A file may hold times that are outside Python's calendar: they are judged by its ends.
+    late, early = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
+    beyond = pc.greater(times, pa.scalar(now + AHEAD, INSTANT))
+    _refuse_first(beyond, name, model, untimely(late, now=now), "is it in UTC?")
+    before = pc.less(times, pa.scalar(EARLIEST, INSTANT))
+    _refuse_first(before, name, model, untimely(early, now=now), "in other units?")
+    return times
+
+
+def _instants(table: pa.Table, name: str, model: ModelId) -> pa.ChunkedArray:
     column = table[name]
     _refuse_first(pc.is_null(column), name, model, "is required and null")
     if pa.types.is_timestamp(column.type):
@@ -137,8 +160,8 @@ def _times(table: pa.Table, name: str, model: ModelId) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(times, INSTANT)])
 
 
-def _ids(table: pa.Table, model: ModelId) -> pa.ChunkedArray:
-    """Return the ids, made where the table has none."""
+def _ids(table: pa.Table, checked: pa.Table, model: ModelId) -> pa.ChunkedArray:
+    """Return the ids of `table`, made of its `checked` columns where it has none."""
     if "id" not in table.column_names or pa.types.is_null(table["id"].type):
         given: list[str | None] = [None] * table.num_rows
     elif _is_text(table["id"].type):
@@ -147,14 +170,30 @@ def _ids(table: pa.Table, model: ModelId) -> pa.ChunkedArray:
         raise _fault(
             model, "id", f"should be strings, and is {table['id'].type}", "cast it to text"
         )
+    stem = _digest(checked, model) if None in given else ""
     seen: set[str] = set()
     ids: list[str] = []
     for row, each in enumerate(given):
         if each is not None and (not each or each in seen):
             raise _fault(model, "id", f"{each!r} stands twice" if each else "is empty", row=row)
-        ids.append(each or uuid.uuid4().hex)
+        ids.append(each or f"{stem}-{row + 1}")
         seen.add(ids[-1])
     return pa.chunked_array([pa.array(ids, pa.string())])
+
+
+def _digest(table: pa.Table, model: ModelId) -> str:
+    """Return 24 hexadecimal digits that stand for these rows of `model`, in their order."""
+    found = hashlib.sha256(model.encode())
+    for name in sorted(table.column_names):
+        column = table[name].combine_chunks()
+        null = "" if pa.types.is_string(column.type) else pa.scalar(0).cast(column.type)
+        # What lies under a null is anybody's guess.
+        values = pa.table({name: pc.fill_null(column, null), "null": pc.is_null(column)})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, values.schema) as stream:
+            stream.write_table(values)
+        found.update(sink.getvalue())
+    return found.hexdigest()[:24]
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -172,5 +211,5 @@ def _refuse_first(
 def _fault(
     model: ModelId, column: str, what: str, hint: str = "", row: int | None = None
 ) -> BadRequest:
-    where = f"{model}: column {column}" + ("" if row is None else f", row {row}")
+    where = f"{model}: column {column}" + ("" if row is None else f", row {row + 1}")
     return BadRequest(what, where=where, hint=hint)

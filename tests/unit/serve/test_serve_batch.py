@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from driftloop.errors import BadRequest
+from driftloop.errors import BadRequest, LogError
 from driftloop.records import ModelId
 from driftloop.serve.batch import predict_batch
 from driftloop.serve.slot import NoChampion, Slots
@@ -109,13 +109,52 @@ def test_types_that_files_come_in_are_read(score: Any) -> None:
     scored, same = score(table), score(plain)
     assert scored["prediction"].to_pylist() == same["prediction"].to_pylist()
     assert scored["event_time"].to_pylist() == same["event_time"].to_pylist()
-    assert len(set(scored["id"].to_pylist() + same["id"].to_pylist())) == 4
+    assert scored["id"].to_pylist() == same["id"].to_pylist()
+    assert len(set(scored["id"].to_pylist())) == 2
 
 
 def test_an_empty_table_scores_to_an_empty_table(score: Any) -> None:
     """No rows in, no rows out, nothing logged."""
     assert score(trips(0)).num_rows == 0
     assert score.service.spool.kept == []
+
+
+def test_the_same_table_gets_the_same_ids(score: Any) -> None:
+    """Ids that are made are the same for the same rows, however cut, and unlike for others."""
+    table = trips(20).drop_columns(["id"])
+    ids = score(table)["id"].to_pylist()
+    assert len(set(ids)) == 20
+    again = pa.concat_tables([trips(25).drop_columns(["id"]).slice(0, 7), table.slice(7)])
+    loads = [None if n % 5 == 0 else n / 20 for n in range(20)]
+    again = again.set_column(again.column_names.index("load"), "load", pa.array(loads))
+    assert score(again)["id"].to_pylist() == ids
+    other = table.set_column(
+        table.column_names.index("distance"), "distance", pa.array([1, *range(7, 20 * 7, 7)])
+    )
+    assert not set(score(other)["id"].to_pylist()) & set(ids)
+    assert not set(score(table.slice(1))["id"].to_pylist()) & set(ids)
+    halves = pa.array(["own", *[None] * 19], pa.string())
+    assert score(table.append_column("id", halves))["id"].to_pylist() == ["own", *ids[1:]]
+
+
+def test_a_batch_that_broke_off_may_be_scored_again(score: Any) -> None:
+    """The error says how many rows are logged; scored again, these have the ids they had."""
+    spool, table = score.service.spool, trips(30).drop_columns(["id"])
+    write = spool.predictions
+
+    def full(family: str, rows: Any) -> None:
+        spool.broken = len(spool.kept) >= 20
+        write(family, rows)
+
+    spool.predictions = full
+    with pytest.raises(LogError, match="eta-de: 20 of 30 rows were logged, and then no more"):
+        score(table, chunk=10)
+    logged = [row.id for row in spool.kept]
+    spool.kept.clear()
+    spool.predictions, spool.broken = write, False
+    score(table, chunk=10)
+    assert len(logged) == 20
+    assert [row.id for row in spool.kept][:20] == logged
 
 
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -127,20 +166,32 @@ UTC_US = pa.timestamp("us", tz="UTC")
         ({"distnace": pa.array([1.0, 2.0])}, r"column distnace: unknown column .*'distance'"),
         ({"distance": pa.array(["1", "2"])}, r"column distance: should be numbers, and is string"),
         ({"distance": pa.array([True, False])}, r"column distance: should be numbers, and is bool"),
-        ({"distance": pa.array([1.0, None])}, r"column distance, row 1: is required and null"),
-        ({"load": pa.array([0.1, float("nan")])}, r"column load, row 1: is NaN"),
-        ({"load": pa.array([float("inf"), 0.1])}, r"column load, row 0: is infinite"),
+        ({"distance": pa.array([1.0, None])}, r"column distance, row 2: is required and null"),
+        ({"load": pa.array([0.1, float("nan")])}, r"column load, row 2: is NaN"),
+        ({"load": pa.array([float("inf"), 0.1])}, r"column load, row 1: is infinite"),
         ({"vehicle": pa.array([1, 2])}, r"column vehicle: should be strings, and is int64"),
-        ({"asked_at": pa.array([START, None], UTC_US)}, r"column asked_at, row 1: is required"),
+        ({"asked_at": pa.array([START, None], UTC_US)}, r"column asked_at, row 2: is required"),
         (
             {"asked_at": pa.array([0, 1], pa.timestamp("us"))},
             r"column asked_at: the times have no time zone",
         ),
         (
             {"asked_at": pa.array(["2026-03-01T00:00Z", "soon"])},
-            r"column asked_at, row 1: should be an ISO 8601 time",
+            r"column asked_at, row 2: should be an ISO 8601 time",
         ),
-        ({"id": pa.array(["a", "a"])}, r"column id, row 1: 'a' stands twice"),
+        (
+            {"asked_at": pa.array([START, START + timedelta(days=366, seconds=1)], UTC_US)},
+            r"column asked_at, row 2: is more than 366 days after the service's clock",
+        ),
+        (
+            {"asked_at": pa.array([2**60, 0], UTC_US)},
+            r"column asked_at, row 1: is more than 366 days after",
+        ),
+        (
+            {"asked_at": pa.array(["2026-03-01T00:00Z", "1899-12-31T23:59Z"])},
+            r"column asked_at, row 2: is before the year 1900",
+        ),
+        ({"id": pa.array(["a", "a"])}, r"column id, row 2: 'a' stands twice"),
         ({"id": pa.array([1, 2])}, r"column id: should be strings, and is int64"),
     ],
 )

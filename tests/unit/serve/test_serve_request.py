@@ -1,5 +1,7 @@
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,16 @@ from hypothesis import strategies as st
 
 from driftloop.errors import BadRequest
 from driftloop.records import Label, ModelId
-from driftloop.serve.request import BadRows, Fault, NotJson, parse_labels, parse_rows
+from driftloop.serve import request
+from driftloop.serve.request import (
+    BadRows,
+    Fault,
+    NotJson,
+    Row,
+    RowReader,
+    parse_labels,
+    parse_rows,
+)
 from driftloop.spec import Family, load_fleet
 
 ETA = load_fleet(Path(__file__).parents[2] / "monitors").family_named("eta")
@@ -74,6 +85,9 @@ def test_a_value_outside_its_range_is_answered(eta: Family) -> None:
         ({"asked_at": 1772359200}, "asked_at", "should be an ISO 8601 time"),
         ({"asked_at": "0001-01-01T00:00:00+14:00"}, "asked_at", "is outside the calendar"),
         ({"asked_at": None}, "asked_at", "is required"),
+        ({"asked_at": "2027-03-02T00:00:01Z"}, "asked_at", "is more than 366 days after the ser"),
+        ({"asked_at": "9999-12-31T23:59:59Z"}, "asked_at", "is more than 366 days after the ser"),
+        ({"asked_at": "1899-12-31T23:59:59Z"}, "asked_at", "is before the year 1900"),
         ({"id": 7}, "id", "should be a string of 1 to 200 characters, got 7"),
         ({"id": ""}, "id", "should be a string of 1 to 200 characters"),
     ],
@@ -173,8 +187,10 @@ def test_labels_at_fault_are_named(churn: Family, eta: Family) -> None:
         {"id": "d", "value": 1, "observed_at": "2026-02-01"},
         {"id": "e", "value": 1, "vlaue": 1},
         {"id": "a", "value": 1},
+        {"id": "f", "value": 1, "observed_at": "2026-03-02T00:00:01Z"},
+        {"id": "g", "value": 1, "observed_at": "1899-12-31T23:59:59Z"},
     ]
-    with pytest.raises(BadRows) as raised:
+    with pytest.raises(BadRows, match=r"^labels\[0\], value: should be 0 or 1") as raised:
         parse_labels(churn, ModelId("churn-uk"), json.dumps({"labels": labels}).encode(), now=NOW)
     assert [(fault.row, fault.field) for fault in raised.value.faults] == [
         (0, "value"),
@@ -183,6 +199,8 @@ def test_labels_at_fault_are_named(churn: Family, eta: Family) -> None:
         (3, "value"),
         (4, "observed_at"),
         (5, "vlaue"),
+        (7, "observed_at"),
+        (8, "observed_at"),
         (6, "id"),
     ]
     with pytest.raises(BadRows, match="NaN"):
@@ -241,3 +259,63 @@ def test_whatever_is_sent_is_read_or_refused(body: bytes) -> None:
                 assert each.encode()
                 assert time.utcoffset() == timedelta(0)
                 assert abs(float(number)) < 3.5e38
+
+
+GOOD = st.fixed_dictionaries(
+    {
+        "asked_at": st.datetimes(max_value=NOW.replace(tzinfo=None), timezones=st.just(UTC)).map(
+            datetime.isoformat
+        )
+        | st.sampled_from(["2026-02-01T10:00:00.1234567Z", "20260201T10Z", "2026-02-01 10:00+05"]),
+        "distance": st.integers() | st.floats() | st.just(10**400),
+    },
+    optional={
+        "id": st.text(max_size=3) | st.none() | st.just("i" * 201),
+        "load": st.floats(allow_nan=False) | st.none() | st.booleans(),
+        "vehicle": st.text(max_size=3) | st.none() | st.just("\ud83d"),
+        "x": st.none(),
+    },
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    body=bodies
+    | st.one_of(GOOD, st.lists(GOOD, max_size=3).map(lambda r: {"rows": r})).map(
+        lambda body: json.dumps(body).encode()
+    )
+)
+@example(body=b'{"distance": 1, "distance": 2, "asked_at": "2026-03-01T10:00:00Z", "id": "a"}')
+@example(body=b'{"rows": [], "rows": [{"distance": 2, "asked_at": "2026-03-01T10:00:00Z"}]}')
+def test_the_quick_reader_reads_what_the_careful_one_does(body: bytes) -> None:
+    """Whatever is sent, the quick way gives the rows, or the faults, of the careful one."""
+    assert _read(RowReader(ETA).read, body) == _read(partial(parse_rows, ETA), body)
+
+
+def test_what_is_without_fault_is_read_quickly(
+    eta: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A good row, or many, never reach the careful reader."""
+    monkeypatch.setattr(request, "parse_rows", None)
+    reader = RowReader(eta)
+    assert reader.read(json.dumps(ROW).encode(), now=NOW)[0].features == {
+        "distance": 12.0,
+        "load": 0.5,
+        "vehicle": "van",
+    }
+    many = {"rows": [{**ROW, "id": str(n), "load": None} for n in range(50)]}
+    assert len(reader.read(json.dumps(many).encode(), now=NOW)) == 50
+
+
+def _read(read: Callable[..., list[Row]], body: bytes) -> object:
+    """Return rows, those without an id called so, or what was told."""
+    try:
+        rows = read(body, now=NOW)
+    except BadRequest as error:
+        return type(error), str(error), getattr(error, "faults", None)
+    given = json.loads(body)
+    listed = given.get("rows", [given])
+    return [
+        (row.id if one.get("id") else "made", row.event_time, list(row.features.items()))
+        for row, one in zip(rows, listed, strict=True)
+    ]

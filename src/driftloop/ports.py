@@ -79,8 +79,8 @@ class PredictionLog(Protocol):
         """Return `rows` and `summary` of windows that differ in their models, read together."""
         ...
 
-    def horizon(self) -> datetime | None:
-        """Return when the newest rows arrived; all that came before them can be read."""
+    def horizon(self, family: Family) -> datetime | None:
+        """Return when the newest rows of `family` arrived; all before them can be read."""
         ...
 
 

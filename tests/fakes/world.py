@@ -41,7 +41,7 @@ class FakeLog:
             for window in windows
         }
 
-    def horizon(self) -> datetime | None:
+    def horizon(self, family: Family) -> datetime | None:
         return None
 
     def summary(self, family: Family, window: Window) -> LogSummary:

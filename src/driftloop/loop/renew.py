@@ -166,7 +166,7 @@ class Renewer:
             return None
         now = self.clock.now()
         # Counted from what has wholly arrived: where the log lags, the newest rows are older.
-        newest = min(now, self.log.horizon() or now)
+        newest = min(now, self.log.horizon(family) or now)
         window = replace(
             order.window, start=newest - family.retrain.span, end=newest, known_at=newest
         )

@@ -63,14 +63,10 @@ class Watcher:
         Decisions are in the ledger on return; pages and retrainings are the caller's to carry
         out, each under the key it brings, so that a pass repeated does nothing twice.
         """
-        # Only what had wholly arrived counts as known: the same rows can then be read again.
         began = time.perf_counter()
-        known_at = self.log.horizon()
         now = self.clock.now()
         seen = tuple(
-            watched
-            for family in self.fleet.families
-            for watched in self._family(family, now, known_at)
+            watched for family in self.fleet.families for watched in self._family(family, now)
         )
         passed = Passed(
             at=now,
@@ -81,15 +77,17 @@ class Watcher:
         self.ledger.append(passed)
         return seen
 
-    def _family(self, family: Family, now: datetime, known_at: datetime | None) -> list[Watched]:
+    def _family(self, family: Family, now: datetime) -> list[Watched]:
         histories = {model: self.ledger.history(model) for model in family.models}
         due = [model for model, past in histories.items() if is_due(family, past, now=now)]
-        windows = {
-            model: window_at(family, model, now=now, known_at=known_at)
-            for model in due
-            if histories[model].head is not None
-        }
         try:
+            # Only what had wholly arrived counts as known: the same rows can then be read again.
+            known_at = self.log.horizon(family)
+            windows = {
+                model: window_at(family, model, now=now, known_at=known_at)
+                for model in due
+                if histories[model].head is not None
+            }
             looks = self.log.looks(family, tuple(windows.values()))
         except DriftloopError as error:
             return [Watched(model=model, problem=str(error)) for model in due]

@@ -8,18 +8,15 @@ when. History, known before driftloop was, has version 0, epoch 0 and no predict
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest
-from driftloop.ports import Look
-from driftloop.prediction_log import queries, tables, upkeep
+from driftloop.prediction_log import tables, upkeep
 from driftloop.prediction_log.segments import (
     BadLine,
     DamagedSegment,
@@ -29,13 +26,12 @@ from driftloop.prediction_log.segments import (
 )
 from driftloop.prediction_log.store import Store, faults, in_utc
 from driftloop.prediction_log.upkeep import REPLACED, Expired, Expiry
-from driftloop.records import LogSummary, ModelId, Window
+from driftloop.prediction_log.windows import Windows, utc
+from driftloop.records import ModelId
 from driftloop.spec import Family, Fleet
 
-NOTHING = LogSummary(rows=0, duplicates=0, labels=0, newest_event=None)
 
-
-class Lake:
+class Lake(Windows):
     """The lake in `folder`, opened at first use; safe to use from several threads.
 
     Args:
@@ -81,74 +77,7 @@ class Lake:
             except faults() as error:
                 raise self._store.unread(error) from error
 
-    # -- reading ----------------------------------------------------------------------------
-
-    def rows(self, family: Family, window: Window) -> pa.Table:
-        """Return one row for each id that arrived in `window`, by event time.
-
-        Columns: id, version (int32; 0 for history), event_time (UTC), prediction (float64, null
-        for history), label (float64, null when unknown at `window.known_at`), then the family's
-        features (float64 or string).
-
-        The first arrival of an id in [start, end) wins whichever version answered it, and of
-        labels the newest known. `window.snapshot` is not needed: `arrived_at` decides.
-
-        Raises:
-            LogError: there is no lake yet, it lacks a column of the spec, or it cannot be read.
-        """
-        return self._store.arrow(
-            f"{queries.rows(family)} ORDER BY event_time, id", queries.bound(window)
-        )
-
-    def summary(self, family: Family, window: Window) -> LogSummary:
-        """Return counts over the window's rows as they arrived, duplicates included.
-
-        `rows - duplicates` is the number of rows that `rows` returns, and `labels` how many of
-        these have a label.
-
-        Raises:
-            LogError: as for `rows`.
-        """
-        found = self._summaries(family, queries.bound(window))
-        return found.get(window.model, NOTHING)
-
-    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        """Return the rows and the summary of many models of one family, read together.
-
-        The windows differ in their models alone; a look is what `rows` and `summary` return.
-
-        Raises:
-            LogError: as for `rows`.
-            ValueError: the windows differ in more than their models.
-        """
-        if not windows:
-            return {}
-        models = [window.model for window in windows]
-        if any(replace(window, model=models[0]) != windows[0] for window in windows):
-            raise ValueError("windows that are read together differ in their models alone")
-        asked = {**queries.bound(windows[0]), "models": models}
-        rows = self._store.arrow(
-            f"{queries.rows(family, 'model')} ORDER BY model, event_time, id", asked
-        )
-        summaries = self._summaries(family, asked)
-        owners, rows = rows["model"], rows.drop_columns("model")
-        return {
-            model: Look(
-                rows=rows.filter(pc.equal(owners, model)),
-                summary=summaries.get(model, NOTHING),
-            )
-            for model in models
-        }
-
-    def _summaries(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, LogSummary]:
-        return {
-            model: LogSummary(
-                rows=rows, duplicates=duplicates, labels=labels, newest_event=_utc(newest)
-            )
-            for model, rows, duplicates, labels, newest in self._store.fetch(
-                queries.counts(family), asked
-            )
-        }
+    # -- reading more ------------------------------------------------------------------------
 
     def label_history(
         self, family: Family, model: ModelId, id_: str
@@ -195,7 +124,7 @@ class Lake:
             for (name,) in self._store.fetch(listed, {})
         }
 
-    def horizon(self) -> datetime | None:
+    def horizon(self, family: Family | None = None) -> datetime | None:  # noqa: ARG002 - one for all
         """Return the loop's time up to which everything that will ever have arrived is readable.
 
         A window whose `known_at` is not after it reads the same until its rows are old, also
@@ -204,7 +133,7 @@ class Lake:
         Raises:
             LogError: as for `rows`.
         """
-        return _utc(self._store.fetch("SELECT max(ingested_at) FROM lake.segments", {})[0][0])
+        return utc(self._store.fetch("SELECT max(ingested_at) FROM lake.segments", {})[0][0])
 
     def snapshot(self) -> int:
         """Return the number of the lake's newest snapshot.
@@ -350,7 +279,3 @@ class Lake:
             if family.name == name:
                 return family
         raise DamagedSegment(f"no monitor declares the family {name!r}", where=segment.name)
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    return None if at is None else at.astimezone(UTC)

@@ -1,0 +1,94 @@
+"""Windows of rows and counts of them, read from whatever shows the lake's tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.ports import Look
+from driftloop.prediction_log import queries
+from driftloop.prediction_log.store import Store
+from driftloop.records import LogSummary, ModelId, Window
+from driftloop.spec import Family
+
+NOTHING = LogSummary(rows=0, duplicates=0, labels=0, newest_event=None)
+
+
+class Windows:
+    """What every log answers: a store in which `lake.<family>_predictions` and `_labels` stand."""
+
+    _store: Store
+
+    def rows(self, family: Family, window: Window) -> pa.Table:
+        """Return one row for each id that arrived in `window`, by event time.
+
+        Columns: id, version (int32; 0 for history), event_time (UTC), prediction (float64, null
+        for history), label (float64, null when unknown at `window.known_at`), then the family's
+        features (float64 or string).
+
+        The first arrival of an id in [start, end) wins whichever version answered it, and of
+        labels the newest known. `window.snapshot` is not needed: `arrived_at` decides.
+
+        Raises:
+            LogError: there is no lake yet, it lacks a column of the spec, or it cannot be read.
+        """
+        return self._store.arrow(
+            f"{queries.rows(family)} ORDER BY event_time, id", queries.bound(window)
+        )
+
+    def summary(self, family: Family, window: Window) -> LogSummary:
+        """Return counts over the window's rows as they arrived, duplicates included.
+
+        `rows - duplicates` is the number of rows that `rows` returns, and `labels` how many of
+        these have a label.
+
+        Raises:
+            LogError: as for `rows`.
+        """
+        found = self._summaries(family, queries.bound(window))
+        return found.get(window.model, NOTHING)
+
+    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
+        """Return the rows and the summary of many models of one family, read together.
+
+        The windows differ in their models alone; a look is what `rows` and `summary` return.
+
+        Raises:
+            LogError: as for `rows`.
+            ValueError: the windows differ in more than their models.
+        """
+        if not windows:
+            return {}
+        models = [window.model for window in windows]
+        if any(replace(window, model=models[0]) != windows[0] for window in windows):
+            raise ValueError("windows that are read together differ in their models alone")
+        asked = {**queries.bound(windows[0]), "models": models}
+        rows = self._store.arrow(
+            f"{queries.rows(family, 'model')} ORDER BY model, event_time, id", asked
+        )
+        summaries = self._summaries(family, asked)
+        owners, rows = rows["model"], rows.drop_columns("model")
+        return {
+            model: Look(
+                rows=rows.filter(pc.equal(owners, model)),
+                summary=summaries.get(model, NOTHING),
+            )
+            for model in models
+        }
+
+    def _summaries(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, LogSummary]:
+        return {
+            model: LogSummary(
+                rows=rows, duplicates=duplicates, labels=labels, newest_event=utc(newest)
+            )
+            for model, rows, duplicates, labels, newest in self._store.fetch(
+                queries.counts(family), asked
+            )
+        }
+
+
+def utc(at: datetime | None) -> datetime | None:
+    """Return `at` in UTC."""
+    return None if at is None else at.astimezone(UTC)

@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, create_model, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.errors import BadRequest
 
-Seconds = Annotated[float, Field(gt=0.0)]
+Seconds = Annotated[float, Field(gt=0.0, le=366 * 24 * 3600.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
 
 FILE = Path("driftloop.toml")
 CONFIG = "DRIFTLOOP_CONFIG"
@@ -45,7 +44,7 @@ class Settings(BaseSettings):
     models: str = ""
     """Comma-separated models to run; empty for the whole fleet."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """What every service listens on."""
     online_port: Port = 8400
     """Of the prediction service."""
@@ -198,9 +197,9 @@ def explained(**given: object) -> tuple[Setting, ...]:
             name=name,
             value=str(shown[name]) if shown[name] is not None else "",
             origin=origins.get(name, "default"),
-            what=" ".join((field.description or "").split()),
+            what=_what(name),
         )
-        for name, field in Settings.model_fields.items()
+        for name in Settings.model_fields
     )
 
 
@@ -217,22 +216,14 @@ def _read(given: Mapping[str, object]) -> tuple[Settings, dict[str, str]]:
     try:
         return Settings(**{**under, **said}), origins  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(
-            f"{_named(str(fault['loc'][0]), origins)}: {fault['msg']}"
-            if fault["loc"]
-            else fault["msg"].removeprefix("Value error, ")
-            for fault in error.errors()
-        )
-        raise BadRequest(faults, where="settings", hint="`driftloop settings` shows all") from error
+        raise _faulty(error, origins) from error
 
 
 def _check_environment() -> None:
     known = {_variable(name) for name in Settings.model_fields} | {CONFIG}
     for variable in sorted(os.environ.keys() - known):
-        if variable.startswith("DRIFTLOOP_"):
-            near = get_close_matches(variable, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "`driftloop settings` lists them"
-            raise BadRequest("there is no such setting", where=variable, hint=hint)
+        if variable.upper().startswith("DRIFTLOOP_"):
+            raise _unknown(where=variable, near=variable.upper(), known=known)
 
 
 def _file(named: object) -> Path | None:
@@ -253,19 +244,56 @@ def _filed(file: Path) -> dict[str, object]:
         raise BadRequest(f"not valid TOML: {error}", where=str(file)) from error
     for name in said:
         if name not in Settings.model_fields:
-            near = get_close_matches(name, Settings.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else "`driftloop settings` lists them"
-            raise BadRequest("there is no such setting", where=f"{file}: {name}", hint=hint)
+            known = set(Settings.model_fields)
+            raise _unknown(where=f"{file}: {name}", near=name.lower(), known=known)
     folder = file.absolute().parent
     for name in ("home", "monitors"):
-        if isinstance(said.get(name), str):
+        if isinstance(said.get(name), str) and said[name]:
             said[name] = folder / said[name]
+    try:
+        _as_filed(said)
+    except ValidationError as error:
+        raise _faulty(error, {name: f"{file}: {name}" for name in said}) from error
     return said
+
+
+def _as_filed(said: Mapping[str, object]) -> None:
+    """Hold what a file says to the types of the settings: TOML has types, the environment none."""
+    of_settings = Settings.model_fields.items()
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in of_settings}
+    create_model("File", __config__=ConfigDict(strict=True), **fields).model_validate(said)
+
+
+def _faulty(error: ValidationError, origins: Mapping[str, str]) -> BadRequest:
+    faults, hints = [], []
+    for fault in error.errors():
+        what = fault["msg"].removeprefix("Value error, ")
+        if not fault["loc"]:
+            faults.append(what)
+            continue
+        name = str(fault["loc"][0])
+        if fault["type"] == "is_instance_of":
+            what = "Input should be a path"
+        if name != "slack_token":
+            what += f", got {_shown(fault['input'])}"
+        faults.append(f"{origins.get(name, _variable(name))}: {what}")
+        hints.append(f"{name}: {_what(name)}")
+    return BadRequest("; ".join(faults), where="settings", hint=" ".join(hints))
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _unknown(*, where: str, near: str, known: set[str]) -> BadRequest:
+    found = get_close_matches(near, known, n=1)
+    hint = f"did you mean {found[0]}?" if found else f"known: {', '.join(sorted(known))}"
+    return BadRequest("there is no such setting", where=where, hint=hint)
 
 
 def _variable(name: str) -> str:
     return f"DRIFTLOOP_{name.upper()}"
 
 
-def _named(name: str, origins: Mapping[str, str]) -> str:
-    return origins.get(name, _variable(name)) if name in Settings.model_fields else _variable(name)
+def _what(name: str) -> str:
+    return " ".join((Settings.model_fields[name].description or "").split())

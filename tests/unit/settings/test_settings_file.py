@@ -70,6 +70,20 @@ def test_secrets_are_not_shown(folder: Path) -> None:
         ('watch_every = "soon"\n', "driftloop.toml: watch_every: "),
         ("watch_every = -1\n", "driftloop.toml: watch_every: "),
         ("online_port = 99999\n", "driftloop.toml: online_port: "),
+        ("online_port = true\n", "online_port: Input should be a valid integer, got true"),
+        ("online_port = 8400.0\n", "online_port: Input should be a valid integer, got 8400.0"),
+        ('watch_every = "60"\n', "watch_every: Input should be a valid number, got '60'"),
+        ("watch_every = inf\n", "driftloop.toml: watch_every: "),
+        ("restart = 1\n", "restart: Input should be a valid boolean, got 1"),
+        ("home = 3\n", "home: Input should be a path, got 3"),
+        ('home = ""\n', "home: Input should be a path, got ''"),
+        ('host = ""\n', "driftloop.toml: host: "),
+        ("seal_rows = 0\nrenew_slots = 0\n", "driftloop.toml: renew_slots: "),
+        (
+            "Home = 'x'\n",
+            "driftloop.toml: Home: there is no such setting (hint: did you mean home?)",
+        ),
+        ("zzz = 1\n", "(hint: known: home, host, "),
         ("online_port = 8401\n", "online_port and pages_port are the same port"),
         ("[online]\nport = 1\n", "driftloop.toml: online: there is no such setting"),
         ("host = \n", "driftloop.toml: not valid TOML"),
@@ -81,6 +95,31 @@ def test_a_wrong_file_says_what_and_where(folder: Path, text: str, said: str) ->
     with pytest.raises(BadRequest) as raised:
         read_settings()
     assert said in str(raised.value)
+
+
+def test_a_wrong_value_is_refused_where_another_source_wins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken file is told today, not on the day that the variable is gone."""
+    (folder / "driftloop.toml").write_text("online_port = true\n")
+    monkeypatch.setenv("DRIFTLOOP_ONLINE_PORT", "9001")
+    with pytest.raises(BadRequest, match="online_port"):
+        read_settings()
+
+
+def test_a_wrong_token_is_not_shown_either(folder: Path) -> None:
+    """The error of a secret has its name alone."""
+    (folder / "driftloop.toml").write_text('slack_token = ["xoxb-secret"]\n')
+    with pytest.raises(BadRequest, match="slack_token") as raised:
+        read_settings()
+    assert "secret" not in str(raised.value)
+
+
+def test_a_variable_in_small_letters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be in force without anybody seeing where it comes from."""
+    monkeypatch.setenv("driftloop_host", "elsewhere")
+    with pytest.raises(BadRequest, match=r"driftloop_host.*did you mean DRIFTLOOP_HOST"):
+        read_settings()
 
 
 def test_a_named_file_that_is_not_there_is_an_error() -> None:

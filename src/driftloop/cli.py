@@ -97,6 +97,22 @@ def settings(
 
 
 @app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(help="Where to; the working folder if left out.")
+    ] = Path(),
+) -> None:
+    """Write settings and monitor files to begin with, commented; nothing is overwritten."""
+    from driftloop.starter import write_starter
+
+    for file in write_starter(folder):
+        typer.echo(str(file))
+    typer.echo(
+        "next: edit them; `driftloop check`; `driftloop up`, and beside it `backfill`, `train`"
+    )
+
+
+@app.command()
 def check() -> None:
     """Check the monitor files and say what they declare; every fault at once, exit code 2."""
     fleet = _system().fleet

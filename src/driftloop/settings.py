@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     prefect_port: Port = 8404
     """Of Prefect."""
 
-    slack_token: SecretStr | None = None
+    slack_token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """A bot token; without one a local Slack-compatible server is started and used."""
     slack_api: str = ""
     """Base address of Slack's Web API; empty for Slack itself, or the local server."""
@@ -195,7 +195,7 @@ def explained(**given: object) -> tuple[Setting, ...]:
     return tuple(
         Setting(
             name=name,
-            value=str(shown[name]) if shown[name] is not None else "",
+            value="" if (value := shown[name]) is None else _plain(value),
             origin=origins.get(name, "default"),
             what=_what(name),
         )
@@ -274,15 +274,16 @@ def _faulty(error: ValidationError, origins: Mapping[str, str]) -> BadRequest:
         name = str(fault["loc"][0])
         if fault["type"] == "is_instance_of":
             what = "Input should be a path"
+        given = fault["input"]
         if name != "slack_token":
-            what += f", got {_shown(fault['input'])}"
+            what += f", got {_plain(given) if isinstance(given, bool) else repr(given)}"
         faults.append(f"{origins.get(name, _variable(name))}: {what}")
         hints.append(f"{name}: {_what(name)}")
     return BadRequest("; ".join(faults), where="settings", hint=" ".join(hints))
 
 
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unknown(*, where: str, near: str, known: set[str]) -> BadRequest:

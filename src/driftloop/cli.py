@@ -1,5 +1,6 @@
 """`driftloop ...`: parse, hand over, print; what is heavy is imported by what needs it."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -477,5 +478,7 @@ def _say_read(system: "System", what: str) -> None:
 
 
 def _complain(error: DriftloopError) -> None:
+    if logging.root.handlers:  # a service: its log is JSON lines
+        logging.getLogger(__name__).critical("%s", error)
     for line in str(error).splitlines():
         typer.secho(line, fg="red", err=True)

@@ -1,5 +1,6 @@
 """What a person sees of `driftloop up` and `driftloop status` in a terminal."""
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from driftloop.errors import PagerError
+from driftloop.logs import configure
 from driftloop.settings import Settings
 from driftloop.up import Supervisor, services, status, vitals
 
@@ -23,6 +25,7 @@ WHAT: Mapping[str, str] = {
     "ingester": "moves sealed segments into the lake",
     "watchdog": "pages the platform's owner when the loop itself fails",
 }
+_log = logging.getLogger(__name__)
 COLOURS = {"healthy": "green", "starting": "yellow", "waiting": "yellow"}
 
 
@@ -43,8 +46,14 @@ def run_up(settings: Settings) -> None:
     if settings.slack_token is not None:
         _greet_slack(console, system)
 
+    configure("up", out=settings.logs / "up.log")
+
     def tell(service: str, event: str, detail: str) -> None:
-        console.print(f"  {service:<9} {event}" + (f"  [dim]{detail}[/dim]" if detail else ""))
+        shown = f"  {service:<9} {event}" + (f"  [dim]{detail}[/dim]" if detail else "")
+        console.print(shown, soft_wrap=True)
+        level = logging.WARNING if event == "died" else logging.INFO
+        about = {"of": service, "event": event, "detail": detail}
+        _log.log(level, "%s %s", service, event, extra=about)
 
     def say_up() -> None:
         console.print("[bold]up[/bold]; Ctrl-C stops everything")

@@ -51,6 +51,11 @@ def steps(facts: Iterable[Fact]) -> tuple[Step, ...]:
     return tuple(step for fact in facts if (step := _step(fact)) is not None)
 
 
+def in_order(found: Iterable[Step]) -> tuple[Step, ...]:
+    """Return each step once, by time; what happened at one moment stays in the order given."""
+    return tuple(sorted(dict.fromkeys(found), key=lambda step: step.at))
+
+
 def predicted(row: Logged) -> tuple[Step, ...]:
     """Return that a row was answered, and that its label arrived."""
     answer = "history, before driftloop" if row.prediction is None else f"{row.prediction:.6g}"

@@ -32,8 +32,8 @@ from driftloop.records import (
     version_key,
 )
 from driftloop.settings import Settings
-from driftloop.spec import Fleet, load_fleet
-from driftloop.trace import Logged, Step, predicted, steps, that_judged
+from driftloop.spec import Family, Fleet, load_fleet
+from driftloop.trace import Logged, Step, in_order, predicted, steps, that_judged
 from driftloop.workshop import PRELOADED, build_candidate
 
 if TYPE_CHECKING:
@@ -213,18 +213,19 @@ class System:
         Raises:
             BadRequest: nothing has that id.
         """
+        families = self.fleet.families  # a wrong folder is told before anything is made in it
         ledger = self.ledger
         if (trained := ledger.fact(Trained, key=id_)) is not None:
             return self._of_version(trained)
         if facts := ledger.trace(id_):
             return steps(facts)
         found: list[Step] = []
-        for row in self._logged(id_):
+        for row in self._logged(id_, families):
             made = ledger.fact(Trained, key=version_key(ModelId(row.model), row.version))
             found += self._of_version(made) if made is not None else ()
             found += predicted(row)
-            decisions = [fact.decision for fact in ledger.facts(Decided, model=ModelId(row.model))]
-            for decision in that_judged(row, decisions):
+            decided = ledger.facts(Decided, model=ModelId(row.model), since=row.event_time)
+            for decision in that_judged(row, [fact.decision for fact in decided]):
                 found += steps(ledger.trace(decision.key))
         if not found:
             raise BadRequest(
@@ -232,14 +233,14 @@ class System:
                 where=id_,
                 hint="give a prediction's id, the key of a decision, or model#version",
             )
-        return tuple(dict.fromkeys(found))
+        return in_order(found)
 
     def _of_version(self, trained: Trained) -> tuple[Step, ...]:
         return steps(self.ledger.trace(trained.candidate.order.key)) or steps((trained,))
 
-    def _logged(self, id_: str) -> list[Logged]:
+    def _logged(self, id_: str, families: tuple[Family, ...]) -> list[Logged]:
         rows: list[Logged] = []
-        for family in self.fleet.families:
+        for family in families:
             sql = f"""
                 SELECT p.id, p.model, p.version, p.event_time, p.predicted_at, p.prediction,
                        l.value AS label, l.arrived_at AS labelled_at

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from driftloop.records import Decision, ModelId, State, Window
-from driftloop.trace import Logged, predicted, that_judged
+from driftloop.trace import Logged, Step, in_order, predicted, that_judged
 
 DE = ModelId("eta-de")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -66,3 +66,12 @@ def test_a_row_without_a_label_says_nothing_of_one() -> None:
     """The label is a step of its own, once there is one."""
     assert [step.what for step in predicted(ROW)] == ["predicted", "labelled"]
     assert [step.what for step in predicted(replace(ROW, label=None))] == ["predicted"]
+
+
+def test_steps_come_by_time_and_once() -> None:
+    """Two decisions may share an order; what happened at one moment stays as it was given."""
+    first, same, late = (
+        Step(at=at, what=what, said="")
+        for at, what in ((NOW, "trained"), (NOW, "gated"), (NOW + DAY, "told"))
+    )
+    assert in_order([late, first, same, late, first]) == (first, same, late)

@@ -26,6 +26,7 @@ import psutil
 import pytest
 from integration.house import eventually, free_ports
 
+from driftloop import __version__
 from driftloop.up import status
 
 CHECKOUT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_commands_work_without_a_checkout(installed: Installed, tmp_path: Path) 
     assert not {str(CHECKOUT), str(CHECKOUT / "src")} & set(path)
     assert all(Path(file).is_relative_to(installed.place) for file in files), files
 
-    assert installed.run("driftloop", "version", cwd=tmp_path).stdout.strip() == "0.1.0"
+    assert installed.run("driftloop", "version", cwd=tmp_path).stdout.strip() == __version__
     made = installed.run("driftloop", "init", cwd=tmp_path)
     assert (made.returncode, made.stderr) == (0, "")
     assert (tmp_path / "monitors" / "parcels.toml").exists()
@@ -183,9 +184,20 @@ def test_a_day_without_a_checkout(installed: Installed, tmp_path: Path) -> None:
             return installed.run("driftloop", "status", cwd=tmp_path).returncode == 0
 
         eventually(healthy, "every service healthy", 90)
-        listed = status(tmp_path / ".driftloop")
-        services = {each.name: each.pid for each in listed}
-        assert set(services) == SERVICES
+        home = tmp_path / ".driftloop"
+        assert {each.name for each in status(home)} == SERVICES
+
+        # A service that comes again has what `up` began with, whatever became of the file.
+        file.write_text("nonsense = 1\n")
+        (ingester,) = (each for each in status(home) if each.name == "ingester")
+        os.kill(ingester.pid or 0, signal.SIGKILL)
+        again = ("healthy", 1)
+        eventually(
+            lambda: again in [(each.state, each.restarts) for each in status(home)],
+            "the ingester again",
+        )
+
+        services = {each.name: each.pid for each in status(home)}
         running = psutil.Process(up.pid).children(recursive=True)
         assert {process.pid for process in running} >= set(services.values())
         up.send_signal(signal.SIGTERM)

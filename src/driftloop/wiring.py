@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from driftloop.clock import SharedClock
-from driftloop.errors import BadRequest
+from driftloop.errors import BadRequest, CalledOff
 from driftloop.judge import window_at
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
@@ -112,7 +112,9 @@ class System:
     @cached_property
     def trainer(self) -> "IsolatedTrainer":
         """Fits in processes of their own."""
-        return IsolatedTrainer(self.fleet, self.log, self.settings.artifacts)
+        return IsolatedTrainer(
+            self.fleet, self.log, self.settings.artifacts, self.settings.logs / "fits"
+        )
 
     @cached_property
     def places(self) -> Places:
@@ -384,15 +386,23 @@ def read_table(file: Path) -> pa.Table:
 class IsolatedTrainer:
     """Trains in a child process with limits on time and memory; implements `ports.Trainer`."""
 
-    def __init__(self, fleet: Fleet, log: PredictionLog, artifacts: Path) -> None:
-        """Start nothing yet; the first fit starts the server that fits are forked from."""
+    def __init__(
+        self, fleet: Fleet, log: PredictionLog, artifacts: Path, outputs: Path | None = None
+    ) -> None:
+        """Start nothing yet; the first fit starts the server that fits are forked from.
+
+        What a model's last fit printed is kept in a file of `outputs`, or nowhere.
+        """
         self._fleet = fleet
         self._log = log
         self._artifacts = artifacts.absolute()
+        self._outputs = outputs
         self._off: dict[str, threading.Event] = {}
+        self._why: dict[str, str] = {}
 
-    def call_off(self, order: Order) -> None:
+    def call_off(self, order: Order, *, why: str = "was called off") -> None:
         """End the training of `order` wherever it stands; one yet to begin does not begin."""
+        self._why[order.key] = why
         self._off.setdefault(order.key, threading.Event()).set()
 
     def warm_up(self) -> None:
@@ -420,7 +430,21 @@ class IsolatedTrainer:
                 time_limit=family.retrain.time_limit.total_seconds(),
                 memory_gib=family.retrain.memory_gib,
                 name=f"fit {order.model}",
+                log=self._output(order.model),
                 called_off=self._off.setdefault(order.key, threading.Event()),
             )
+        except CalledOff as error:
+            why = self._why.get(order.key, error.what)
+            raise CalledOff(why, where=f"fit {order.model}") from error
         finally:
             self._off.pop(order.key, None)
+            self._why.pop(order.key, None)
+
+    def _output(self, model: ModelId) -> Path | None:
+        if self._outputs is None:
+            return None
+        self._outputs.mkdir(parents=True, exist_ok=True)
+        file = self._outputs / f"{model}.log"
+        # A model has one renewal at a time.
+        file.unlink(missing_ok=True)
+        return file

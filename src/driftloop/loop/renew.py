@@ -114,6 +114,15 @@ class Renewer:
         self.ledger.release(f"renew/{order.key}")
         self.ledger.release(f"renewing/{order.model}")
 
+    def cancel(self, order: Order, why: str) -> None:
+        """Record that somebody cancelled `order` while nobody was at it: it is not tried again."""
+        if self.ledger.claim(f"renew/{order.key}", lease=MARGIN).mine:
+            owner, now = self.fleet.owner(order.model), self.clock.now()
+            self._failed(
+                order, why, notices.failed(order, owner, now, self._since(order), error=why)
+            )
+            self.ledger.finish(f"renew/{order.key}", "cancelled")
+
     def _carried_out(self, order: Order, family: Family) -> Renewed:
         champion = self.ledger.head(order.model)
         owner = self.fleet.owner(order.model)

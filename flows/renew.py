@@ -10,6 +10,7 @@ from prefect.states import Cancelled, Completed, Failed
 from driftloop.loop.renew import Renewed
 from driftloop.records import Order
 from flows.artifacts import number, table
+from flows.patience import patiently
 from flows.system import the_system
 
 
@@ -21,16 +22,24 @@ async def renew(order: Order) -> State:
     """
     renewed = await to_thread.run_sync(the_system().renewer.renew, order)
     said = f"{renewed.outcome}: {renewed.reason}"
-    await acreate_markdown_artifact(
-        key=f"renew-{order.model}", markdown=_report(renewed), description=said
+    # What came of it is in the ledger; that it is told here may wait until Prefect is back.
+    await patiently(
+        acreate_markdown_artifact,
+        key=f"renew-{order.model}",
+        markdown=_report(renewed),
+        description=said,
     )
-    async with get_client() as client:
-        await client.update_flow_run(flow_run.id, name=f"{order.model}: {_outcome(renewed)}")
+    await patiently(_rename, f"{order.model}: {_outcome(renewed)}")
     if renewed.outcome == "cancelled":
         return Cancelled(message=said)
     if renewed.outcome == "failed":
         return Failed(message=said)
     return Completed(name=renewed.outcome.capitalize(), message=said)
+
+
+async def _rename(name: str) -> None:
+    async with get_client() as client:
+        await client.update_flow_run(flow_run.id, name=name)
 
 
 def _outcome(renewed: Renewed) -> str:

@@ -6,15 +6,20 @@ import msgspec
 from anyio import to_thread
 from prefect import State, flow
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
 from prefect.states import Completed
 
 from driftloop.loop.watch import Watched
 from driftloop.records import Kind, ModelId, Order, Verdict
 from flows.artifacts import number, table
+from flows.patience import patiently
 from flows.system import skipped, the_system
 
 RENEW = "renew/driftloop"
+CANCELLED = "cancelled in Prefect"
+TRIES = 10
+"""How many runs an order may have that end without it having begun."""
 COLUMNS = ("model", "state", "measured", "baseline", "limit", "rows", "labels", "why", "follows")
 
 
@@ -30,30 +35,54 @@ async def watch() -> State:
     for each in seen:
         for notice in each.notices:
             problems += await _tried(each.model, system.teller.tell, notice)
+    problems += await _tried("earlier notices", system.teller.tell_unsent)
+    # Owners are told first: what follows waits for Prefect, should it be down.
+    for each in seen:
         if each.order is not None:
             problems += await _started(each.order)
-    problems += await _tried("earlier notices", system.teller.tell_unsent)
     said = _summary(seen, problems, skipped.get())
-    await acreate_markdown_artifact(
-        key="watch", markdown=_report(seen, problems, said), description=said
+    await patiently(
+        acreate_markdown_artifact,
+        key="watch",
+        markdown=_report(seen, problems, said),
+        description=said,
     )
     return Completed(message=said)
 
 
+async def run_of(order: Order, *, key: str, named: str = "ordered") -> FlowRun:
+    """Return the run that was started under `key` to carry `order` out, now or before."""
+    return await patiently(
+        arun_deployment,
+        RENEW,
+        parameters={"order": msgspec.to_builtins(order)},
+        flow_run_name=f"{order.model}: {named}",
+        idempotency_key=key,
+        tags=[order.model],
+        timeout=0,
+        as_subflow=False,
+    )
+
+
 async def _started(order: Order) -> list[str]:
+    """Return the problem, if there is one, after seeing to it that `order` is carried out, once.
+
+    Prefect gives the old run back for a key that it has seen. If that one ended and the order
+    still comes, it never began: another renewal of the model was under way, or the worker died.
+    Then a new run follows the old one. If somebody cancelled it while it waited, none does.
+    """
     try:
-        await arun_deployment(
-            RENEW,
-            parameters={"order": msgspec.to_builtins(order)},
-            flow_run_name=f"{order.model}: ordered",
-            idempotency_key=order.key,
-            tags=[order.model],
-            timeout=0,
-            as_subflow=False,
-        )
+        run = await run_of(order, key=order.key)
+        for _ in range(TRIES):
+            if run.state is None or not run.state.is_final():
+                return []
+            if run.state.is_cancelled():
+                await to_thread.run_sync(the_system().renewer.cancel, order, CANCELLED)
+                return []
+            run = await run_of(order, key=f"{order.key}/after/{run.id}")
     except Exception as error:  # noqa: BLE001 - the other models' orders go on
         return [f"{order.model}: its renewal was not started: {error}"]
-    return []
+    return [f"{order.model}: its renewal was started {TRIES} times and never began"]
 
 
 async def _tried(whose: ModelId | str, act: Callable[..., object], *arguments: object) -> list[str]:

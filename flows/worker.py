@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -35,11 +36,11 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.deployments import arun_deployment
-from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound, Pause
+from prefect.exceptions import Abort, ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
 from prefect.logging import get_logger
-from prefect.states import Cancelled, Crashed
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelled, Completed, Crashed
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -53,9 +54,10 @@ from driftloop.logs import configure
 from driftloop.records import Order
 from driftloop.settings import Settings, read_settings
 from flows import deployments
+from flows.patience import is_away, patiently
 from flows.renew import renew
 from flows.system import skipped, the_system
-from flows.watch import RENEW
+from flows.watch import CANCELLED, run_of
 
 HEAVY = ("driftloop.measure.door", "mlflow")
 """What the flows import at first use, seconds each."""
@@ -83,7 +85,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
     def __init__(self, *, name: str, cadences: Mapping[UUID, timedelta]) -> None:
         super().__init__(work_pool_name=deployments.POOL, name=name, prefetch_seconds=1)
         self._cadences = cadences
-        self._scopes: dict[UUID, anyio.CancelScope] = {}
+        self._at: set[UUID] = set()
+        self._away = False
         self._skipped: dict[UUID, int] = {}
         self._called_off: set[UUID] = set()
         self._next_sweep = time.monotonic() + SWEEP_EVERY
@@ -93,7 +96,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
     @property
     def busy(self) -> bool:
         """Whether a run is under way."""
-        return bool(self._scopes or self._submitting_flow_run_ids)
+        return bool(self._at or self._submitting_flow_run_ids)
 
     async def run(
         self,
@@ -102,56 +105,74 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         task_status: TaskStatus[Any] | None = None,
     ) -> BaseWorkerResult:
         """Run `flow_run` here; its own state tells how it ended, whatever happened."""
-        with anyio.CancelScope() as scope:
-            self._scopes[flow_run.id] = scope
-            if task_status is not None:
-                task_status.started(str(flow_run.id))
-            skipped.set(self._skipped.pop(flow_run.id, 0))
-            try:
-                flow = deployments.FLOWS[(await self.client.read_flow(flow_run.flow_id)).name]
-                running: Any = run_flow(flow, flow_run=flow_run, return_type="state")
-                await running
-            except (Pause, Abort, SystemExit) as signalled:
-                self._logger.info("run %s ended by %r", flow_run.id, signalled)
-            except Exception:
-                self._logger.exception("run %s could not be run to its end", flow_run.id)
-            finally:
-                del self._scopes[flow_run.id]
-            if flow_run.id in self._called_off:
-                self._called_off.discard(flow_run.id)
-                await self._settle_cancelled(flow_run.id)
+        self._at.add(flow_run.id)
+        if task_status is not None:
+            task_status.started(str(flow_run.id))
+        skipped.set(self._skipped.pop(flow_run.id, 0))
+        ended: State[Any] | None = None
+        try:
+            flow = deployments.FLOWS[(await self.client.read_flow(flow_run.flow_id)).name]
+            running: Any = run_flow(flow, flow_run=flow_run, return_type="state")
+            ended = await running
+        except (Pause, Abort, SystemExit) as signalled:
+            self._logger.info("run %s ended by %r", flow_run.id, signalled)
+        except Exception:
+            self._logger.exception("run %s could not be run to its end", flow_run.id)
+        try:
+            if ended is None or not ended.is_final():
+                await self._settle(flow_run)
+        except Exception:
+            # The sweep has it next.
+            self._logger.exception("the end of run %s could not be told", flow_run.id)
+        finally:
+            self._at.discard(flow_run.id)
+            self._called_off.discard(flow_run.id)
         return BaseWorkerResult(identifier=str(flow_run.id), status_code=0)
 
-    async def kill_infrastructure(
-        self,
-        infrastructure_pid: str,
-        configuration: BaseJobConfiguration,  # noqa: ARG002 - as Prefect calls it
-        grace_seconds: int = 30,  # noqa: ARG002 - as Prefect calls it
-    ) -> None:
-        """Call off a run that has not begun."""
-        scope = self._scopes.get(UUID(infrastructure_pid))
-        if scope is None:
-            raise InfrastructureNotFound(infrastructure_pid)
-        scope.cancel()
-
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Start what is due; now and then clear runs that somehow nobody is at."""
+        """Start what is due; now and then clear runs that somehow nobody is at.
+
+        While Prefect is away nothing is due; what is under way goes on.
+        """
         if self.draining:
             return []
-        submitted = await super().get_and_submit_flow_runs()
+        try:
+            submitted = await super().get_and_submit_flow_runs()
+            await self._call_off_cancelled()
+            if time.monotonic() >= self._next_sweep:
+                self._next_sweep = time.monotonic() + SWEEP_EVERY
+                at_it = {*self._at, *self._submitting_flow_run_ids}
+                await clear_abandoned(self.client, at_it=at_it, older_than=timedelta(seconds=30))
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._note_away(error)
+            return []
+        if self._away:
+            self._away = False
+            _say("Prefect is back")
         if not self._ready:
             self._ready = True
             _say("the worker is ready")
-        await self._call_off_cancelled()
-        if time.monotonic() >= self._next_sweep:
-            self._next_sweep = time.monotonic() + SWEEP_EVERY
-            at_it = {*self._scopes, *self._submitting_flow_run_ids}
-            await clear_abandoned(self.client, at_it=at_it, older_than=timedelta(seconds=30))
         return submitted
+
+    async def sync_with_backend(self) -> None:
+        """Report that this worker lives; not while Prefect is away, which ends nothing here."""
+        try:
+            await super().sync_with_backend()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self._note_away(error)
+
+    def _note_away(self, error: Exception) -> None:
+        if not self._away:
+            self._away = True
+            _say(f"Prefect does not answer ({error or type(error).__name__}); waiting for it")
 
     async def _call_off_cancelled(self) -> None:
         """End the training of renewals that somebody cancelled while they were under way."""
-        mine = [run for run in self._scopes if run not in self._called_off]
+        mine = [run for run in self._at if run not in self._called_off]
         if not mine:
             return
         cancelling = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING]))
@@ -160,17 +181,28 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         )
         for run in runs:
             self._called_off.add(run.id)
-            if "order" in run.parameters:
-                order = TypeAdapter(Order).validate_python(run.parameters["order"])
-                the_system().trainer.call_off(order)
+            order = await _order(self.client, run)
+            if order is not None:
+                the_system().trainer.call_off(order, why=CANCELLED)
                 self._logger.info("%s was cancelled", run.name)
 
-    async def _settle_cancelled(self, run_id: UUID) -> None:
-        """Mark a cancelled run that came to another end as what it was asked to be."""
-        run = await self.client.read_flow_run(run_id)
-        if run.state is not None and run.state.is_cancelling():
-            state: State[None] = Cancelled(message="it came to its end before it was called off")
-            await self.client.set_flow_run_state(run_id, state, force=True)
+    async def _settle(self, flow_run: FlowRun) -> None:
+        """Bring a run to an end that ended here and, as Prefect sees it, did not.
+
+        It was cancelled too late, or before it began, or Prefect was away when it began or ended.
+        """
+        run = await patiently(self.client.read_flow_run, flow_run.id)
+        if run.state is None or run.state.type not in UNDER_WAY:
+            return
+        if not run.state.is_cancelling():
+            await _mark(self.client, run, "Prefect was away when it began or ended")
+        elif run.start_time is None:
+            await _mark(self.client, run, CANCELLED)
+        else:
+            state: State[None] = Completed(
+                name="Finished", message=f"the cancellation came too late: {run.name}"
+            )
+            await self.client.set_flow_run_state(run.id, state, force=True)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         due = await super()._get_scheduled_flow_runs()
@@ -238,36 +270,36 @@ async def clear_abandoned(
         if run.id not in at_it and run.state is not None and run.state.timestamp <= before
     )
     for run in abandoned:
-        cancelling = run.state is not None and run.state.is_cancelling()
-        state: State[None] = (
-            Cancelled() if cancelling else Crashed(message="the worker that ran it died")
-        )
-        try:
-            await client.set_flow_run_state(run.id, state, force=True)
-        except ObjectNotFound:
-            continue
-        if not cancelling:
-            await _take_up(client, run)
+        if run.start_time is not None and (order := await _order(client, run)) is not None:
+            await to_thread.run_sync(the_system().renewer.let_go, order)
+        with suppress(ObjectNotFound):
+            await _mark(client, run, "the worker that ran it died")
     return abandoned
 
 
-async def _take_up(client: PrefectClient, run: FlowRun) -> None:
-    flow = await client.read_flow(run.flow_id)
-    if flow.name != renew.name:
+async def _mark(client: PrefectClient, run: FlowRun, why: str) -> None:
+    """Mark a run that nobody is at as crashed, or as cancelled if somebody wanted it to be.
+
+    A renewal that crashed is started again, once; one that was cancelled is not.
+    """
+    cancelling = run.state is not None and run.state.is_cancelling()
+    state: State[None] = Cancelled(message=why) if cancelling else Crashed(message=why)
+    await client.set_flow_run_state(run.id, state, force=True)
+    order = await _order(client, run)
+    if order is None:
         return
-    order = TypeAdapter(Order).validate_python(run.parameters["order"])
-    await to_thread.run_sync(the_system().renewer.let_go, order)
-    await arun_deployment(
-        RENEW,
-        client=client,
-        parameters=run.parameters,
-        flow_run_name=f"{order.model}: ordered again",
+    if cancelling:
+        await to_thread.run_sync(the_system().renewer.cancel, order, CANCELLED)
+    else:
         # Once: an order that takes the worker down with it is not tried for ever.
-        idempotency_key=f"{order.key}/again",
-        tags=[order.model],
-        timeout=0,
-        as_subflow=False,
-    )
+        await run_of(order, key=f"{order.key}/again", named="ordered again")
+
+
+async def _order(client: PrefectClient, run: FlowRun) -> Order | None:
+    """Return what a renewal is to carry out, None for a run of another flow."""
+    if (await client.read_flow(run.flow_id)).name != renew.name:
+        return None
+    return TypeAdapter(Order).validate_python(run.parameters["order"])
 
 
 async def work(settings: Settings, stop: threading.Event) -> None:
@@ -276,6 +308,12 @@ async def work(settings: Settings, stop: threading.Event) -> None:
     Raises:
         ServiceError: Prefect's API does not answer.
     """
+    # Beyond that it is us who wait: a client that did would see late that Prefect is back.
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 2}):
+        await _work(settings, stop)
+
+
+async def _work(settings: Settings, stop: threading.Event) -> None:
     async with get_client() as client, anyio.create_task_group() as group:
         group.start_soon(to_thread.run_sync, _warm_up)
         await _await_api(client, settings)

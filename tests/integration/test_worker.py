@@ -90,7 +90,7 @@ def test_scheduled_passes_come_at_their_cadence(house: House) -> None:
 
 
 def test_one_order_is_carried_out_once(house: House) -> None:
-    """The same order from pass after pass makes one renew run, named after what came of it."""
+    """What pass after pass orders makes one renew run, named after what came of it."""
     (house.folder / "order").touch()
     passes = len(house.notes("watch"))
     assert eventually(lambda: len(house.notes("watch")) > passes + 3)
@@ -161,6 +161,7 @@ def test_cancel_ends_a_renewal_under_way(house: House) -> None:
     assert eventually(lambda: house.runs("renew")[-1]["state_type"] == "CANCELLED", within=12)
     assert time.monotonic() - begun < 10
     assert [note[2] for note in house.notes("called off")] == ["eta-de/4"]
+    assert house.notes("why")[-1][2:] == ["eta-de/4", "cancelled in Prefect"]
     (house.folder / "hang").unlink()
     house.order("eta-de/5")
     assert eventually(lambda: house.notes("renewed")[-1][2] == "eta-de/5")

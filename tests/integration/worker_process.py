@@ -30,8 +30,8 @@ ORDER = Order(
 class NotingSystem:
     """Stands for the watcher, the renewer and the teller alike.
 
-    The first pass orders a renewal of eta-de, later ones that same order again. The renewal
-    hangs for as long as there is a file `hang` in the folder.
+    Passes order a renewal of eta-de for as long as it has not begun. The renewal hangs for as
+    long as there is a file `hang` in the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,9 +44,9 @@ class NotingSystem:
         """Warm nothing up."""
 
     def watch(self) -> tuple[Watched, ...]:
-        """Return one model with an order, always the same one, once `order` is there."""
+        """Return one model with an order, once `order` is there and until it has begun."""
         self.note("watch")
-        if not (self.folder / "order").exists():
+        if not (self.folder / "order").exists() or self.noted("renew", ORDER.key):
             return ()
         return (Watched(model=ORDER.model, order=ORDER),)
 
@@ -61,9 +61,14 @@ class NotingSystem:
         self.note("renewed", order.key)
         return Renewed(replace(order), "refused", "no better")
 
-    def call_off(self, order: Order) -> None:
+    def call_off(self, order: Order, *, why: str) -> None:
         """Let its renewal end."""
         self.off.add(order.key)
+        self.note("why", order.key, why)
+
+    def cancel(self, order: Order, why: str) -> None:
+        """Note it."""
+        self.note("cancel", order.key, why)
 
     def let_go(self, order: Order) -> None:
         """Note it."""
@@ -72,6 +77,12 @@ class NotingSystem:
     def tell_unsent(self) -> tuple[object, ...]:
         """Have nothing to tell."""
         return ()
+
+    def noted(self, *what: str) -> bool:
+        """Return whether there is such a line."""
+        file = self.folder / "notes"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return any(json.loads(line)[1:] == list(what) for line in lines)
 
     def note(self, *what: str) -> None:
         """Append a line to the folder's notes."""

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
+import httpx
 import msgspec
 import pytest
 from prefect import State
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelled, Completed, Crashed, Scheduled
 from pydantic import TypeAdapter
 
 from driftloop.errors import LedgerError
@@ -35,6 +39,7 @@ from driftloop.records import State as Word
 from driftloop.settings import Settings
 from flows import deployments
 from flows.maintain import maintain
+from flows.patience import patiently
 from flows.renew import renew
 from flows.score_batch import score_batch
 from flows.system import skipped
@@ -51,6 +56,7 @@ class FakeSystem:
     seen: tuple[Watched, ...] = ()
     renewed: Callable[[Order], Renewed] | None = None
     untold: ModelId | None = None
+    cancelled: list[tuple[str, str]] = field(default_factory=list)
     told: list[Notice] = field(default_factory=list)
     unsent: int = 0
     ledger: Any = None
@@ -68,6 +74,9 @@ class FakeSystem:
     def renew(self, order: Order) -> Renewed:
         assert self.renewed is not None
         return self.renewed(order)
+
+    def cancel(self, order: Order, why: str) -> None:
+        self.cancelled.append((order.key, why))
 
     def tell(self, notice: Notice) -> Told:
         if notice.model == self.untold:
@@ -96,16 +105,25 @@ class Prefect:
 
     artifacts: dict[str, str] = field(default_factory=dict)
     started: list[dict[str, Any]] = field(default_factory=list)
+    ended: dict[str, State[Any]] = field(default_factory=dict)
+    ends: bool = False
+    away: int = 0
     names: list[str] = field(default_factory=list)
     refuses: str = ""
 
     async def artifact(self, *, key: str, markdown: str, description: str) -> None:
         self.artifacts[key] = markdown
 
-    async def run(self, name: str, **options: Any) -> None:
-        if options["idempotency_key"] == self.refuses:
+    async def run(self, name: str, **options: Any) -> FlowRun:
+        key = options["idempotency_key"]
+        if key == self.refuses:
             raise ConnectionError("no answer")
+        if self.away:
+            self.away -= 1
+            raise RuntimeError("cannot reach it") from httpx.ConnectError("refused")
         self.started.append({"name": name, **options})
+        state = self.ended.get(key, Crashed() if self.ends else Scheduled())
+        return FlowRun(id=uuid5(NAMESPACE_OID, key), flow_id=uuid4(), state=state)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator["Prefect"]:
@@ -235,6 +253,69 @@ def test_one_models_trouble_stays_its_own(prefect: Prefect, use: Use) -> None:
     assert "eta-fr: no such column" in problems
     assert "eta-de: not told: the disk is full" in problems
     assert "churn-uk: its renewal was not started: no answer" in problems
+
+
+def test_an_order_that_never_began_is_started_again(prefect: Prefect, use: Use) -> None:
+    """Its run ended without it: a new one follows, once; passes meanwhile start no third."""
+    use(FakeSystem(seen=(decaying(DE),)))
+    prefect.ended["eta-de/1"] = Completed(name="Elsewhere")
+    run(watch)
+    after = f"eta-de/1/after/{uuid5(NAMESPACE_OID, 'eta-de/1')}"
+    assert [each["idempotency_key"] for each in prefect.started] == ["eta-de/1", after]
+    run(watch)
+    assert [each["idempotency_key"] for each in prefect.started[2:]] == ["eta-de/1", after]
+    prefect.ended[after] = Crashed()
+    state = run(watch)
+    assert len({each["idempotency_key"] for each in prefect.started}) == 3
+    assert state.message == "1 models looked at, 1 to renew, 0 problems"
+
+
+def test_an_order_that_never_begins_is_a_problem_in_the_end(prefect: Prefect, use: Use) -> None:
+    """Not tried for ever: after ten runs the pass says so."""
+    use(FakeSystem(seen=(decaying(DE),)))
+    prefect.ends = True
+    run(watch)
+    assert "started 10 times and never began" in prefect.artifacts["watch"]
+
+
+def test_an_order_cancelled_while_it_waited_is_not_tried_again(prefect: Prefect, use: Use) -> None:
+    """Prefect knows that somebody cancelled it, and the ledger is told."""
+    system = use(FakeSystem(seen=(decaying(DE),)))
+    prefect.ended["eta-de/1"] = Cancelled()
+    run(watch)
+    assert [each["idempotency_key"] for each in prefect.started] == ["eta-de/1"]
+    assert system.cancelled == [("eta-de/1", "cancelled in Prefect")]
+
+
+def test_a_pass_waits_for_prefect_with_owners_told(
+    prefect: Prefect, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the server is away the order is tried again and again; all pages are out before."""
+    monkeypatch.setattr("flows.patience.PAUSE", 0.01)
+    system = use(FakeSystem(seen=(decaying(DE), decaying(UK))))
+    prefect.away = 3
+    state = run(watch)
+    assert [notice.model for notice in system.told] == [DE, UK]
+    assert [each["idempotency_key"] for each in prefect.started] == ["eta-de/1", "churn-uk/1"]
+    assert state.message == "2 models looked at, 2 to renew, 0 problems"
+
+
+def test_what_is_away_too_long_or_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience has an end, and none is had with a server that is there and says no."""
+    monkeypatch.setattr("flows.patience.PAUSE", 0.01)
+    monkeypatch.setattr("flows.patience.PATIENCE", 0.1)
+    calls: list[int] = []
+
+    async def answered(status: int) -> None:
+        calls.append(status)
+        httpx.Response(status, request=httpx.Request("GET", "http://x")).raise_for_status()
+
+    for status, most in ((422, 1), (500, 20)):
+        calls.clear()
+        with pytest.raises(httpx.HTTPStatusError):
+            asyncio.run(patiently(answered, status))
+        assert (len(calls) == 1) == (status == 422)
+        assert len(calls) <= most
 
 
 def test_the_pass_is_readable(prefect: Prefect, use: Use) -> None:

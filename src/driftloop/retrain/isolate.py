@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, current_process, forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,8 +74,7 @@ def run_isolated(
             which.
         DriftloopError: the function's own.
     """
-    with tempfile.NamedTemporaryFile(prefix="driftloop-", suffix=".log") as kept:
-        output = log if log is not None else Path(kept.name)
+    with _output(log) as output:
         receiver, sender = _context.Pipe(duplex=False)
         process = _context.Process(
             target=_child,
@@ -109,6 +108,15 @@ def run_isolated(
 
 
 # -- in the caller --------------------------------------------------------------------------
+
+
+@contextmanager
+def _output(log: Path | None) -> Iterator[Path]:
+    if log is not None:
+        yield log
+        return
+    with tempfile.NamedTemporaryFile(prefix="driftloop-", suffix=".log") as kept:
+        yield Path(kept.name)
 
 
 def _received(

@@ -1,5 +1,6 @@
 import re
 import shlex
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -79,15 +80,15 @@ def test_many_rows_are_answered_in_order(serving: Any, made: Any) -> None:
     assert [each.prediction for each in service.spool.kept] == expected
 
 
-def test_swaps_under_load_fail_no_request(serving: Any, made: Any) -> None:
+def test_swaps_under_load_fail_no_request(serving: Any, made: Any, until: Any) -> None:
     """Twenty swaps under four clients: none fails, and each answer is its own version's."""
     constant = ((made["ten"], 10.0), (made["twenty"], 20.0))
     service = serving(made["ten"].head("eta-de", epoch=0))
     stop = threading.Event()
+    answers: list[tuple[str, int, float]] = []
 
-    def hammer() -> list[tuple[str, int, float]]:
-        answers = []
-        with httpx.Client(base_url=service.http.base_url) as http:
+    def hammer() -> None:
+        with httpx.Client(base_url=service.http.base_url, timeout=30) as http:
             row = {name: value for name, value in ROW.items() if name != "id"}
             while not stop.is_set():
                 reply = http.post(PREDICT, json=row)
@@ -96,22 +97,22 @@ def test_swaps_under_load_fail_no_request(serving: Any, made: Any) -> None:
                 assert shown["version"] == shown["epoch"]
                 (each,) = shown["predictions"]
                 answers.append((each["id"], shown["version"], each["prediction"]))
-        return answers
 
     with ThreadPoolExecutor(4) as threads:
         clients = [threads.submit(hammer) for _ in range(4)]
-        for epoch in range(1, 21):
-            time.sleep(0.05)
-            service.ledger.now = (constant[epoch % 2][0].head("eta-de", epoch=epoch),)
-        time.sleep(0.2)
-        stop.set()
-        answers = [each for client in clients for each in client.result(20)]
-    assert len({version for _, version, _ in answers}) >= 15
+        try:
+            for epoch in range(1, 21):
+                service.ledger.now = (constant[epoch % 2][0].head("eta-de", epoch=epoch),)
+                until(lambda epoch=epoch: answers and answers[-1][1] == epoch)
+        finally:
+            stop.set()
+        for client in clients:
+            client.result(40)
     for _, version, prediction in answers:
         assert prediction == pytest.approx(constant[version % 2][1])
     logged = {row.id: (row.version, row.prediction) for row in service.spool.kept}
     assert logged == {each: (version, prediction) for each, version, prediction in answers}
-    assert counted(service.http, "driftloop_swaps_total", model="eta-de") >= 15
+    assert counted(service.http, "driftloop_swaps_total", model="eta-de") == 21
 
 
 def test_a_new_champion_answers_within_two_seconds(serving: Any, made: Any) -> None:
@@ -396,3 +397,92 @@ def test_stopping_closes_the_spool(serving: Any, made: Any) -> None:
     assert not service.spool.closed
     service.stop()
     assert service.spool.closed
+
+
+def test_the_last_minutes_are_told(serving: Any, made: Any, until: Any, tmp_path: Path) -> None:
+    """/v1/service counts what the service is to blame for, and nothing that it is not."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    http = service.http
+    assert http.get("/v1/service").json()["error_rate"] is None
+    for _ in range(3):
+        assert http.post(PREDICT, json=ROW).status_code == 200
+    assert http.post(PREDICT, content=b"x").status_code == 400
+    assert http.post("/v1/models/eta-fr/predict", json=ROW).status_code == 503
+    assert http.post("/v1/models/eta-es/predict", json=ROW).status_code == 404
+    shown = schema.Recently.model_validate(http.get("/v1/service").json())
+    assert (shown.requests, shown.errors, shown.error_rate) == (6, 0, 0.0)
+    assert {name: each.requests for name, each in shown.models.items()} == {
+        "eta-de": 4,
+        "eta-fr": 1,
+    }
+    assert 0 < shown.seconds < 60
+    assert shown.p50_ms is not None
+    assert shown.p99_ms is not None
+    assert 0 < shown.p50_ms <= shown.p99_ms < 10_000
+    service.spool.broken = True
+    assert http.post(PREDICT, json=ROW).status_code == 503
+    service.spool.broken = False
+    damaged = tmp_path / "model.onnx"
+    damaged.write_bytes(b"damaged")
+    head = replace(made["twenty"].head("eta-fr", epoch=2), artifact=str(damaged))
+    service.ledger.now = (*service.ledger.now, head)
+    until(lambda: http.get("/v1/service").json()["refused"])
+    assert http.post("/v1/models/eta-fr/predict", json=ROW).status_code == 503
+    service.ledger.broken = True
+    until(lambda: http.get("/v1/service").json()["poll_failures"])
+    shown = schema.Recently.model_validate(http.get("/v1/service").json())
+    assert (shown.requests, shown.errors, shown.error_rate) == (8, 2, 0.25)
+    assert {name: each.errors for name, each in shown.models.items()} == {"eta-de": 1, "eta-fr": 1}
+    assert [(each.model, each.version) for each in shown.refused] == [("eta-fr", 2)]
+
+
+@pytest.mark.parametrize(
+    ("given", "back"),
+    [("job-7/row:3", "job-7/row:3"), ("x" * 129, None), ("a b", None), ("<script>", None)],
+)
+def test_a_request_id_comes_back(serving: Any, made: Any, given: str, back: str | None) -> None:
+    """A usable X-Request-Id is given back with answers and refusals; any other is passed over."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    for path, body in (
+        (PREDICT, ROW),
+        (PREDICT, {}),
+        ("/v1/models/eta-es/predict", ROW),
+        ("/v1/models/eta-de/labels", {"id": "a", "value": 1}),
+    ):
+        reply = service.http.post(path, json=body, headers={"X-Request-Id": given})
+        assert reply.headers.get("X-Request-Id") == back
+        assert "X-Request-Id" not in service.http.post(path, json=body).headers
+
+
+def test_what_failed_is_logged_with_its_request_id(
+    serving: Any, made: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 5xx leaves a record that has the caller's request id as its trace; a 4xx leaves none."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    service.spool.broken = True
+    service.http.post(PREDICT, json=ROW, headers={"X-Request-Id": "r-1"})
+    service.http.post(PREDICT, json={}, headers={"X-Request-Id": "r-2"})
+    service.spool.kept, service.spool.broken = None, False
+    service.http.post(PREDICT, json=ROW, headers={"X-Request-Id": "r-3"})
+    service.http.post(PREDICT, json=ROW)
+    told = [
+        (each.__dict__["trace"], each.levelname, each.exc_info is not None)
+        for each in caplog.records
+        if "trace" in each.__dict__
+    ]
+    assert told == [("r-1", "ERROR", False), ("r-3", "ERROR", True), (None, "ERROR", True)]
+    assert "no space left on device" in caplog.text
+
+
+def test_a_caller_that_hangs_up_is_counted_apart(serving: Any, made: Any, until: Any) -> None:
+    """A connection that ends before its body does is a 499, logs nothing and blames nobody."""
+    service = serving(made["ten"].head("eta-de", epoch=1))
+    url = service.http.base_url
+    with socket.create_connection((url.host, url.port)) as caller:
+        caller.sendall(
+            f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+        time.sleep(0.1)
+    until(lambda: counted(service.http, "driftloop_requests_total", status="499") == 1)
+    assert service.http.get("/v1/service").json()["requests"] == 0
+    assert service.spool.kept == []

@@ -94,8 +94,9 @@ async def _tried(whose: ModelId | str, act: Callable[..., object], *arguments: o
 
 
 def _summary(seen: Sequence[Watched], problems: Sequence[str], late: int) -> str:
+    looked = [each for each in seen if each.decision is not None or each.problem is not None]
     parts = [
-        f"{len(seen)} models looked at",
+        f"{len(looked)} models looked at",
         f"{sum(each.order is not None for each in seen)} to renew",
         f"{len(problems)} problems",
     ]

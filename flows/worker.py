@@ -64,6 +64,7 @@ HEAVY = ("driftloop.measure.door", "mlflow")
 API_PATIENCE = 120.0
 SWEEP_EVERY = 30.0
 STOP_WITHIN = 4.0
+DIED_TWICE = "the worker died twice while it was at it"
 UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
@@ -280,19 +281,27 @@ async def clear_abandoned(
 async def _mark(client: PrefectClient, run: FlowRun, why: str) -> None:
     """Mark a run that nobody is at as crashed, or as cancelled if somebody wanted it to be.
 
-    A renewal that crashed is started again, once; one that was cancelled is not.
+    What is to become of a renewal is seen to first: whoever dies in between finds it again.
     """
     cancelling = run.state is not None and run.state.is_cancelling()
+    order = await _order(client, run)
+    if order is not None and cancelling:
+        await to_thread.run_sync(the_system().renewer.cancel, order, CANCELLED)
+    elif order is not None:
+        await _start_again(order, run)
     state: State[None] = Cancelled(message=why) if cancelling else Crashed(message=why)
     await client.set_flow_run_state(run.id, state, force=True)
-    order = await _order(client, run)
-    if order is None:
+
+
+async def _start_again(order: Order, run: FlowRun) -> None:
+    """See to it that an order whose run crashed is carried out, or that its end is told."""
+    if run.start_time is None:
+        await run_of(order, key=f"{order.key}/after/{run.id}")
         return
-    if cancelling:
-        await to_thread.run_sync(the_system().renewer.cancel, order, CANCELLED)
-    else:
-        # Once: an order that takes the worker down with it is not tried for ever.
-        await run_of(order, key=f"{order.key}/again", named="ordered again")
+    # Once: an order that takes the worker down with it is not tried for ever.
+    again = await run_of(order, key=f"{order.key}/again", named="ordered again")
+    if again.id == run.id or (again.state is not None and again.state.is_final()):
+        await to_thread.run_sync(the_system().renewer.give_up, order, DIED_TWICE)
 
 
 async def _order(client: PrefectClient, run: FlowRun) -> Order | None:

@@ -42,9 +42,17 @@ class World:
     def teller(self) -> Teller:
         return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
 
-    def watch(self) -> dict[ModelId, Watched]:
+    def watch(self, *, later: timedelta = timedelta(days=1)) -> dict[ModelId, Watched]:
         """One pass, a day on: decide and tell; renewals are the test's to start."""
-        self.clock.shown += timedelta(days=1)
+        seen = self.decide(later=later)
+        for watched in seen:
+            for notice in watched.notices:
+                self.teller.tell(notice)
+        return {watched.model: watched for watched in seen}
+
+    def decide(self, *, later: timedelta = timedelta(days=1)) -> tuple[Watched, ...]:
+        """One pass whose process dies before it tells anybody."""
+        self.clock.shown += later
         watcher = Watcher(
             fleet=self.fleet,
             log=self.log,
@@ -54,11 +62,7 @@ class World:
             places=Places(pages="http://pages", prefect="http://prefect"),
             table=held_out,
         )
-        seen = watcher.watch()
-        for watched in seen:
-            for notice in watched.notices:
-                self.teller.tell(notice)
-        return {watched.model: watched for watched in seen}
+        return watcher.watch()
 
     def renew(self, watched: Watched) -> Renewed:
         assert watched.order is not None
@@ -167,7 +171,7 @@ def test_two_watchers_at_the_same_moment_decide_once(world: World) -> None:
     world.measure.error = 14.0
     world.watch()
     world.clock.shown -= timedelta(days=1)
-    assert world.watch() == {}
+    assert world.watch()[DE].decision is None
     assert len(world.ledger.facts(Decided)) == 1
 
 
@@ -222,6 +226,67 @@ def test_an_order_that_waits_is_not_ordered_again(world: World) -> None:
     again = world.watch()[DE]
     assert again.order is None
     assert "cooling down" in (again.decision.blocked or "")  # type: ignore[union-attr]
+
+
+def test_what_a_killed_pass_decided_comes_again(world: World) -> None:
+    """Neither the page nor the order is lost; both come until they are done, and no longer."""
+    world.measure.error = 14.0
+    world.decide()
+    assert world.stages() == []
+    again = world.watch(later=timedelta(minutes=5))[DE]
+    assert again.decision is None
+    assert [notice.stage for notice in again.notices] == [Stage.OPENED]
+    assert world.stages() == [Stage.OPENED]
+    waiting = world.watch(later=timedelta(minutes=5))[DE]
+    assert (waiting.notices, waiting.order) == ((), again.order)
+    assert world.renew(waiting).outcome == "promoted"
+    assert world.watch(later=timedelta(minutes=5)) == {}
+    world.measure.error = 5.0
+    while world.ledger.facts(Decided)[-1].decision.resolves is None:
+        world.decide()
+    world.watch(later=timedelta(minutes=5))
+    assert world.stages()[-1] == Stage.RECOVERED
+    assert len(world.pager.told) == 1
+
+
+def test_an_order_that_was_given_up_does_not_come_again(world: World) -> None:
+    """Its end is told; the next order follows after the cooldown."""
+    world.measure.error = 14.0
+    order = world.watch()[DE].order
+    assert order is not None
+    world.renewer.give_up(order, "died twice")
+    world.renewer.give_up(order, "died twice")
+    assert world.stages() == [Stage.OPENED, Stage.FAILED]
+    assert world.watch(later=timedelta(minutes=5)) == {}
+    assert world.renewer.renew(order).reason == "failed"
+
+
+@pytest.mark.parametrize("dies_again", [False, True], ids=["once", "twice"])
+def test_a_renewal_killed_once_its_candidate_answers_is_told_as_promoted(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, dies_again: bool
+) -> None:
+    """It is not gated against itself, and its worker's second death does not make it a failure."""
+    world.measure.error = 14.0
+    watched = world.watch()[DE]
+    assert watched.order is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeRegistry, "point", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.renew(watched)
+    assert world.stages() == [Stage.OPENED, Stage.RETRAINING]
+    if dies_again:
+        world.renewer.give_up(watched.order, "died twice")
+        assert world.renew(watched).reason == "promoted"
+    else:
+        assert world.renew(watched).outcome == "promoted"
+    assert world.ledger.facts(Failed) == ()
+    assert [gated.result.passed for gated in world.ledger.facts(Gated)] == [True, True]
+    assert world.registry.aliases == {DE: 2}
+    assert world.stages() == [Stage.OPENED, Stage.RETRAINING, Stage.PROMOTED]
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_order_whose_incident_is_over_is_withdrawn(world: World) -> None:

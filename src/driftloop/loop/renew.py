@@ -84,7 +84,9 @@ class Renewer:
             return Renewed(order, "elsewhere", "another renewal of this model is under way")
         try:
             begun = self._begun(order, family)
-            if begun is None:
+            if begun is not None and (released := self._released(begun)) is not None:
+                renewed = released
+            elif begun is None:
                 renewed = Renewed(
                     order, "withdrawn", "what it was to mend was over before its turn came"
                 )
@@ -116,12 +118,21 @@ class Renewer:
 
     def cancel(self, order: Order, why: str) -> None:
         """Record that somebody cancelled `order` while nobody was at it: it is not tried again."""
-        if self.ledger.claim(f"renew/{order.key}", lease=MARGIN).mine:
+        self._end(order, why, "cancelled")
+
+    def give_up(self, order: Order, why: str) -> None:
+        """Record that `order`, which nobody is at, failed: it is not tried again."""
+        self._end(order, why, "failed")
+
+    def _end(self, order: Order, why: str, outcome: str) -> None:
+        if not self.ledger.claim(f"renew/{order.key}", lease=MARGIN).mine:
+            return
+        ended = self._released(order)
+        if ended is None:
             owner, now = self.fleet.owner(order.model), self.clock.now()
-            self._failed(
-                order, why, notices.failed(order, owner, now, self._since(order), error=why)
-            )
-            self.ledger.finish(f"renew/{order.key}", "cancelled")
+            notice = notices.failed(order, owner, now, self._since(order), error=why)
+            ended = replace(self._failed(order, why, notice), outcome=outcome)
+        self.ledger.finish(f"renew/{order.key}", ended.outcome)
 
     def _carried_out(self, order: Order, family: Family) -> Renewed:
         champion = self.ledger.head(order.model)
@@ -163,6 +174,31 @@ class Renewer:
             notices.promoted(order, owner, self.clock.now(), since, version=version, result=result),
         )
         return Renewed(order, "promoted", result.reason, candidate, result, head)
+
+    def _released(self, order: Order) -> Renewed | None:
+        """Return what came of an order whose candidate answered already when its process died.
+
+        Trained and gated again it would be measured against itself, and refused.
+        """
+        gated = self.ledger.fact(Gated, key=order.key)
+        if gated is None:
+            return None
+        made = self.ledger.fact(Trained, key=version_key(order.model, gated.version))
+        moves = self.ledger.history(order.model).moves
+        head = next((m.head for m in moves if m.head.version == gated.version), None)
+        if made is None or head is None:
+            return None
+        self._point(moves[-1].head)
+        notice = notices.promoted(
+            order,
+            self.fleet.owner(order.model),
+            self.clock.now(),
+            self._since(order),
+            version=gated.version,
+            result=gated.result,
+        )
+        self._tell(order, notice)
+        return Renewed(order, "promoted", gated.result.reason, made.candidate, gated.result, head)
 
     def _begun(self, order: Order, family: Family) -> Order | None:
         before = self.ledger.fact(Ordered, key=order.key)

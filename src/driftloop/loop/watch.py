@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,12 +18,15 @@ from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
 from driftloop.records import (
     Decided,
     Decision,
+    Failed,
     Head,
     Measured,
     ModelHistory,
     ModelId,
     Notice,
     Order,
+    Ordered,
+    Paged,
     Passed,
     State,
     Window,
@@ -34,7 +38,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What one pass saw of one model: a decision, or the problem that prevented one."""
+    """What one pass saw of one model: a decision, or the problem that prevented one.
+
+    Without either it is what an earlier decision called for and nobody has done yet.
+    """
 
     model: ModelId
     decision: Decision | None = None
@@ -61,13 +68,17 @@ class Watcher:
         """Return what was seen of each model that was due; one model's trouble stays its own.
 
         Decisions are in the ledger on return; pages and retrainings are the caller's to carry
-        out, each under the key it brings, so that a pass repeated does nothing twice.
+        out, each under the key it brings, so that a pass repeated does nothing twice. What an
+        earlier pass decided and did not come to carry out, as when it was killed, comes again.
         """
         began = time.perf_counter()
         now = self.clock.now()
-        seen = tuple(
-            watched for family in self.fleet.families for watched in self._family(family, now)
-        )
+        left: list[Watched] = []
+        seen: list[Watched] = []
+        for family in self.fleet.families:
+            histories = {model: self.ledger.history(model) for model in family.models}
+            left += self._left(family, histories)
+            seen += self._family(family, histories, now)
         passed = Passed(
             at=now,
             looked=len(seen),
@@ -75,10 +86,51 @@ class Watcher:
             problems=tuple(f"{each.model}: {each.problem}" for each in seen if each.problem),
         )
         self.ledger.append(passed)
-        return seen
+        return (*left, *seen)
 
-    def _family(self, family: Family, now: datetime) -> list[Watched]:
-        histories = {model: self.ledger.history(model) for model in family.models}
+    def _left(self, family: Family, histories: Mapping[ModelId, ModelHistory]) -> list[Watched]:
+        """Return what earlier decisions called for and the ledger knows nothing of."""
+        left: list[Watched] = []
+        for model, history in histories.items():
+            notices = tuple(
+                notice
+                for before, decision in pairwise((None, *history.decisions))
+                if decision is not None
+                for notice in self._notices(family, decision, before)
+                if self.ledger.fact(Paged, key=notice.key) is None
+            )
+            order = self._not_begun(family, history)
+            if notices or order is not None:
+                left.append(Watched(model=model, order=order, notices=notices))
+        return left
+
+    def _not_begun(self, family: Family, history: ModelHistory) -> Order | None:
+        """Return the newest order of a model, if nobody began it and it still makes sense."""
+        asked = next((each for each in reversed(history.decisions) if each.retrain), None)
+        if asked is None or history.head is None or history.head.version != asked.version:
+            return None
+        if asked.incident is not None and asked.incident != history.decisions[-1].incident:
+            return None
+        if any(self.ledger.fact(kind, key=asked.key) for kind in (Ordered, Failed)):
+            return None
+        return ordered(family, asked)
+
+    def _notices(
+        self, family: Family, decision: Decision, before: Decision | None
+    ) -> tuple[Notice, ...]:
+        owner = self.fleet.owner(decision.model)
+        notices = []
+        if decision.opens:
+            notices.append(opened(decision, family, owner, self.places))
+        if _turned_bad(decision, before):
+            notices.append(blocked(decision, family, owner, self.places))
+        if decision.resolves is not None:
+            notices.append(recovered(decision, family, owner, self.places))
+        return tuple(notices)
+
+    def _family(
+        self, family: Family, histories: Mapping[ModelId, ModelHistory], now: datetime
+    ) -> list[Watched]:
         due = [model for model, past in histories.items() if is_due(family, past, now=now)]
         try:
             # Only what had wholly arrived counts as known: the same rows can then be read again.
@@ -118,18 +170,12 @@ class Watcher:
         ):
             return Watched(model=model, problem="another pass decided at the same moment")
         _log.info("%s: %s", model, decision.reason, extra={"trace": decision.key})
-        notices = []
-        if decision.opens:
-            notices.append(opened(decision, family, self.fleet.owner(model), self.places))
-        if _turned_bad(decision, history):
-            notices.append(blocked(decision, family, self.fleet.owner(model), self.places))
-        if decision.resolves is not None:
-            notices.append(recovered(decision, family, self.fleet.owner(model), self.places))
+        before = history.decisions[-1] if history.decisions else None
         return Watched(
             model=model,
             decision=decision,
             order=ordered(family, decision) if decision.retrain else None,
-            notices=tuple(notices),
+            notices=self._notices(family, decision, before),
             rows=measured.rows,
             labels=measured.labels,
         )
@@ -163,13 +209,14 @@ class Watcher:
         )
 
 
-def _turned_bad(decision: Decision, history: ModelHistory) -> bool:
+def _turned_bad(decision: Decision, before: Decision | None) -> bool:
     """Say whether an incident that was about the model is now about its data."""
     return (
         decision.state is State.DATA_FAULT
         and decision.incident is not None
         and not decision.opens
-        and history.decisions[-1].state is not State.DATA_FAULT
+        and before is not None
+        and before.state is not State.DATA_FAULT
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from prefect import State
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelled, Completed, Crashed, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Running, Scheduled
 from pydantic import TypeAdapter
 
 from driftloop.errors import LedgerError
@@ -44,6 +44,7 @@ from flows.renew import renew
 from flows.score_batch import score_batch
 from flows.system import skipped
 from flows.watch import watch
+from flows.worker import clear_abandoned
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DE, FR, UK = ModelId("eta-de"), ModelId("eta-fr"), ModelId("churn-uk")
@@ -57,6 +58,7 @@ class FakeSystem:
     renewed: Callable[[Order], Renewed] | None = None
     untold: ModelId | None = None
     cancelled: list[tuple[str, str]] = field(default_factory=list)
+    given_up: list[tuple[str, str]] = field(default_factory=list)
     told: list[Notice] = field(default_factory=list)
     unsent: int = 0
     ledger: Any = None
@@ -77,6 +79,12 @@ class FakeSystem:
 
     def cancel(self, order: Order, why: str) -> None:
         self.cancelled.append((order.key, why))
+
+    def give_up(self, order: Order, why: str) -> None:
+        self.given_up.append((order.key, why))
+
+    def let_go(self, order: Order) -> None:
+        assert order.model == DE
 
     def tell(self, notice: Notice) -> Told:
         if notice.model == self.untold:
@@ -148,12 +156,31 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     return fake
 
 
+@dataclass
+class Api:
+    """Prefect's API after a worker died: the run it left, and what became of it."""
+
+    left: FlowRun
+    prefect: Prefect
+    marked: list[tuple[str, int]] = field(default_factory=list)
+
+    async def read_flow_runs(self, **_: object) -> list[FlowRun]:
+        return [self.left]
+
+    async def read_flow(self, _: object) -> object:
+        return renew
+
+    async def set_flow_run_state(self, _: object, state: State[Any], *, force: bool) -> None:
+        """Note the state, and how many orders had been started by then."""
+        self.marked.append((state.name or "", len(self.prefect.started)))
+
+
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeSystem], FakeSystem]:
     """Let the flows work on a fake system."""
 
     def put(system: FakeSystem) -> FakeSystem:
-        for name in ("watch", "renew", "score_batch", "maintain"):
+        for name in ("watch", "renew", "score_batch", "maintain", "worker"):
             monkeypatch.setattr(f"flows.{name}.the_system", lambda: system)
         return system
 
@@ -285,6 +312,46 @@ def test_an_order_cancelled_while_it_waited_is_not_tried_again(prefect: Prefect,
     run(watch)
     assert [each["idempotency_key"] for each in prefect.started] == ["eta-de/1"]
     assert system.cancelled == [("eta-de/1", "cancelled in Prefect")]
+
+
+def test_what_an_earlier_pass_left_is_told_and_started(prefect: Prefect, use: Use) -> None:
+    """It counts as no model looked at, and is done all the same."""
+    left = replace(decaying(DE), decision=None)
+    system = use(FakeSystem(seen=(left, decaying(UK))))
+    state = run(watch)
+    assert [notice.model for notice in system.told] == [DE, UK]
+    assert [each["idempotency_key"] for each in prefect.started] == ["eta-de/1", "churn-uk/1"]
+    assert state.message == "1 models looked at, 2 to renew, 0 problems"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_renewal_whose_worker_died_is_ordered_again_before_its_run_is_marked(
+    prefect: Prefect, use: Use, *, begun: bool
+) -> None:
+    """A worker that dies in between finds it again; one that it had begun is tried once more."""
+    system = use(FakeSystem())
+    first = left_by_a_dead_worker("eta-de/1", begun=begun)
+    key = "eta-de/1/again" if begun else f"eta-de/1/after/{first.id}"
+    for run_, follows in ((first, key), (left_by_a_dead_worker(key, begun=begun), "")):
+        api = Api(run_, prefect)
+        before = len(prefect.started)
+        asyncio.run(clear_abandoned(api))  # type: ignore[arg-type]
+        assert api.marked == [("Crashed", before + 1)]
+        assert prefect.started[-1]["idempotency_key"] == follows or not follows
+    died_twice = [("eta-de/1", "the worker died twice while it was at it")]
+    assert system.given_up == (died_twice if begun else [])
+    assert len({each["idempotency_key"] for each in prefect.started}) == (1 if begun else 2)
+
+
+def left_by_a_dead_worker(key: str, *, begun: bool) -> FlowRun:
+    """Return the run of that key as it stands once nobody is at it."""
+    return FlowRun(
+        id=uuid5(NAMESPACE_OID, key),
+        flow_id=uuid4(),
+        state=Running(),
+        start_time=NOW if begun else None,
+        parameters={"order": msgspec.to_builtins(order(DE))},
+    )
 
 
 def test_a_pass_waits_for_prefect_with_owners_told(

@@ -5,6 +5,7 @@
 family: its features, its markets and its policy.
 """
 
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,8 +34,11 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
     Task.REGRESSION: ("mae", "rmse", "r2"),
     Task.BINARY: ("roc_auc", "f1", "log_loss", "accuracy"),
 }
+LONGEST = timedelta(days=36_500)
+"""What is longer than a century is a mistake, and reaches back to before there were calendars."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 COLUMN = re.compile(r"[a-z][a-z0-9_]*")
+TAKES = "a recipe takes (family, *, seed, **parameters), the last being retrain.parameters"
 RESERVED = frozenset(
     {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
     | {"prediction", "label", "observed_at", "value"}
@@ -66,7 +71,14 @@ def duration(text: object) -> object:
         msg = 'should be a duration such as "90s", "10m", "6h" or "14d"'
         raise ValueError(msg)
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-    return timedelta(**{unit: float(match[1])})
+    try:
+        length = timedelta(**{unit: float(match[1])})
+    except OverflowError:
+        length = timedelta.max
+    if length > LONGEST:
+        msg = f"should be at most {LONGEST.days} days"
+        raise ValueError(msg)
+    return length
 
 
 def load_recipe(name: str) -> Any:  # noqa: ANN401 - a user's callable; its door checks what it returns
@@ -78,21 +90,48 @@ def load_recipe(name: str) -> Any:  # noqa: ANN401 - a user's callable; its door
     module, _, function = name.partition(":")
     try:
         found = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # a module of recipes is anybody's code
         raise DriftloopError(
-            f"recipe {name!r} cannot be loaded: {error}",
+            f"recipe {name!r} cannot be loaded: {type(error).__name__}: {error}",
             hint='write it as "package.module:function", importable where driftloop runs',
         ) from error
     if not callable(found):
-        raise DriftloopError(f"recipe {name!r} is not callable")
+        raise DriftloopError(f"recipe {name!r} is not callable", hint=TAKES)
     return found
+
+
+def check_call(recipe: Any, parameters: Mapping[str, object]) -> None:  # noqa: ANN401 - see `load_recipe`
+    """Check that `recipe` can be called as recipes are, with `parameters`; it is not called.
+
+    Raises:
+        DriftloopError: it cannot.
+    """
+    try:
+        taken = inspect.signature(recipe)
+    except (TypeError, ValueError):
+        return  # some of what is written in C does not tell: the first fit will
+    try:
+        taken.bind(None, seed=0, **parameters)
+    except TypeError as error:
+        raise DriftloopError(
+            f"the recipe takes {taken}, and cannot be called as recipes are: {error}", hint=TAKES
+        ) from error
 
 
 # -- the schema -----------------------------------------------------------------------------
 
-Duration = Annotated[timedelta, BeforeValidator(duration)]
+
+def _not_nothing(length: timedelta) -> timedelta:
+    if not length:
+        msg = "must be longer than nothing"
+        raise ValueError(msg)
+    return length
+
+
+Pause = Annotated[timedelta, BeforeValidator(duration)]
+Duration = Annotated[Pause, AfterValidator(_not_nothing)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class _Table(BaseModel):
@@ -153,7 +192,7 @@ class WindowPolicy(_Table):
     cadence: Duration
     min_rows: Annotated[int, Field(ge=1)]
     min_labels: Annotated[int, Field(ge=1)]
-    label_expiry: Duration
+    label_expiry: Pause
     block: Duration = timedelta(days=1)
     """Rows this near in time share weather, outages and the like: certainty counts blocks."""
 
@@ -211,16 +250,17 @@ class RetrainPolicy(_Table):
     """When and how a candidate is made."""
 
     triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
-    cooldown: Duration
+    cooldown: Pause
     span: Duration
     max_age: Duration
     """With the trigger "age": retrain when the champion was trained this long ago."""
     recipe: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     min_rows: Annotated[int, Field(ge=2)]
     time_limit: Duration
-    memory_gib: Positive
+    memory_gib: Annotated[float, Field(ge=0.5, le=4096.0)]
+    """Private memory a fit may have; the libraries alone take 0.35 GiB."""
     parity: Positive
     """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
 
@@ -258,7 +298,7 @@ class Family(_Table):
 
     name: str
     task: Task = Field(strict=False)
-    target: str
+    target: Annotated[str, Field(min_length=1)]
     unit: str = ""
     time: str
     owner: str
@@ -503,10 +543,10 @@ def _contradictions(
         yield DriftloopError(
             f"{owner!r} is not in owners.toml", where="owner", hint=f"known: {known}"
         )
-    recipe = _at(whole, "retrain", "recipe")
+    recipe, parameters = _at(whole, "retrain", "recipe"), _at(whole, "retrain", "parameters")
     if isinstance(recipe, str):
         try:
-            load_recipe(recipe)
+            check_call(load_recipe(recipe), parameters if isinstance(parameters, dict) else {})
         except DriftloopError as error:
             yield DriftloopError(error.what, where="retrain.recipe", hint=error.hint)
     if whole.get("target") in _names(whole):
@@ -567,7 +607,7 @@ def _worded(fault: Any, kind: type[BaseModel]) -> tuple[str, str]:  # noqa: ANN4
     if fault["type"] == "extra_forbidden":
         return "unknown key", _nearest(fault["loc"], kind)
     if fault["type"] == "missing":
-        return "missing", "give it here or in defaults.toml"
+        return "missing", "give it here or in defaults.toml" if kind is Family else "give it here"
     given = fault["input"]
     shown = "" if isinstance(given, dict) else f", got {given!r}"
     return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", ""

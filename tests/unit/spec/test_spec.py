@@ -62,6 +62,24 @@ def test_the_shipped_monitors_are_well() -> None:
         ("defaults.toml", 'label_expiry = "3d"', "", "window.label_expiry: missing"),
         ("defaults.toml", "recipes:gradient", "recipes:nothing", "retrain.recipe: recipe"),
         ("defaults.toml", "[window]", 'markets = ["a"]\n[window]', "belongs in a family's own"),
+        ("defaults.toml", 'span = "14d"', 'span = "0d"', "window.span: must be longer"),
+        ("defaults.toml", 'cadence = "1d"', 'cadence = "0s"', "window.cadence: must be longer"),
+        ("defaults.toml", 'span = "14d"', f'span = "{10**13}d"', "window.span: should be at most"),
+        ("defaults.toml", 'span = "14d"', 'span = "999999d"', "window.span: should be at most"),
+        ("defaults.toml", "parity = 1e-4", "parity = inf", "retrain.parity: Input should be a fi"),
+        ("defaults.toml", "memory_gib = 6.0", "memory_gib = inf", "retrain.memory_gib: Input"),
+        ("defaults.toml", "memory_gib = 6.0", "memory_gib = 0.2", "retrain.memory_gib: Input"),
+        ("defaults.toml", "seed = 7", "seed = -1", "retrain.seed: Input should be greater"),
+        ("defaults.toml", "nulls = 0.2", "nulls = nan", "quality.nulls: Input should be less"),
+        ("defaults.toml", "min_rows = 50", "min_rows = 50.5", "window.min_rows: Input should be"),
+        ("eta.toml", "warn = 0.15", "warn = nan", "decay.warn: Input should be a finite number"),
+        ("eta.toml", "alarm = 0.3", "alarm = inf", "decay.alarm: Input should be a finite number"),
+        ("eta.toml", "[0.0, 1.0]", "[nan, 1.0]", "features.load: range must be [low, high]"),
+        ("eta.toml", "[0.0, 1.0]", '["a", 1.0]', "features.load.range.0: Input should be a valid"),
+        ("eta.toml", '["de", "fr"]', '"de"', "markets: Input should be a valid"),
+        ("eta.toml", 'target = "minutes"', 'target = ""', "target: String should have at least"),
+        ("platform.toml", '"logistics"', '"nobody"', "platform.toml: owner: 'nobody' is not in"),
+        ("platform.toml", "owner", "ownr", "platform.toml: owner: missing (hint: give it here)"),
         ("owners.toml", '"#ml-growth"', '"ml growth"', "owners.toml: growth.channel"),
         ("owners.toml", "[growth]", "[growth", "owners.toml: not valid TOML"),
     ],
@@ -74,6 +92,84 @@ def test_each_fault_names_file_key_and_what(
     with pytest.raises(SpecError) as caught:
         load_fleet(folder)
     assert said in str(caught.value)
+
+
+RECIPES = """
+def takes_less(family, seed):
+    return None
+
+
+def takes_this(family, *, seed, max_iter):
+    return None
+
+
+class Built:
+    def __init__(self, family, *, seed, **parameters):
+        pass
+
+
+number = 3
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of recipes: a sound one, and some that do not even import."""
+    for name, text in (
+        ("spec_test_recipes", RECIPES),
+        ("spec_test_raises", "1 / 0\n"),
+        ("spec_test_exits", "raise SystemExit(0)\n"),
+        ("spec_test_torn", "def (\n"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("recipes")
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("os:system", "the recipe takes (command), and cannot be called as recipes are: got an un"),
+        ("spec_test_recipes:takes_less", "unexpected keyword argument 'max_iter' (hint: a recipe"),
+        ("spec_test_recipes:number", "recipe 'spec_test_recipes:number' is not callable"),
+        ("spec_test_recipes:nobody", "has no attribute 'nobody'"),
+        ("spec_test_raises:any", "cannot be loaded: ZeroDivisionError: division by zero"),
+        ("spec_test_exits:any", "cannot be loaded: SystemExit: 0"),
+        ("spec_test_torn:any", "cannot be loaded: SyntaxError: invalid syntax"),
+        ("spec_test_absent:any", "No module named 'spec_test_absent' (hint: write it as"),
+    ],
+)
+def test_a_recipe_that_cannot_be_one_is_a_fault_of_the_file(
+    folder: Path, recipe: str, said: str
+) -> None:
+    """Whatever its module does, file and key are named, and every family that has it."""
+    spoil(folder, "defaults.toml", "driftloop.retrain.recipes:gradient_boosting", recipe)
+    with pytest.raises(SpecError) as caught:
+        load_fleet(folder)
+    told = str(caught.value).splitlines()
+    assert [line.split(": ")[:2] for line in told] == [
+        ["churn.toml", "retrain.recipe"],
+        ["eta.toml", "retrain.recipe"],
+    ]
+    assert said in told[0]
+
+
+@pytest.mark.usefixtures("recipes")
+@pytest.mark.parametrize("recipe", ["takes_this", "Built"])
+def test_a_recipe_may_be_whatever_can_be_called_as_one(folder: Path, recipe: str) -> None:
+    """It may name the parameters that it knows, and be a class; it is not called here."""
+    ours, theirs = "driftloop.retrain.recipes:gradient_boosting", f"spec_test_recipes:{recipe}"
+    spoil(folder, "defaults.toml", ours, theirs)
+    assert {family.retrain.recipe for family in load_fleet(folder).families} == {theirs}
+
+
+def test_a_range_may_be_open_to_one_side_and_a_cooldown_nothing(folder: Path) -> None:
+    """What looks odd and is not: a plausible value without an upper bound, no pause at all."""
+    spoil(folder, "eta.toml", "[0.0, 1.0]", "[0.0, inf]")
+    spoil(folder, "defaults.toml", 'cooldown = "7d"', 'cooldown = "0s"')
+    eta = load_fleet(folder).family_named("eta")
+    assert eta.features["load"].range == (0.0, float("inf"))
+    assert eta.retrain.cooldown == timedelta()
 
 
 def test_all_faults_are_told_at_once(folder: Path) -> None:

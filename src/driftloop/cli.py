@@ -116,12 +116,16 @@ def init(
 @app.command()
 def check() -> None:
     """Check the monitor files and say what they declare; every fault at once, exit code 2."""
-    fleet = _system().fleet
+    system = _system()
+    fleet = system.fleet
     for family in fleet.families:
         typer.echo(
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
             f"{family.task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
+        if family.log is not None:
+            for held in system.contents(family):
+                typer.echo(f"  {held}")
     typer.echo(f"{len(fleet.models)} models in {len(fleet.families)} families: all well")
 
 
@@ -153,9 +157,11 @@ def backfill(
     from driftloop.prediction_log import read_source
 
     system = _system()
+    declared = system.fleet.family_named(family)
+    declared.need_own_log()
     spool = system.spool("backfill")
     try:
-        rows, known = spool.history(system.fleet.family_named(family), read_source(source))
+        rows, known = spool.history(declared, read_source(source))
     finally:
         spool.close()
     _say_read(system, f"{rows} rows, {known} of them labelled")
@@ -171,7 +177,7 @@ def labels(
     system = _system()
     found = read_labels(source, now=system.clock.now())
     for model in {label.model for label in found}:
-        system.fleet.family(model)
+        system.fleet.family(model).need_own_log()
     spool = system.spool("labels")
     try:
         for family in system.fleet.families:
@@ -280,21 +286,9 @@ def rollback(
     """Make an earlier champion answer again."""
     import getpass
 
-    from driftloop.loop.renew import roll_back
     from driftloop.records import ModelId
-    from driftloop.serve.slot import load_model
 
-    system = _system()
-    system.fleet.family(model)
-    head = roll_back(
-        ModelId(model),
-        to=to,
-        who=getpass.getuser(),
-        ledger=system.ledger,
-        registry=system.registry,
-        clock=system.clock,
-        verify=lambda head: load_model(Path(head.artifact), head.digest),
-    )
+    head = _system().roll_back(ModelId(model), to=to, who=getpass.getuser())
     typer.echo(f"{model}: version {head.version} answers from epoch {head.epoch} on")
 
 

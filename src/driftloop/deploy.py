@@ -13,7 +13,7 @@ def promoted(candidate: Candidate, version: int, *, champion: Head | None) -> He
         epoch=1 if champion is None else champion.epoch + 1,
         version=version,
         digest=candidate.digest,
-        artifact=f"{candidate.folder}/model.onnx",
+        artifact=candidate.artifact,
     )
 
 

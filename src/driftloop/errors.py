@@ -76,6 +76,10 @@ class ParityError(TrainingFailed):
     """The lowered model does not answer as the fitted one does on real rows."""
 
 
+class HandoverFailed(DriftloopError):
+    """Who serves a model elsewhere did not take a new version of it."""
+
+
 class RegistryError(DriftloopError):
     """The model registry did not take or give a version."""
 

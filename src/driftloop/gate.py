@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from driftloop.records import GateResult, Task, metric_name
+from driftloop.records import Candidate, GateResult, Task, metric_name
 from driftloop.spec import GatePolicy
 
 CLIP = 1e-6
@@ -97,6 +97,23 @@ def compare(
         return replace(scored, reason=f"no fair comparison: the champion answers {fault}")
     return _against_champion(
         scored, losses, loss(truth, before), blocks, margin=policy.margin, unit=unit
+    )
+
+
+def as_found(candidate: Candidate) -> GateResult:
+    """Return that what answers already may: nothing is compared, its figures are the baseline."""
+    return GateResult(
+        passed=True,
+        reason=f"taken as found in its log, with {candidate.holdout_rows} newest labelled rows"
+        " as the baseline",
+        loss="",
+        n=candidate.holdout_rows,
+        champion_loss=None,
+        candidate_loss=None,
+        gain=None,
+        low=None,
+        high=None,
+        confidence=0.0,
     )
 
 

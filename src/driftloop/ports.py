@@ -136,6 +136,26 @@ class Trainer(Protocol):
         """
         ...
 
+    def find(self, order: Order) -> Candidate:
+        """Return what answers already, where we do not serve, as the log shows it.
+
+        Raises:
+            TrainingFailed: too few rows have both an answer and a label.
+        """
+        ...
+
+
+class Handover(Protocol):
+    """Who serves the models that driftloop does not."""
+
+    def hand_over(self, family: Family, head: Head, *, previous: Head | None, key: str) -> None:
+        """Let `head` answer in place of `previous`; the same `key` again must change nothing.
+
+        Raises:
+            HandoverFailed: it was not taken.
+        """
+        ...
+
 
 class Registry(Protocol):
     """Versions and where they came from; its alias is a copy of the ledger's head."""

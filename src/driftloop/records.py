@@ -18,6 +18,9 @@ PLATFORM = ModelId("driftloop")
 
 FeatureValue = float | str | None
 
+MODEL_FILE = "model.onnx"
+REFERENCE_FILE = "reference.parquet"
+
 _METRICS = {
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
@@ -302,6 +305,9 @@ class Candidate:
     `reference.parquet` (training rows, sampled, with the candidate's predictions),
     `holdout.parquet` (id, event_time, label, candidate, champion) and `card.json`.
     `metrics` are on the held-out rows: the baseline that decay is judged against.
+
+    One that is `found` was not trained: it answers already, where we do not serve. Of it there
+    are the rows that it answered and no model file; `digest` is that of `reference.parquet`.
     """
 
     order: Order
@@ -313,6 +319,12 @@ class Candidate:
     parity: float
     fit_seconds: float
     lower_seconds: float
+    found: bool = False
+
+    @property
+    def artifact(self) -> str:
+        """Path of the file whose SHA-256 is `digest`."""
+        return f"{self.folder}/{REFERENCE_FILE if self.found else MODEL_FILE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +356,11 @@ class Head:
     version: int
     digest: str
     artifact: str
+
+    @property
+    def found(self) -> bool:
+        """Whether it was found answering elsewhere: there is no model file of it."""
+        return self.artifact.endswith(REFERENCE_FILE)
 
 
 # -- facts: what the ledger keeps -----------------------------------------------------------

@@ -83,9 +83,9 @@ class MlflowRegistry:
         order = candidate.order
         family = self._fleet.family(order.model)
         folder = Path(candidate.folder)
-        if not (folder / "model.onnx").is_file():
+        if not (file := Path(candidate.artifact)).is_file():
             raise RegistryError(
-                "there is no model.onnx", where=str(folder), hint="train the candidate again"
+                f"there is no {file.name}", where=str(folder), hint="train the candidate again"
             )
         with self._asked("could not register", order.model) as client, self._locked():
             wanted = f"tags.`{ORDER}` = '{order.key}'"

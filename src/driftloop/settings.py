@@ -23,6 +23,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 FILE = Path("driftloop.toml")
 CONFIG = "DRIFTLOOP_CONFIG"
 """Names the file; empty, there is none."""
+SECRETS = ("slack_token", "handover_token")
 PORTS = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port")
 
 
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
 
     slack_token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """A bot token; without one a local Slack-compatible server is started and used."""
+    handover_token: Annotated[SecretStr, Field(min_length=1)] | None = None
+    """Sent as a bearer token to the URLs that new versions are handed to."""
     slack_api: str = ""
     """Base address of Slack's Web API; empty for Slack itself, or the local server."""
 
@@ -156,13 +159,14 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Return the settings as `DRIFTLOOP_*` variables for a child process.
 
-        Every setting is said, the token too where there is none: what this process's own
+        Every setting is said, secrets too where there are none: what this process's own
         environment holds must not come through.
         """
-        shown = self.model_dump(mode="json", exclude={"slack_token"})
+        shown = self.model_dump(mode="json", exclude=set(SECRETS))
         said = {f"DRIFTLOOP_{name.upper()}": str(value) for name, value in shown.items()}
-        token = self.slack_token
-        said["DRIFTLOOP_SLACK_TOKEN"] = token.get_secret_value() if token is not None else ""
+        for name in SECRETS:
+            secret: SecretStr | None = getattr(self, name)
+            said[_variable(name)] = secret.get_secret_value() if secret is not None else ""
         # A file is not read again: it may have changed meanwhile.
         said[CONFIG] = ""
         return said
@@ -275,7 +279,7 @@ def _faulty(error: ValidationError, origins: Mapping[str, str]) -> BadRequest:
         if fault["type"] == "is_instance_of":
             what = "Input should be a path"
         given = fault["input"]
-        if name != "slack_token":
+        if name not in SECRETS:
             what += f", got {_plain(given) if isinstance(given, bool) else repr(given)}"
         faults.append(f"{origins.get(name, _variable(name))}: {what}")
         hints.append(f"{name}: {_what(name)}")

@@ -8,8 +8,8 @@ family: its features, its markets and its policy.
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from driftloop.errors import DriftloopError, SpecError, UnknownModel
+from driftloop.errors import BadRequest, DriftloopError, SpecError, UnknownModel
 from driftloop.records import ModelId, Task
 
 LOSSES = ("mae", "rmse", "log_loss")
@@ -38,6 +38,10 @@ LONGEST = timedelta(days=36_500)
 """What is longer than a century is a mistake, and reaches back to before there were calendars."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 COLUMN = re.compile(r"[a-z][a-z0-9_]*")
+QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
+"""How a source begins that is a DuckDB query and no file."""
+ROW_COLUMNS = ("id", "model", "version", "predicted_at", "arrived_at", "prediction")
+LABEL_COLUMNS = ("id", "model", "label", "observed_at")
 TAKES = "a recipe takes (family, *, seed, **parameters), the last being retrain.parameters"
 RESERVED = frozenset(
     {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
@@ -79,6 +83,15 @@ def duration(text: object) -> object:
         msg = f"should be at most {LONGEST.days} days"
         raise ValueError(msg)
     return length
+
+
+def is_database(source: str) -> bool:
+    """Return whether a source names a DuckDB database, and neither Parquet files nor a query.
+
+    >>> is_database("serving.duckdb"), is_database("scored/*.parquet"), is_database("FROM 'a.csv'")
+    (True, False, False)
+    """
+    return QUERY.match(source) is None and not source.lower().endswith(".parquet")
 
 
 def load_recipe(name: str) -> Any:  # noqa: ANN401 - a user's callable; its door checks what it returns
@@ -293,6 +306,50 @@ class RetentionPolicy(_Table):
     """This many of the newest versions that answered can be rolled back to; the first too."""
 
 
+class _Source(_Table):
+    columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    """Ours = theirs, where a column is called otherwise than it is here."""
+    table: str | None = None
+    """Which table or view of a database, as in "main.scored"."""
+
+
+class LabelSource(_Source):
+    """Where the labels are, if not in the rows; without `source`, in the log's own database."""
+
+    source: Annotated[str, Field(min_length=1)] | None = None
+
+
+class LogSource(_Source):
+    """A prediction log that somebody else writes; it is read and never written.
+
+    `source` is a DuckDB database (then `table` names a table or view of it), Parquet files
+    ("scored/*.parquet"), or a DuckDB query that begins with SELECT, FROM or WITH. Files are
+    looked for from the folder of the monitor files.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    labels: LabelSource | None = None
+
+
+class HandoverPolicy(_Table):
+    """Who is told of a new version of a model that is served elsewhere.
+
+    `command` is run in the folder of the monitor files with the version as JSON on its standard
+    input, and must exit with 0; to `url` the same JSON is posted, and the answer must be 2xx.
+    """
+
+    command: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    time_limit: Duration = timedelta(minutes=5)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.command) == (self.url is not None):
+            msg = "give either command or url"
+            raise ValueError(msg)
+        return self
+
+
 class Family(_Table):
     """The models that share a feature schema, a recipe and a monitor file."""
 
@@ -312,6 +369,22 @@ class Family(_Table):
     retrain: RetrainPolicy
     gate: GatePolicy
     retention: RetentionPolicy = RetentionPolicy()
+    log: LogSource | None = None
+    """A log of somebody else's: these models are served elsewhere, and never by driftloop."""
+    handover: HandoverPolicy | None = None
+
+    def need_own_log(self) -> None:
+        """Refuse what would write to a log that is only read, or answer for who serves it.
+
+        Raises:
+            BadRequest: the family is served elsewhere.
+        """
+        if self.log is not None:
+            raise BadRequest(
+                "these models are served elsewhere, and their log is only read",
+                where=self.name,
+                hint=f"rows and labels go where [log] of {self.name}.toml says",
+            )
 
     @property
     def table(self) -> str:
@@ -344,6 +417,13 @@ class Fleet:
     families: tuple[Family, ...]
     owners: Mapping[str, Owner]
     platform: Platform = NOBODY
+    folder: Path = Path()
+    """Where the monitor files are."""
+
+    @property
+    def served(self) -> "Fleet":
+        """The fleet without the families that are served elsewhere."""
+        return replace(self, families=tuple(f for f in self.families if f.log is None))
 
     @property
     def models(self) -> tuple[ModelId, ...]:
@@ -399,7 +479,7 @@ class Fleet:
                 )
             )
         )
-        return Fleet(families=cut, owners=self.owners, platform=self.platform)
+        return replace(self, families=cut)
 
 
 # -- reading --------------------------------------------------------------------------------
@@ -435,7 +515,9 @@ class _Reader:
                         f"{family.name}.toml", f"{model!r} is also a model of {taken[model]}.toml"
                     )
                 taken[model] = family.name
-        return Fleet(families=families, owners=owners, platform=platform)
+        return Fleet(
+            families=families, owners=owners, platform=platform, folder=self.folder.absolute()
+        )
 
     def _owners(self) -> dict[str, Owner]:
         raw = self._toml("owners.toml", needed=True) or {}
@@ -552,6 +634,7 @@ def _contradictions(
     if whole.get("target") in _names(whole):
         yield DriftloopError("is also a feature: the outcome would be given away", where="target")
     yield from _bad_names(whole)
+    yield from _bad_log(whole)
 
 
 def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
@@ -573,6 +656,60 @@ def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
         if not NAME.fullmatch(market):
             yield DriftloopError(
                 f"{market!r} should be lower case words joined by -", where="markets"
+            )
+
+
+def _bad_log(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    log, handover = whole.get("log"), whole.get("handover")
+    if log is None:
+        if handover is not None:
+            yield DriftloopError(
+                "only what is served elsewhere is handed over",
+                where="handover",
+                hint="give [log] source, or leave [handover] out",
+            )
+        return
+    if _at(whole, "retrain", "triggers") and handover is None:
+        yield DriftloopError(
+            "what retraining makes must be handed over to who serves it",
+            where="handover",
+            hint="give command or url, or say triggers = [] in [retrain] to watch only",
+        )
+    if not isinstance(log, dict):
+        return
+    labels = log.get("labels")
+    outcomes = () if isinstance(labels, dict) else LABEL_COLUMNS
+    in_rows = (*ROW_COLUMNS, *outcomes, whole.get("time"), *_names(whole))
+    yield from _bad_source(log, log.get("source"), "log", in_rows)
+    if isinstance(labels, dict):
+        yield from _bad_source(
+            labels, labels.get("source", log.get("source")), "log.labels", LABEL_COLUMNS
+        )
+
+
+def _bad_source(
+    table: Mapping[str, Any], source: object, where: str, known: Sequence[object]
+) -> Iterator[DriftloopError]:
+    if isinstance(source, str) and source:
+        named = table.get("table") is not None
+        if is_database(source) and not named:
+            yield DriftloopError(
+                "a database has tables and views: say which",
+                where=f"{where}.table",
+                hint='as in table = "main.scored"',
+            )
+        elif named and not is_database(source):
+            yield DriftloopError(
+                "only a database has tables, and this source is a file or a query",
+                where=f"{where}.table",
+            )
+    columns = table.get("columns")
+    for name in columns if isinstance(columns, dict) else ():
+        if name not in known:
+            yield DriftloopError(
+                "is no column of ours",
+                where=f"{where}.columns.{name}",
+                hint=f"known: {', '.join(dict.fromkeys(str(each) for each in known))}",
             )
 
 

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from driftloop.clock import SharedClock
 from driftloop.errors import BadRequest, CalledOff
+from driftloop.handover import Handover
 from driftloop.judge import window_at
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
@@ -21,6 +23,7 @@ from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
 from driftloop.ports import Measure, PredictionLog
 from driftloop.records import (
+    REFERENCE_FILE,
     Candidate,
     Decided,
     Decision,
@@ -34,14 +37,21 @@ from driftloop.records import (
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet, load_fleet
 from driftloop.trace import Logged, Step, in_order, predicted, steps, that_judged
-from driftloop.workshop import PRELOADED, build_candidate
+from driftloop.workshop import PRELOADED, build_candidate, found_candidate
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from driftloop.keep import Pin, Prune
     from driftloop.page.slack import SlackPager
-    from driftloop.prediction_log import Expired, Ingester, Lake, SegmentSpool
+    from driftloop.prediction_log import (
+        Contents,
+        Expired,
+        Ingester,
+        Lake,
+        RoutedLog,
+        SegmentSpool,
+    )
     from driftloop.registry import MlflowRegistry
 
 
@@ -77,10 +87,27 @@ class System:
 
     @cached_property
     def log(self) -> "Lake":
-        """The prediction log, read-only."""
+        """Our prediction log, read-only."""
         from driftloop.prediction_log import Lake
 
-        return Lake(self.settings.lake, self.fleet, read_only=True)
+        return Lake(self.settings.lake, self.fleet.served, read_only=True)
+
+    @cached_property
+    def logs(self) -> "RoutedLog":
+        """Every family's prediction log: ours, and those that are only read."""
+        from driftloop.prediction_log import ForeignLog, RoutedLog
+
+        foreign = {
+            family.name: ForeignLog(
+                family,
+                folder=self.fleet.folder,
+                scratch=self.settings.lake,
+                moves=lambda model: self.ledger.facts(Moved, model=model),
+            )
+            for family in self.fleet.families
+            if family.log is not None
+        }
+        return RoutedLog(self.log, foreign)
 
     @cached_property
     def measure(self) -> Measure:
@@ -113,7 +140,15 @@ class System:
     def trainer(self) -> "IsolatedTrainer":
         """Fits in processes of their own."""
         return IsolatedTrainer(
-            self.fleet, self.log, self.settings.artifacts, self.settings.logs / "fits"
+            self.fleet, self.logs, self.settings.artifacts, self.settings.logs / "fits"
+        )
+
+    @cached_property
+    def handover(self) -> Handover:
+        """What tells who serves a model elsewhere."""
+        token = self.settings.handover_token
+        return Handover(
+            self.fleet.folder, token=token.get_secret_value() if token is not None else None
         )
 
     @cached_property
@@ -133,7 +168,7 @@ class System:
         """What measures and decides."""
         return Watcher(
             fleet=self.fleet,
-            log=self.log,
+            log=self.logs,
             measure=self.measure,
             ledger=self.ledger,
             clock=self.clock,
@@ -146,9 +181,10 @@ class System:
         """What carries orders out."""
         return Renewer(
             fleet=self.fleet,
-            log=self.log,
+            log=self.logs,
             trainer=self.trainer,
             registry=self.registry,
+            handover=self.handover,
             ledger=self.ledger,
             clock=self.clock,
             teller=self.teller,
@@ -181,13 +217,14 @@ class System:
         from driftloop.keep import expiries
         from driftloop.prediction_log import Ingester, Lake
 
-        lake = Lake(self.settings.lake, self.fleet, read_only=False)
+        served = self.fleet.served
+        lake = Lake(self.settings.lake, served, read_only=False)
         lake.migrate()
         return Ingester(
             self.settings.spool,
             lake,
             self.clock,
-            expiries=lambda now: expiries(self.ledger, self.fleet, now),
+            expiries=lambda now: expiries(self.ledger, served, now),
         )
 
     def online_app(self) -> "FastAPI":
@@ -197,8 +234,8 @@ class System:
 
         spool = self.spool("online")
         return online_app(
-            fleet=self.fleet,
-            slots=Slots(self.fleet),
+            fleet=self.fleet.served,
+            slots=Slots(self.fleet.served),
             spool=spool,
             clock=self.clock,
             heads=self.ledger.heads,
@@ -253,7 +290,8 @@ class System:
                     PARTITION BY p.model ORDER BY p.arrived_at, p.rowid, l.arrived_at DESC
                 ) = 1
             """  # noqa: S608 - identifiers come from the checked spec
-            rows += [Logged(**row) for row in self.log.query(sql, {"id": id_}).to_pylist()]
+            found = self.logs.of(family).query(sql, {"id": id_})
+            rows += [Logged(**row) for row in found.to_pylist()]
         return rows
 
     def decision(self, key: str) -> Decision:
@@ -294,17 +332,43 @@ class System:
             moves = self.ledger.facts(Moved, model=model)
             head = next(m.head for m in moves if m.head.version == decision.version)
         if key is None or not file.exists():
-            rows = self.log.rows(family, window)
+            rows = self.logs.rows(family, window)
             own = pc.equal(rows["version"], head.version)
             label = pc.if_else(own, rows["label"], pa.scalar(None, pa.float64()))
             self.measure.report(
                 family=family,
                 title=title,
                 current=rows.set_column(rows.schema.get_field_index("label"), "label", label),
-                reference=read_table(Path(head.artifact).with_name("reference.parquet")),
+                reference=read_table(Path(head.artifact).with_name(REFERENCE_FILE)),
                 file=file,
             )
         return file
+
+    def roll_back(self, model: ModelId, *, to: int | None, who: str) -> Head:
+        """Return the new head after making an earlier champion answer; see `Renewer.roll_back`."""
+        from driftloop.serve.slot import load_model, read_checked
+
+        def verify(head: Head) -> None:
+            file = Path(head.artifact)
+            if head.found:
+                read_checked(file, head.digest)
+            else:
+                load_model(file, head.digest)
+
+        self.fleet.family(model)
+        return self.renewer.roll_back(model, to=to, who=who, verify=verify)
+
+    def contents(self, family: Family) -> "tuple[Contents, ...]":
+        """Return what the log of a family that is served elsewhere holds, model by model.
+
+        Raises:
+            SpecError: the source lacks a column, or one is of the wrong type.
+            LogError: it cannot be read.
+        """
+        from driftloop.prediction_log import ForeignLog
+
+        log = self.logs.of(family)
+        return log.contents() if isinstance(log, ForeignLog) else ()
 
     def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
         """Return how many rows of `source` were scored into `out` and logged, as one version.
@@ -317,6 +381,7 @@ class System:
         from driftloop.serve.slot import Slots
 
         family = self.fleet.family(model)
+        family.need_own_log()
         # Before a row is logged: what cannot be written must not have been answered.
         check_writable(out)
         if os.path.abspath(source) == os.path.abspath(out):  # noqa: PTH100 - a query is no path
@@ -375,7 +440,7 @@ class System:
         """Return what the ingester will let go of the log at its next maintenance."""
         from driftloop.keep import expiries
 
-        return self.log.expiring(expiries(self.ledger, self.fleet, self.clock.now()))
+        return self.log.expiring(expiries(self.ledger, self.fleet.served, self.clock.now()))
 
 
 def read_table(file: Path) -> pa.Table:
@@ -413,6 +478,13 @@ class IsolatedTrainer:
 
     def train(self, order: Order, champion: Head | None) -> Candidate:
         """Return a candidate made in a child process; see `ports.Trainer`."""
+        return self._made(order, build_candidate, champion)
+
+    def find(self, order: Order) -> Candidate:
+        """Return what answers already, elsewhere; see `ports.Trainer`."""
+        return self._made(order, found_candidate)
+
+    def _made(self, order: Order, make: Callable[..., Candidate], *more: object) -> Candidate:
         from driftloop.retrain.isolate import run_isolated
 
         self.warm_up()
@@ -421,10 +493,10 @@ class IsolatedTrainer:
         rows = self._log.rows(family, order.window)
         try:
             return run_isolated(
-                build_candidate,
+                make,
                 family,
                 order,
-                champion,
+                *more,
                 rows,
                 self._artifacts,
                 time_limit=family.retrain.time_limit.total_seconds(),

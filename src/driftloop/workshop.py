@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from driftloop.errors import TrainingFailed
-from driftloop.records import Candidate, Head, Order
+from driftloop.records import MODEL_FILE, REFERENCE_FILE, Candidate, Head, Order
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ def build_candidate(
     """
     from driftloop.optimize import lower, parity
     from driftloop.retrain import fit, predict, save, score
-    from driftloop.serve.slot import load_model
 
+    if champion is not None and champion.found:
+        # Only what it answered can be compared.
+        rows = _answered(rows, since=order.holdout_from)
     training, held_out = split(family, order, rows)
 
     began = time.perf_counter()
@@ -87,23 +90,60 @@ def build_candidate(
         lower_seconds=lower_seconds,
     )
     with _whole(folder) as part:
-        (part / "model.onnx").write_bytes(model_file)
+        (part / MODEL_FILE).write_bytes(model_file)
         save(fitted, part / "pipeline.skops")
-        pq.write_table(_reference(training, fitted, order.seed), part / "reference.parquet")
+        pq.write_table(_reference(training, fitted, order.seed), part / REFERENCE_FILE)
         compared = held_out.select(["id", "event_time", "label"]).append_column(
             "candidate", pa.array(answers, pa.float64())
         )
         if champion is not None:
-            compared = compared.append_column(
-                "champion",
-                pa.array(
-                    load_model(Path(champion.artifact), champion.digest).predict(
-                        {name: held_out[name].to_pylist() for name in family.features}
-                    ),
-                    pa.float64(),
-                ),
-            )
+            compared = compared.append_column("champion", _answers(champion, family, held_out))
         pq.write_table(compared, part / "holdout.parquet")
+        (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
+    return candidate
+
+
+def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Path) -> Candidate:
+    """Return what answers already, elsewhere, made of the answers that the log has.
+
+    Its baseline is what it scored on the newest of them; the older ones are its reference.
+
+    Args:
+        family: of the order's model.
+        order: which rows are the newest.
+        rows: the rows of the order's window; see `PredictionLog.rows`.
+        artifacts: folder that each model has a folder in, and each candidate one in that.
+
+    Raises:
+        TrainingFailed: too few rows have both an answer and a label.
+    """
+    from driftloop.retrain import score
+
+    older, newer = split(family, order, _answered(rows))
+    answers = newer["prediction"].to_numpy()
+    reference = pa.BufferOutputStream()
+    pq.write_table(_sample(older, order.seed), reference)
+    content = reference.getvalue().to_pybytes()
+    digest = hashlib.sha256(content).hexdigest()
+    folder = artifacts / order.model / digest[:16]
+    candidate = Candidate(
+        order=order,
+        digest=digest,
+        folder=str(folder),
+        rows=older.num_rows,
+        holdout_rows=newer.num_rows,
+        metrics=score(family.task, newer["label"].to_numpy(), answers),
+        parity=0.0,
+        fit_seconds=0.0,
+        lower_seconds=0.0,
+        found=True,
+    )
+    with _whole(folder) as part:
+        (part / REFERENCE_FILE).write_bytes(content)
+        compared = newer.select(["id", "event_time", "label"])
+        pq.write_table(
+            compared.append_column("candidate", newer["prediction"]), part / "holdout.parquet"
+        )
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -151,12 +191,34 @@ def _whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
+    from driftloop.serve.slot import load_model
+
+    if champion.found:
+        return held_out["prediction"].combine_chunks()
+    model = load_model(Path(champion.artifact), champion.digest)
+    columns = {name: held_out[name].to_pylist() for name in family.features}
+    return pa.array(model.predict(columns), pa.float64())
+
+
+def _answered(rows: pa.Table, *, since: datetime | None = None) -> pa.Table:
+    """Return the rows that have an answer; with `since`, those before it all the same."""
+    kept = pc.is_valid(rows["prediction"])
+    if since is not None:
+        kept = pc.or_(kept, pc.less(rows["event_time"], pa.scalar(since)))
+    return rows.filter(kept)
+
+
+def _sample(rows: pa.Table, seed: int) -> pa.Table:
+    if rows.num_rows <= REFERENCE_ROWS:
+        return rows
+    chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
+    return rows.take(pa.array(np.sort(chosen)))
+
+
 def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:
     from driftloop.retrain import predict
 
-    rows = training
-    if rows.num_rows > REFERENCE_ROWS:
-        chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
-        rows = rows.take(pa.array(np.sort(chosen)))
+    rows = _sample(training, seed)
     answers = pa.array(predict(fitted, rows), pa.float64())
     return rows.set_column(rows.schema.get_field_index("prediction"), "prediction", answers)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from driftloop.errors import RegistryError, TrainingFailed
+from driftloop.errors import HandoverFailed, RegistryError, TrainingFailed
 from driftloop.ports import Look
 from driftloop.records import (
     Candidate,
@@ -101,10 +101,17 @@ class FakeTrainer:
     orders: list[Order] = field(default_factory=list)
 
     def train(self, order: Order, champion: Head | None) -> Candidate:
+        return self._candidate(order, found=False)
+
+    def find(self, order: Order) -> Candidate:
+        return self._candidate(order, found=True)
+
+    def _candidate(self, order: Order, *, found: bool) -> Candidate:
         self.orders.append(order)
         if self.fails is not None:
             raise TrainingFailed(self.fails, where=order.model)
         return Candidate(
+            found=found,
             order=order,
             digest=f"digest-of-{order.key}",
             folder=f"folder/{self.error}",
@@ -115,6 +122,20 @@ class FakeTrainer:
             fit_seconds=0.1,
             lower_seconds=0.1,
         )
+
+
+@dataclass
+class FakeHandover:
+    """Who serves models elsewhere: takes what it is handed, or says no."""
+
+    says_no: str | None = None
+    taken: list[tuple[ModelId, int, int | None, str]] = field(default_factory=list)
+
+    def hand_over(self, family: Family, head: Head, *, previous: Head | None, key: str) -> None:
+        if self.says_no is not None:
+            raise HandoverFailed(self.says_no, where=family.name)
+        before = previous.version if previous is not None else None
+        self.taken.append((head.model, head.version, before, key))
 
 
 def held_out(file: Path) -> pa.Table:

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes.pager import FakePager
-from fakes.world import FakeLog, FakeMeasure, FakeRegistry, FakeTrainer, held_out
+from fakes.world import (
+    FakeHandover,
+    FakeLog,
+    FakeMeasure,
+    FakeRegistry,
+    FakeTrainer,
+    held_out,
+)
 
 from driftloop.errors import ArtifactError, BadRequest, MeasureError, StaleHead
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
-from driftloop.loop.renew import Renewed, Renewer, repair_aliases, roll_back
+from driftloop.loop.renew import Renewed, Renewer, repair_aliases
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watched, Watcher, first_orders
 from driftloop.records import Decided, Failed, Gated, Head, ModelId, Moved, Paged, Stage, State
@@ -36,6 +43,7 @@ class World:
     measure: FakeMeasure = field(default_factory=FakeMeasure)
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
     registry: FakeRegistry = field(default_factory=FakeRegistry)
+    handover: FakeHandover = field(default_factory=FakeHandover)
     pager: FakePager = field(default_factory=FakePager)
 
     @property
@@ -75,6 +83,7 @@ class World:
             log=self.log,
             trainer=self.trainer,
             registry=self.registry,
+            handover=self.handover,
             ledger=self.ledger,
             clock=self.clock,
             teller=self.teller,
@@ -435,12 +444,4 @@ def test_stale_heads_are_refused_by_the_ledger(world: World) -> None:
 def _back(
     world: World, *, to: int | None = None, verify: Callable[[Head], object] = lambda head: None
 ) -> Head:
-    return roll_back(
-        DE,
-        to=to,
-        who="ann",
-        ledger=world.ledger,
-        registry=world.registry,
-        clock=world.clock,
-        verify=verify,
-    )
+    return world.renewer.roll_back(DE, to=to, who="ann", verify=verify)

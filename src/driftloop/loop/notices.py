@@ -111,17 +111,30 @@ def retraining(order: Order, owner: Owner, at: datetime, since: datetime) -> Not
 
 
 def promoted(
-    order: Order, owner: Owner, at: datetime, since: datetime, *, version: int, result: GateResult
+    order: Order,
+    owner: Owner,
+    at: datetime,
+    since: datetime,
+    *,
+    version: int,
+    result: GateResult,
+    elsewhere: bool = False,
 ) -> Notice:
-    """Return that a new version answers, and why it was let through."""
+    """Return that a new version answers, or was handed to who serves it, and why."""
+    if elsewhere:
+        headline = f"{order.model}: version {version} was handed over"
+        doing = f"Who serves it took version {version}: {result.reason}."
+    else:
+        headline = f"{order.model} is answered by version {version}"
+        doing = f"Version {version} answers now: {result.reason}."
     return _renewal(
         order,
         Stage.PROMOTED,
         owner,
         at=at,
         since=since,
-        headline=f"{order.model} is answered by version {version}",
-        doing=f"Version {version} answers now: {result.reason}.",
+        headline=headline,
+        doing=doing,
         evidence=_gate_evidence(result),
     )
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError
-from driftloop.gate import compare
+from driftloop.gate import as_found, compare
 from driftloop.loop import notices
 from driftloop.loop.tell import Teller
-from driftloop.ports import Clock, Ledger, PredictionLog, Registry, Trainer
+from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
     Candidate,
     Decided,
@@ -60,6 +60,7 @@ class Renewer:
     log: PredictionLog
     trainer: Trainer
     registry: Registry
+    handover: Handover
     ledger: Ledger
     clock: Clock
     teller: Teller
@@ -134,13 +135,43 @@ class Renewer:
             ended = replace(self._failed(order, why, notice), outcome=outcome)
         self.ledger.finish(f"renew/{order.key}", ended.outcome)
 
+    def roll_back(
+        self, model: ModelId, *, to: int | None, who: str, verify: Callable[[Head], object]
+    ) -> Head:
+        """Return the new head after making an earlier champion of `model` answer again.
+
+        `verify` raises when the head's file could not answer.
+
+        Raises:
+            BadRequest: there is no such earlier champion.
+            ArtifactError: its file is missing or damaged; nothing was changed.
+            HandoverFailed: who serves it elsewhere did not take it; nothing was changed.
+            StaleHead: the champion moved meanwhile.
+        """
+        history = self.ledger.history(model)
+        head = rolled_back(model, history.moves, to=to)
+        verify(head)
+        family = self.fleet.family(model)
+        if family.log is not None:
+            key = f"rollback/{model}#{head.epoch}"
+            self.handover.hand_over(family, head, previous=history.head, key=key)
+        self.ledger.move(
+            head, at=self.clock.now(), previous=history.head, reason=f"rolled back by {who}"
+        )
+        self._point(head)
+        return head
+
     def _carried_out(self, order: Order, family: Family) -> Renewed:
         champion = self.ledger.head(order.model)
         owner = self.fleet.owner(order.model)
         since = self._since(order)
         self._tell(order, notices.retraining(order, owner, self.clock.now(), since))
+        elsewhere = family.log is not None
         try:
-            candidate = self.trainer.train(order, champion)
+            if elsewhere and champion is None:
+                candidate = self.trainer.find(order)
+            else:
+                candidate = self.trainer.train(order, champion)
             version = self.registry.register(candidate)
             self.ledger.append(
                 Trained(
@@ -158,6 +189,9 @@ class Renewer:
                 )
                 return Renewed(order, "refused", result.reason, candidate, result, champion)
             head = promoted(candidate, version, champion=champion)
+            if elsewhere and not head.found:
+                # Before the head moves: what was not taken does not answer.
+                self.handover.hand_over(family, head, previous=champion, key=order.key)
             self.ledger.move(
                 head,
                 at=self.clock.now(),
@@ -171,7 +205,15 @@ class Renewer:
         self._point(head)
         self._tell(
             order,
-            notices.promoted(order, owner, self.clock.now(), since, version=version, result=result),
+            notices.promoted(
+                order,
+                owner,
+                self.clock.now(),
+                since,
+                version=version,
+                result=result,
+                elsewhere=elsewhere,
+            ),
         )
         return Renewed(order, "promoted", result.reason, candidate, result, head)
 
@@ -196,6 +238,7 @@ class Renewer:
             self._since(order),
             version=gated.version,
             result=gated.result,
+            elsewhere=self.fleet.family(order.model).log is not None,
         )
         self._tell(order, notice)
         return Renewed(order, "promoted", gated.result.reason, made.candidate, gated.result, head)
@@ -222,18 +265,21 @@ class Renewer:
     def _gated(
         self, candidate: Candidate, version: int, family: Family, champion: Head | None
     ) -> GateResult:
-        held_out = self.table(Path(candidate.folder) / "holdout.parquet")
-        length = family.window.block
-        since = held_out["event_time"].to_numpy() - np.datetime64(0, "us")
-        result = compare(
-            label=held_out["label"].to_numpy(),
-            champion=None if champion is None else held_out["champion"].to_numpy(),
-            candidate=held_out["candidate"].to_numpy(),
-            block=since // np.timedelta64(length),
-            task=family.task,
-            policy=family.gate,
-            unit=_block(length),
-        )
+        if candidate.found:
+            result = as_found(candidate)
+        else:
+            held_out = self.table(Path(candidate.folder) / "holdout.parquet")
+            length = family.window.block
+            since = held_out["event_time"].to_numpy() - np.datetime64(0, "us")
+            result = compare(
+                label=held_out["label"].to_numpy(),
+                champion=None if champion is None else held_out["champion"].to_numpy(),
+                candidate=held_out["candidate"].to_numpy(),
+                block=since // np.timedelta64(length),
+                task=family.task,
+                policy=family.gate,
+                unit=_block(length),
+            )
         self.registry.record_gate(candidate.order.model, version, result)
         self.ledger.append(
             Gated(
@@ -272,34 +318,6 @@ class Renewer:
         # The alias is a copy; `maintain` repairs it when the registry is back.
         with suppress(RegistryError):
             self.registry.point(head.model, head.version)
-
-
-def roll_back(
-    model: ModelId,
-    *,
-    to: int | None,
-    who: str,
-    ledger: Ledger,
-    registry: Registry,
-    clock: Clock,
-    verify: Callable[[Head], object],
-) -> Head:
-    """Return the new head after making an earlier champion of `model` answer again.
-
-    `verify` raises when the head's model file could not answer.
-
-    Raises:
-        BadRequest: there is no such earlier champion.
-        ArtifactError: its file is missing or damaged; nothing was changed.
-        StaleHead: the champion moved meanwhile.
-    """
-    history = ledger.history(model)
-    head = rolled_back(model, history.moves, to=to)
-    verify(head)
-    ledger.move(head, at=clock.now(), previous=history.head, reason=f"rolled back by {who}")
-    with suppress(RegistryError):
-        registry.point(model, head.version)
-    return head
 
 
 def repair_aliases(ledger: Ledger, registry: Registry) -> tuple[ModelId, ...]:

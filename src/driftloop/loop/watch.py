@@ -16,6 +16,7 @@ from driftloop.judge import decide, is_due, window_at
 from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
 from driftloop.records import (
+    REFERENCE_FILE,
     Decided,
     Decision,
     Failed,
@@ -190,7 +191,7 @@ class Watcher:
             family=family,
             current=rows,
             own=own,
-            reference=self.table(Path(head.artifact).with_name("reference.parquet")),
+            reference=self.table(Path(head.artifact).with_name(REFERENCE_FILE)),
             summary=summary,
             baselines=(
                 {metric.name: metric.value for metric in champion.candidate.metrics}

@@ -1,11 +1,14 @@
 """The prediction log: rows and late labels in, windows and summaries out. The door to DuckDB.
 
 A service appends to its `SegmentSpool` before it answers; the one `Ingester` moves sealed
-segments into the `Lake` exactly once; everyone else reads the lake.
+segments into the `Lake` exactly once; everyone else reads the lake. Families that are served
+elsewhere have a `ForeignLog`, which is read and never written.
 """
 
+from driftloop.prediction_log.foreign import Contents, ForeignLog
 from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
 from driftloop.prediction_log.lake import Lake
+from driftloop.prediction_log.routed import RoutedLog
 from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.source import (
     check_writable,
@@ -21,12 +24,15 @@ from driftloop.prediction_log.upkeep import Expired, Expiry
 
 __all__ = [
     "LAYOUT",
+    "Contents",
     "DamagedSegment",
     "Expired",
     "Expiry",
+    "ForeignLog",
     "IngestReport",
     "Ingester",
     "Lake",
+    "RoutedLog",
     "SegmentSpool",
     "check_writable",
     "history_rows",

@@ -7,15 +7,12 @@ ingested_at) tells what came in. `arrived_at` is the loop's time of ingestion: w
 when. History, known before driftloop was, has version 0, epoch 0 and no prediction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pyarrow as pa
-
-from driftloop.errors import BadRequest
 from driftloop.prediction_log import tables, upkeep
 from driftloop.prediction_log.segments import (
     BadLine,
@@ -24,7 +21,7 @@ from driftloop.prediction_log.segments import (
     kind_and_family,
     take_up,
 )
-from driftloop.prediction_log.store import Store, faults, in_utc
+from driftloop.prediction_log.store import Store, faults
 from driftloop.prediction_log.upkeep import REPLACED, Expired, Expiry
 from driftloop.prediction_log.windows import Windows, utc
 from driftloop.records import ModelId
@@ -39,6 +36,8 @@ class Lake(Windows):
         fleet: the families whose tables are meant.
         read_only: False for the one ingester; everybody else reads.
     """
+
+    _store: Store
 
     def __init__(self, folder: Path, fleet: Fleet, *, read_only: bool) -> None:
         self._fleet = fleet
@@ -142,26 +141,6 @@ class Lake(Windows):
             LogError: as for `rows`.
         """
         return int(self._store.fetch("SELECT id FROM ducklake_current_snapshot('lake')", {})[0][0])
-
-    def query(self, sql: str, params: Mapping[str, object] | None = None) -> pa.Table:
-        """Return what one SELECT of yours gives, for pages and plots; `$name` takes parameters.
-
-        Raises:
-            BadRequest: it is not a single SELECT, or DuckDB refused it.
-            LogError: the lake cannot be opened.
-        """
-        import duckdb
-
-        with self._store.cursor() as con:
-            try:
-                statements = con.extract_statements(sql)
-                if [s.type for s in statements] != [duckdb.StatementType.SELECT]:
-                    raise BadRequest("only a single SELECT may be asked of the log", where=sql)
-                return in_utc(con.execute(statements[0], dict(params or {})).to_arrow_table())
-            except (duckdb.ProgrammingError, duckdb.DataError) as error:
-                raise BadRequest(f"the query was refused: {error}", where=sql) from error
-            except duckdb.Error as error:
-                raise self._store.unread(error) from error
 
     # -- writing: for the ingester ----------------------------------------------------------
 

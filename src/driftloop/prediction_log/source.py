@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,12 +13,11 @@ import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest, LogError
 from driftloop.records import Label, ModelId, Task
-from driftloop.spec import Family
+from driftloop.spec import QUERY, Family
 
 if TYPE_CHECKING:
     import duckdb
 
-_QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
 _ENDINGS = (".parquet", ".csv")
 _TIME = pa.timestamp("us", tz="UTC")
 _ID_COLUMNS = ("id", "model")
@@ -43,7 +41,7 @@ def read_source(source: str) -> pa.Table:
 
     with _connect() as con:
         try:
-            if _QUERY.match(source):
+            if QUERY.match(source):
                 return _arrow(con.execute(source))
             path = _existing(source)
             if path.suffix.lower() == ".parquet":

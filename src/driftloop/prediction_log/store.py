@@ -18,7 +18,37 @@ if TYPE_CHECKING:
 CATALOG = "catalog.sqlite"
 
 
-class Store:
+class Reads:
+    """Asks a DuckDB in which `lake` stands; every fault is told as ours."""
+
+    @contextmanager
+    def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Give a cursor of its own, closed at the end."""
+        raise NotImplementedError
+        yield  # type: ignore[unreachable]  # makes it a generator, as those below are
+
+    def unread(self, error: Exception) -> LogError:
+        """Return `error` of a read as ours."""
+        raise NotImplementedError
+
+    def fetch(self, sql: str, params: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self.cursor() as con:
+            try:
+                return con.execute(sql, dict(params)).fetchall()
+            except faults() as error:
+                raise self.unread(error) from error
+
+    def arrow(self, sql: str, params: Mapping[str, object]) -> pa.Table:
+        """Return the rows of a query as Arrow, times in UTC."""
+        with self.cursor() as con:
+            try:
+                return in_utc(con.execute(sql, dict(params)).to_arrow_table())
+            except faults() as error:
+                raise self.unread(error) from error
+
+
+class Store(Reads):
     """DuckLake in `folder`, attached as `lake`; safe to use from several threads.
 
     Args:
@@ -79,26 +109,6 @@ class Store:
                 raise self.unwritten(error) from error
             # Closing the cursor rolls back what was not committed.
 
-    def fetch(self, sql: str, params: Mapping[str, object]) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
-        import duckdb
-
-        with self.cursor() as con:
-            try:
-                return con.execute(sql, dict(params)).fetchall()
-            except duckdb.Error as error:
-                raise self.unread(error) from error
-
-    def arrow(self, sql: str, params: Mapping[str, object]) -> pa.Table:
-        """Return the rows of a query as Arrow, times in UTC."""
-        import duckdb
-
-        with self.cursor() as con:
-            try:
-                return in_utc(con.execute(sql, dict(params)).to_arrow_table())
-            except duckdb.Error as error:
-                raise self.unread(error) from error
-
     def unread(self, error: Exception) -> LogError:
         """Return `error` of a read as ours."""
         return LogError(
@@ -122,7 +132,7 @@ class Store:
                 where=str(self.folder),
                 hint="start the ingester: `driftloop up` does",
             )
-        con = duckdb.connect(config=_config(self.folder))
+        con = duckdb.connect(config=configured(self.folder))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             con.execute("SET GLOBAL TimeZone = 'UTC'")
@@ -165,6 +175,16 @@ def named_files(catalog: Path) -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
+def configured(folder: Path) -> dict[str, str | bool | int | float | list[str]]:
+    """Return how DuckDB is opened; what does not fit in memory is put in `folder`."""
+    return {
+        "threads": 2,
+        "memory_limit": "2GB",
+        "temp_directory": str(folder / "tmp"),
+        "autoinstall_known_extensions": False,
+    }
+
+
 def faults() -> type[Exception]:
     """Return what DuckDB raises, without its being imported before it is used."""
     import duckdb
@@ -181,15 +201,6 @@ def in_utc(table: pa.Table) -> pa.Table:
         for field in table.schema
     ]
     return table.cast(pa.schema(fields))
-
-
-def _config(folder: Path) -> dict[str, str | bool | int | float | list[str]]:
-    return {
-        "threads": 2,
-        "memory_limit": "2GB",
-        "temp_directory": str(folder / "tmp"),
-        "autoinstall_known_extensions": False,
-    }
 
 
 def _allow_readers(catalog: Path) -> None:

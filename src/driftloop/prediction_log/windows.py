@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from driftloop.errors import BadRequest
 from driftloop.ports import Look
 from driftloop.prediction_log import queries
-from driftloop.prediction_log.store import Store
+from driftloop.prediction_log.store import Reads, in_utc
 from driftloop.records import LogSummary, ModelId, Window
 from driftloop.spec import Family
 
@@ -19,7 +20,7 @@ NOTHING = LogSummary(rows=0, duplicates=0, labels=0, newest_event=None)
 class Windows:
     """What every log answers: a store in which `lake.<family>_predictions` and `_labels` stand."""
 
-    _store: Store
+    _store: Reads
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         """Return one row for each id that arrived in `window`, by event time.
@@ -77,6 +78,26 @@ class Windows:
             )
             for model in models
         }
+
+    def query(self, sql: str, params: Mapping[str, object] | None = None) -> pa.Table:
+        """Return what one SELECT of yours gives, for pages and plots; `$name` takes parameters.
+
+        Raises:
+            BadRequest: it is not a single SELECT, or DuckDB refused it.
+            LogError: the log cannot be opened.
+        """
+        import duckdb
+
+        with self._store.cursor() as con:
+            try:
+                statements = con.extract_statements(sql)
+                if [s.type for s in statements] != [duckdb.StatementType.SELECT]:
+                    raise BadRequest("only a single SELECT may be asked of the log", where=sql)
+                return in_utc(con.execute(statements[0], dict(params or {})).to_arrow_table())
+            except (duckdb.ProgrammingError, duckdb.DataError) as error:
+                raise BadRequest(f"the query was refused: {error}", where=sql) from error
+            except duckdb.Error as error:
+                raise self._store.unread(error) from error
 
     def _summaries(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, LogSummary]:
         return {

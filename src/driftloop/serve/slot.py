@@ -59,6 +59,15 @@ def load_model(file: Path, digest: str) -> "OnnxModel":
     Raises:
         ArtifactError: the file is missing, is not the one its digest names, or does not load.
     """
+    return OnnxModel(read_checked(file, digest), digest=digest, where=str(file))
+
+
+def read_checked(file: Path, digest: str) -> bytes:
+    """Return what is in `file`, once its SHA-256 is known to be `digest`.
+
+    Raises:
+        ArtifactError: the file is missing, or is not the one its digest names.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -73,7 +82,7 @@ def load_model(file: Path, digest: str) -> "OnnxModel":
             where=str(file),
             hint="it was damaged or replaced; restore it, or roll back to another version",
         )
-    return OnnxModel(content, digest=digest, where=str(file))
+    return content
 
 
 def warm(model: Model, family: Family) -> None:
@@ -303,7 +312,8 @@ class Slots:
         """
         if model not in self._slots:
             raise UnknownModel(
-                f"no monitor declares the model {model[:100]!r}", hint="GET /v1/models lists them"
+                f"no monitor declares the model {model[:100]!r} as one that is served here",
+                hint="GET /v1/models lists them",
             )
         return self._slots[model]
 

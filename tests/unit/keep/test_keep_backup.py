@@ -14,7 +14,6 @@ import pytest
 
 from driftloop.errors import ArtifactError, BadRequest, TooNew
 from driftloop.keep import Backup, backup, restore
-from driftloop.loop.renew import roll_back
 from driftloop.records import ModelId, Moved, Trained
 from driftloop.serve.slot import load_model
 
@@ -85,15 +84,7 @@ def test_a_restored_home_goes_on(house_at: Any, saved: Path, tmp_path: Path) -> 
     restore(saved, tmp_path / "home")
     other = house_at(tmp_path / "home")
     assert other.version("third/eta-de", seed=3) == 3
-    head = roll_back(
-        DE,
-        to=1,
-        who="me",
-        ledger=other.system.ledger,
-        registry=other.system.registry,
-        clock=other.system.clock,
-        verify=lambda head: load_model(Path(head.artifact), head.digest),
-    )
+    head = other.system.roll_back(DE, to=1, who="me")
     assert (head.version, head.epoch) == (1, 4)
     with other.spool("online") as spool:
         spool.predictions("eta", other.predictions(["after"]))

@@ -1,0 +1,399 @@
+"""Logs that somebody else writes, shown as the lake's tables are: read, never written.
+
+Between two questions nothing is held open: whoever writes a DuckDB file can open it only while
+nobody reads it. What the rows do not tell is filled in: a row arrived when it was predicted, a
+label when it was observed, and who answered a row is what the ledger says was champion then.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.errors import DriftloopError, LogError, SpecError
+from driftloop.ports import Look
+from driftloop.prediction_log.store import Reads, configured, faults
+from driftloop.prediction_log.windows import Windows, utc
+from driftloop.records import ModelId, Moved, Task, Window
+from driftloop.spec import QUERY, Family, LogSource, is_database
+
+if TYPE_CHECKING:
+    import duckdb
+
+LOCKED_FOR = 5.0
+"""Wall seconds to wait for a file that somebody is writing."""
+NUMBERS = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+    *("FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN"),
+)
+WHOLE = tuple(kind for kind in NUMBERS if kind not in ("FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN"))
+TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
+TEXTS = ("VARCHAR", "ENUM", "UUID", "BOOLEAN", "DATE", *WHOLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a log holds for one model: its rows, how many have a label, and when they were."""
+
+    model: ModelId
+    rows: int
+    labelled: int
+    first: datetime | None
+    last: datetime | None
+
+    def __str__(self) -> str:
+        """Return the counts in a line."""
+        if self.first is None or self.last is None:
+            return f"{self.model}: no rows"
+        return (
+            f"{self.model}: {self.rows} rows, {self.labelled} labelled,"
+            f" {self.first:%Y-%m-%d %H:%M} to {self.last:%Y-%m-%d %H:%M} UTC"
+        )
+
+
+class ForeignLog(Windows):
+    """The log that `family.log` names; safe to use from several threads.
+
+    NaN and infinity are null. Rows of models that are not the family's are passed over.
+
+    Args:
+        family: whose log.
+        folder: where files are looked for that are not named in full.
+        scratch: where DuckDB puts what does not fit in memory.
+        moves: returns who was champion when, oldest first.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        *,
+        folder: Path,
+        scratch: Path,
+        moves: Callable[[ModelId], Sequence[Moved]],
+    ) -> None:
+        """Open nothing yet."""
+        if family.log is None:
+            raise ValueError(f"{family.name} has no log of its own")
+        self._family = family
+        self._store = _Theirs(family, family.log, folder=folder, scratch=scratch, moves=moves)
+
+    def rows(self, family: Family, window: Window) -> pa.Table:
+        """Return one row for each id; see `Windows.rows`.
+
+        Raises:
+            SpecError: the source lacks a column, or one is of the wrong type; every fault.
+            LogError: it cannot be read, or holds what no log can.
+        """
+        return self._possible(super().rows(family, window))
+
+    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
+        """Return the rows and the summary of many models; see `Windows.looks` and `rows`."""
+        found = super().looks(family, windows)
+        for look in found.values():
+            self._possible(look.rows)
+        return found
+
+    def horizon(self, family: Family) -> datetime | None:  # noqa: ARG002 - one family's log
+        """Return None: what may still arrive is known to its writer alone."""
+        return None
+
+    def contents(self) -> tuple[Contents, ...]:
+        """Return what the log holds for each model; those without rows too.
+
+        Raises:
+            SpecError, LogError: as for `rows`.
+        """
+        name = self._family.table
+        found = self._store.fetch(
+            f"""
+            SELECT p.model, count(*), count(l.id), min(event_time), max(event_time)
+            FROM lake.{name}_predictions p
+            LEFT JOIN (SELECT DISTINCT id, model FROM lake.{name}_labels) l
+            ON l.id = p.id AND l.model = p.model GROUP BY 1
+            """,  # noqa: S608 - identifiers come from the checked spec
+            {},
+        )
+        held = {
+            model: Contents(
+                model=model, rows=rows, labelled=labelled, first=utc(first), last=utc(last)
+            )
+            for model, rows, labelled, first, last in found
+        }
+        nothing = {"rows": 0, "labelled": 0, "first": None, "last": None}
+        return tuple(
+            held.get(model, Contents(model=model, **nothing))  # type: ignore[arg-type]
+            for model in self._family.models
+        )
+
+    def _possible(self, rows: pa.Table) -> pa.Table:
+        """Return `rows`; raise for the first that no door of ours would have let in."""
+        self._refuse(rows, "id", rows["id"].is_null(), "is null")
+        if self._family.task is Task.BINARY:
+            outcome = pc.is_in(rows["label"], value_set=pa.array([0.0, 1.0, None], pa.float64()))
+            self._refuse(rows, "label", pc.invert(outcome), "is neither 0 nor 1")
+            answer = rows["prediction"]
+            out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
+            self._refuse(rows, "prediction", out, "is no probability of 1")
+        return rows
+
+    def _refuse(self, rows: pa.Table, name: str, wrong: pa.Array, what: str) -> None:
+        row = pc.index(wrong, pa.scalar(True)).as_py()  # noqa: FBT003 - the value looked for
+        if row >= 0:
+            id_, value = rows["id"][row].as_py(), rows[name][row].as_py()
+            raise LogError(
+                f"the {name} {'' if value is None else f'{value!r} '}{what}",
+                where=f"{self._family.name}.toml: log, id {id_}",
+                hint="mend the source, or leave such rows out with a view or a query",
+            )
+
+
+class _Theirs(Reads):
+    """Opens the source for each question, and shows it under the names of the lake's tables."""
+
+    def __init__(
+        self,
+        family: Family,
+        log: LogSource,
+        *,
+        folder: Path,
+        scratch: Path,
+        moves: Callable[[ModelId], Sequence[Moved]],
+    ) -> None:
+        self._family = family
+        self._log = log
+        self._folder = folder
+        self._scratch = scratch
+        self._moves = moves
+
+    @contextmanager
+    def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        import duckdb
+
+        with duckdb.connect(config=configured(self._scratch)) as con:
+            try:
+                con.execute("SET TimeZone = 'UTC'")
+                con.execute("SET file_search_path = ?", [str(self._folder)])
+                con.execute("ATTACH ':memory:' AS lake")
+                self._show(con)
+            except faults() as error:
+                raise self.unread(error) from error
+            yield con
+
+    def unread(self, error: Exception) -> LogError:
+        said = str(error).strip().partition("\n")[0]
+        locked = "lock" in said.lower()
+        return LogError(
+            f"the log cannot be read: {said}",
+            where=f"{self._family.name}.toml: log",
+            hint="a DuckDB file is readable only while nobody has it open for writing; Parquet"
+            " files always are"
+            if locked
+            else "`driftloop check` reads it too",
+        )
+
+    # -- the source under the lake's names ----------------------------------------------------
+
+    def _show(self, con: "duckdb.DuckDBPyConnection") -> None:
+        log, family = self._log, self._family
+        theirs = self._relation(con, log.source, log.table, "theirs")
+        given = _Columns(f"{family.name}.toml: log", log.columns, _described(con, theirs))
+        rows = self._row_columns(given, labelled=log.labels is None)
+        faults = given.faults
+        if log.labels is not None:
+            source = log.labels.source or log.source
+            name = "theirs" if source == log.source else "outcomes"
+            outcomes = self._relation(con, source, log.labels.table, name)
+            known = _Columns(
+                f"{family.name}.toml: log.labels", log.labels.columns, _described(con, outcomes)
+            )
+            labels = self._label_columns(known)
+            faults += known.faults
+        if faults:
+            raise SpecError(tuple(faults))
+        _view(con, "given", rows, theirs)
+        self._show_moves(con)
+        self._show_predictions(con, told="version" in log.columns)
+        if log.labels is None:
+            con.execute(_labels_view(family, "lake.given"))
+        else:
+            _view(con, "outcomes", labels, outcomes)
+            con.execute(_labels_view(family, self._joined(by_id=not known.has("model"))))
+
+    def _relation(
+        self, con: "duckdb.DuckDBPyConnection", source: str, table: str | None, name: str
+    ) -> str:
+        if QUERY.match(source):
+            return f"({source.strip().rstrip(';')})"
+        file = str(self._folder / source).replace("'", "''")
+        if not is_database(source):
+            return f"read_parquet('{file}')"
+        until = time.monotonic() + LOCKED_FOR
+        while True:
+            try:
+                con.execute(f"ATTACH IF NOT EXISTS '{file}' AS {name} (TYPE duckdb, READ_ONLY)")
+                break
+            except faults() as error:
+                if "lock" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(0.05)
+        return ".".join([name, *(_quoted(part) for part in (table or "").split("."))])
+
+    def _row_columns(self, given: "_Columns", *, labelled: bool) -> dict[str, str]:
+        family = self._family
+        event_time = given.time(family.time)
+        predicted_at = given.time("predicted_at") if given.has("predicted_at") else event_time
+        columns = {
+            "id": given.text("id"),
+            "model": self._model(given),
+            "event_time": event_time,
+            "predicted_at": predicted_at,
+            "arrived_at": given.time("arrived_at") if given.has("arrived_at") else predicted_at,
+            "prediction": given.number("prediction"),
+        }
+        if "version" in given.mapped:
+            columns["version"] = given.whole("version")
+        if labelled:
+            columns["label"] = given.number("label")
+            columns["observed_at"] = (
+                given.time("observed_at") if given.has("observed_at") else columns["arrived_at"]
+            )
+        for name, feature in family.features.items():
+            kind = given.number if feature.kind == "numeric" else given.text
+            columns[name] = kind(name)
+        return columns
+
+    def _label_columns(self, known: "_Columns") -> dict[str, str]:
+        columns = {"id": known.text("id"), "label": known.number("label")}
+        if known.has("model") or len(self._family.markets) == 1:
+            columns["model"] = self._model(known)
+        columns["observed_at"] = (
+            known.time("observed_at") if known.has("observed_at") else "TIMESTAMPTZ '-infinity'"
+        )
+        return columns
+
+    def _model(self, given: "_Columns") -> str:
+        family = self._family
+        if not given.has("model") and len(family.markets) == 1:
+            return f"'{family.models[0]}'"
+        theirs = given.text("model")
+        names = [
+            f"WHEN '{said}' THEN '{model}'"
+            for market, model in zip(family.markets, family.models, strict=True)
+            for said in dict.fromkeys((market, str(model)))
+        ]
+        return f"CASE {theirs} {' '.join(names)} END"
+
+    def _show_moves(self, con: "duckdb.DuckDBPyConnection") -> None:
+        """Make the table of who was champion from when on; the first of all was so before, too."""
+        con.execute("CREATE TABLE lake.moves (model VARCHAR, since TIMESTAMPTZ, version INTEGER)")
+        for model in self._family.models:
+            moves = self._moves(model)
+            since = ["-infinity", *(move.at.astimezone(UTC).isoformat() for move in moves[1:])]
+            con.execute(
+                "INSERT INTO lake.moves SELECT $model, unnest($since)::TIMESTAMPTZ,"
+                " unnest($version)",
+                {
+                    "model": model,
+                    "since": since[: len(moves)],
+                    "version": [move.head.version for move in moves],
+                },
+            )
+
+    def _show_predictions(self, con: "duckdb.DuckDBPyConnection", *, told: bool) -> None:
+        features = "".join(f", g.{_quoted(name)}" for name in self._family.features)
+        # A row that names no version was answered by whoever was there before driftloop.
+        version = (
+            "coalesce(nullif(g.version, 0), m.version, 0)" if told else "coalesce(m.version, 0)"
+        )
+        how, when = ("", "m.since = '-infinity'") if told else ("ASOF", "m.since <= g.predicted_at")
+        con.execute(
+            f"""
+            CREATE VIEW lake.{self._family.table}_predictions AS
+            SELECT g.id, g.model, CAST({version} AS INTEGER) AS version, 0 AS epoch, g.event_time,
+                   g.predicted_at, g.arrived_at, g.prediction, hash(g.prediction) AS rowid{features}
+            FROM lake.given g {how} LEFT JOIN lake.moves m ON m.model = g.model AND {when}
+            WHERE g.model IS NOT NULL
+            """  # noqa: S608 - identifiers come from the checked spec
+        )
+
+    def _joined(self, *, by_id: bool) -> str:
+        if not by_id or len(self._family.markets) == 1:
+            return "lake.outcomes"
+        rows = f"SELECT DISTINCT id, model FROM lake.{self._family.table}_predictions"  # noqa: S608 - from the checked spec
+        return f"(SELECT p.model, o.* FROM lake.outcomes o JOIN ({rows}) p USING (id))"  # noqa: S608 - as above
+
+
+class _Columns:
+    """Columns of a source under our names; `faults` gathers what does not fit."""
+
+    def __init__(self, where: str, mapped: Mapping[str, str], found: Mapping[str, str]) -> None:
+        self.mapped = mapped
+        self.faults: list[DriftloopError] = []
+        self._where = where
+        self._found = found
+
+    def has(self, name: str) -> bool:
+        """Return whether the source has the column, or was said to."""
+        return name in self.mapped or name in self._found
+
+    def text(self, name: str) -> str:
+        return f"CAST({self._of(name, TEXTS, 'text')} AS VARCHAR)"
+
+    def whole(self, name: str) -> str:
+        return f"CAST({self._of(name, WHOLE, 'whole numbers')} AS INTEGER)"
+
+    def time(self, name: str) -> str:
+        return f"CAST({self._of(name, TIMES, 'times')} AS TIMESTAMPTZ)"
+
+    def number(self, name: str) -> str:
+        given = f"CAST({self._of(name, NUMBERS, 'numbers')} AS DOUBLE)"
+        return f"CASE WHEN isfinite({given}) THEN {given} END"
+
+    def _of(self, name: str, kinds: Collection[str], words: str) -> str:
+        theirs = self.mapped.get(name, name)
+        kind = self._found.get(theirs)
+        if kind is None:
+            self._fault(name, f"the source has no column {theirs!r}", "it has " + self._all())
+        elif kind.partition("(")[0].removesuffix(" WITH TIME ZONE") not in kinds:
+            self._fault(name, f"the column {theirs!r} should be {words}, and is {kind}", "")
+        else:
+            return _quoted(theirs)
+        return "NULL"
+
+    def _fault(self, name: str, what: str, hint: str) -> None:
+        self.faults.append(DriftloopError(what, where=f"{self._where}.columns.{name}", hint=hint))
+
+    def _all(self) -> str:
+        return ", ".join(self._found) or "none"
+
+
+def _labels_view(family: Family, source: str) -> str:
+    return f"""
+        CREATE VIEW lake.{family.table}_labels AS
+        SELECT id, model, label AS value, observed_at, observed_at AS arrived_at,
+               hash(label) AS rowid
+        FROM {source} WHERE label IS NOT NULL AND model IS NOT NULL
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+def _described(con: "duckdb.DuckDBPyConnection", relation: str) -> dict[str, str]:
+    found = con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()  # noqa: S608 - the source itself
+    return {name: kind for name, kind, *_ in found}
+
+
+def _view(
+    con: "duckdb.DuckDBPyConnection", name: str, columns: Mapping[str, str], source: str
+) -> None:
+    listed = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in columns.items())
+    con.execute(f"CREATE VIEW lake.{name} AS SELECT {listed} FROM {source}")  # noqa: S608 - checked columns of the source itself
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

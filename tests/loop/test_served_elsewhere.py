@@ -1,0 +1,100 @@
+"""The loop of a model that somebody else serves, as timelines: found, watched, handed over."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from loop.test_timelines import World
+
+from driftloop.errors import HandoverFailed
+from driftloop.ledger import SqlLedger
+from driftloop.loop.watch import first_orders
+from driftloop.records import Failed, Gated, ModelId, Moved, Stage
+from driftloop.spec import Fleet, HandoverPolicy, LogSource
+
+if TYPE_CHECKING:
+    from conftest import StoppedClock
+
+DE = ModelId("eta-de")
+
+
+@pytest.fixture
+def world(fleet: Fleet, clock: "StoppedClock", tmp_path: Path) -> Iterator[World]:
+    """One regression model that is served elsewhere, with nothing known of it yet."""
+    (family,) = fleet.only((DE,)).families
+    away = family.model_copy(
+        update={
+            "log": LogSource(source="scored.parquet"),
+            "handover": HandoverPolicy(command=("./take",)),
+        }
+    )
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield World(fleet=replace(fleet, families=(away,)), clock=clock, ledger=ledger)
+    ledger.close()
+
+
+def found(world: World) -> None:
+    """Take what answers as the first version."""
+    (order,) = first_orders(world.fleet, world.ledger.heads(), world.clock.now())
+    assert world.renewer.renew(order).outcome == "promoted"
+    world.clock.shown += timedelta(days=10)  # past the cooldown of the first version
+
+
+def test_what_answers_already_is_taken_as_found(world: World) -> None:
+    """No gate could refuse it, nobody is told of it, and its figures are the baseline."""
+    found(world)
+    head = world.ledger.head(DE)
+    assert head is not None
+    assert (head.version, head.found) == (1, True)
+    assert world.handover.taken == []
+    (gated,) = world.ledger.facts(Gated)
+    assert gated.result.passed
+    assert "taken as found" in gated.result.reason
+    champion = world.ledger.history(DE).champion
+    assert champion is not None
+    assert champion.candidate.metrics[0].value == 5.0
+
+
+def test_a_better_version_is_handed_over_before_the_head_moves(world: World) -> None:
+    """Once, with the key of its order; the owner reads that it was handed over."""
+    found(world)
+    world.measure.error = 14.0
+    decided = world.watch()[DE]
+    assert world.renew(decided).outcome == "promoted"
+    assert decided.decision is not None
+    assert world.handover.taken == [(DE, 2, 1, decided.decision.key)]
+    assert world.ledger.head(DE).version == 2  # type: ignore[union-attr]
+    assert world.stages() == [Stage.OPENED, Stage.RETRAINING, Stage.PROMOTED]
+    assert "was handed over" in world.pager.told[-1].shown.headline
+
+
+def test_what_is_not_taken_does_not_become_champion(world: World) -> None:
+    """The owner is told who said no and why; the old version stays."""
+    found(world)
+    world.measure.error = 14.0
+    decided = world.watch()[DE]
+    world.handover.says_no = "the canary failed"
+    renewed = world.renew(decided)
+    assert renewed.outcome == "failed"
+    assert world.ledger.head(DE).version == 1  # type: ignore[union-attr]
+    assert len(world.ledger.facts(Moved)) == 1
+    assert "the canary failed" in world.ledger.facts(Failed)[-1].error
+    assert world.stages()[-1] is Stage.FAILED
+
+
+def test_a_rollback_is_handed_over_too(world: World) -> None:
+    """To what was found as well; where it is not taken nothing moves."""
+    found(world)
+    world.measure.error = 14.0
+    world.renew(world.watch()[DE])
+    world.handover.says_no = "not now"
+    with pytest.raises(HandoverFailed, match="not now"):
+        world.renewer.roll_back(DE, to=None, who="ann", verify=lambda head: None)
+    assert world.ledger.head(DE).version == 2  # type: ignore[union-attr]
+    world.handover.says_no = None
+    head = world.renewer.roll_back(DE, to=None, who="ann", verify=lambda head: None)
+    assert (head.version, head.found) == (1, True)
+    assert world.handover.taken[-1] == (DE, 1, 2, f"rollback/{DE}#3")

@@ -89,6 +89,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         self._at: set[UUID] = set()
         self._away = False
         self._skipped: dict[UUID, int] = {}
+        self._to_skip: dict[UUID, str] = {}
         self._called_off: set[UUID] = set()
         self._next_sweep = time.monotonic() + SWEEP_EVERY
         self._ready = False
@@ -207,7 +208,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         due = await super()._get_scheduled_flow_runs()
-        return [await self._newest(each) if self._is_late(each.flow_run) else each for each in due]
+        newest = [
+            await self._newest(each) if self._is_late(each.flow_run) else each for each in due
+        ]
+        return [each for each in newest if each is not None]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
@@ -222,8 +226,11 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         due = run.next_scheduled_start_time
         return bool(run.auto_scheduled and cadence and due and datetime.now(UTC) - due > cadence)
 
-    async def _newest(self, late: WorkerFlowRunResponse) -> WorkerFlowRunResponse:
-        """Return the newest due run of the same schedule, the older ones marked as skipped."""
+    async def _newest(self, late: WorkerFlowRunResponse) -> WorkerFlowRunResponse | None:
+        """Return the newest due run of the same schedule, the older ones to be marked as skipped.
+
+        None while one that was found before is about to begin.
+        """
         runs = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 deployment_id=FlowRunFilterDeploymentId(any_=[late.flow_run.deployment_id]),
@@ -232,17 +239,34 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
                     before_=datetime.now(UTC)
                 ),
             ),
-            sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         )
-        *older, newest = [run for run in runs if run.auto_scheduled] or [late.flow_run]
-        for run in older:
-            state: State[None] = Cancelled(
-                name="Skipped", message=f"late; {newest.name} looks at newer data"
-            )
-            await self.client.set_flow_run_state(run.id, state, force=True)
+        found = [run for run in runs if run.auto_scheduled and run.id not in self._to_skip]
+        if not found or any(run.id in self._submitting_flow_run_ids for run in found):
+            return None
+        newest, *older = found
         self._skipped[newest.id] = len(older)
         self._logger.warning("%d late runs skipped for %s", len(older), newest.name)
+        # A call each, and on a busy machine they may take a minute: renewals do not wait for it.
+        idle = not self._to_skip
+        self._to_skip |= {run.id: newest.name for run in older}
+        if idle and older and self._runs_task_group is not None:
+            self._runs_task_group.start_soon(self._skip)
         return late.model_copy(update={"flow_run": newest})
+
+    async def _skip(self) -> None:
+        """Mark what is to be skipped, one after the other; what could not be is found again."""
+        while self._to_skip:
+            run, newest = next(iter(self._to_skip.items()))
+            state: State[None] = Cancelled(
+                name="Skipped", message=f"late; {newest} looks at newer data"
+            )
+            try:
+                await self.client.set_flow_run_state(run, state, force=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
+                self._logger.info("run %s could not be marked as skipped: %s", run, error)
+            finally:
+                self._to_skip.pop(run, None)
 
 
 async def clear_abandoned(

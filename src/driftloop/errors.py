@@ -1,5 +1,8 @@
 """Every error driftloop raises on purpose: what was wrong, where, and a hint."""
 
+MOST_SAID = 500
+"""Characters that are repeated of what somebody else's code says: it may be megabytes."""
+
 
 class DriftloopError(Exception):
     """Base of all our errors; `str()` is a line (or a few) that a person can act on.
@@ -24,6 +27,17 @@ class DriftloopError(Exception):
         """Return `where: what (hint: ...)`."""
         said = super().__str__()
         return f"{said} (hint: {self.hint})" if self.hint else said
+
+
+def named(error: BaseException) -> str:
+    """Return the kind of an error of somebody else's code, and the beginning of what it says.
+
+    >>> named(ValueError("x" * 1000))[:20], named(SystemExit())
+    ('ValueError: xxxxxxxx', 'SystemExit')
+    """
+    said = " ".join(str(error).split())
+    shown = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}..."
+    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__
 
 
 class SpecError(DriftloopError):
@@ -97,4 +111,8 @@ class LedgerError(DriftloopError):
 
 
 class ServiceError(DriftloopError):
-    """A service did not start, did not become healthy, or its port is taken."""
+    """A service did not start, or did not become healthy."""
+
+
+class CannotListen(ServiceError, BadRequest):
+    """A port is taken, or may not be had, or the host is not this machine: see the settings."""

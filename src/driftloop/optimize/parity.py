@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import ParityError
+from driftloop.errors import ParityError, TrainingFailed, named
 from driftloop.spec import Family
 
 ODD_ROWS = 64
@@ -45,6 +45,7 @@ def parity(
         pipeline: the fitted pipeline, to name the likely cause by.
 
     Raises:
+        TrainingFailed: the fitted model's answers are not one number for each row.
         ParityError: rows differ by more than `tolerance`, or are answered with NaN by either
             side, or the fitted model cannot answer a row that may be asked; says how many, where
             and by how much, and the likely cause.
@@ -134,11 +135,13 @@ def _expected(
 ) -> Floats:
     try:
         return np.asarray(answer(asked), np.float64)
+    except TrainingFailed as error:
+        where = f"{family.name}: {family.retrain.recipe}"
+        raise TrainingFailed(error.what, where=where, hint=error.hint) from error
     except Exception as error:  # an estimator is anybody's code
         kind = next((kind for kind, table in trials if _raises(answer, table)), "together")
-        said = f"{type(error).__name__}: {error}".split("\n", 1)[0]
         raise ParityError(
-            f"the fitted model cannot answer rows {kind}: {said}",
+            f"the fitted model cannot answer rows {kind}: {named(error)}",
             where=f"{family.name}: {family.retrain.recipe}",
             hint="impute nulls and ignore unseen categories, or declare the feature required",
         ) from error

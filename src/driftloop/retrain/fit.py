@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import ArtifactError, DriftloopError, TrainingFailed
+from driftloop.errors import ArtifactError, DriftloopError, TrainingFailed, named
 from driftloop.records import Task
 from driftloop.spec import Family, load_recipe
 
@@ -54,7 +54,7 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
         pipeline = recipe(family, seed=seed, **family.retrain.parameters)
     except (DriftloopError, MemoryError):
         raise
-    except Exception as error:  # a recipe is anybody's code
+    except (Exception, SystemExit) as error:  # a recipe is anybody's code
         raise _raised(
             family, error, hint="a recipe takes (family, *, seed, **parameters)"
         ) from error
@@ -63,7 +63,7 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
         pipeline.fit(frame, labels)
     except (DriftloopError, MemoryError):
         raise
-    except Exception as error:  # so is an estimator
+    except (Exception, SystemExit) as error:  # so is an estimator
         raise _raised(family, error, hint="see retrain.recipe and retrain.parameters") from error
     for booster in _boosters(pipeline, set()):
         for predictor in (each for stage in booster._predictors for each in stage):  # noqa: SLF001 - thresholds are kept nowhere else
@@ -73,12 +73,26 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
 
 
 def predict(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
-    """Return shape [n]: the target in its unit, or the probability of 1."""
+    """Return shape [n]: the target in its unit, or the probability of 1.
+
+    Raises:
+        TrainingFailed: the pipeline's answers are not one number for each row, or two
+            probabilities.
+    """
     frame = _frame(fitted.columns, rows)
     if fitted.task is Task.BINARY:
-        answers = np.asarray(fitted.pipeline.predict_proba(frame))[:, 1]
+        answers = np.asarray(fitted.pipeline.predict_proba(frame))
+        shapes: tuple[tuple[int, ...], ...] = ((rows.num_rows, 2),)
     else:
-        answers = np.asarray(fitted.pipeline.predict(frame)).reshape(-1)
+        answers = np.asarray(fitted.pipeline.predict(frame))
+        shapes = ((rows.num_rows,), (rows.num_rows, 1))
+    if answers.shape not in shapes or answers.dtype.kind not in "fiub":
+        raise TrainingFailed(
+            f"the fitted pipeline answers {rows.num_rows} rows with {answers.dtype}"
+            f" {list(answers.shape)}, where numbers {list(shapes[0])} are needed",
+            hint=f"return a scikit-learn estimator for a {fitted.task} task",
+        )
+    answers = answers[:, 1] if fitted.task is Task.BINARY else answers.reshape(-1)
     return answers.astype(np.float64)
 
 
@@ -189,9 +203,9 @@ def _labels(family: Family, rows: pa.Table) -> npt.NDArray[np.float64]:
 # -- pipelines ------------------------------------------------------------------------------
 
 
-def _raised(family: Family, error: Exception, *, hint: str) -> TrainingFailed:
+def _raised(family: Family, error: BaseException, *, hint: str) -> TrainingFailed:
     return TrainingFailed(
-        f"the recipe raised {type(error).__name__}: {error}",
+        f"the recipe raised {named(error)}",
         where=f"{family.name}: {family.retrain.recipe}",
         hint=hint,
     )
@@ -200,9 +214,14 @@ def _raised(family: Family, error: Exception, *, hint: str) -> TrainingFailed:
 def _check_estimator(family: Family, pipeline: object) -> None:
     wanted = ("fit", "predict_proba" if family.task is Task.BINARY else "predict")
     lacking = [name for name in wanted if not callable(getattr(pipeline, name, None))]
-    if lacking:
+    if isinstance(pipeline, type) or lacking:
+        returned = (
+            f"the class {pipeline.__name__} instead of one of it"
+            if isinstance(pipeline, type)
+            else f"a {type(pipeline).__name__} without {' and '.join(lacking)}"
+        )
         raise TrainingFailed(
-            f"the recipe returned a {type(pipeline).__name__} without {' and '.join(lacking)}",
+            f"the recipe returned {returned}",
             where=f"{family.name}: {family.retrain.recipe}",
             hint=f"return an unfitted scikit-learn estimator for a {family.task} task",
         )

@@ -20,7 +20,7 @@ from multiprocessing import connection, current_process, forkserver, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from driftloop.errors import CalledOff, DriftloopError, TrainingFailed
+from driftloop.errors import MOST_SAID, CalledOff, DriftloopError, TrainingFailed, named
 
 T = TypeVar("T")
 GRACE = 10.0
@@ -29,6 +29,8 @@ LOOK_EVERY = 0.25
 """Seconds between two looks at whether somebody called it off."""
 TAIL = 5
 """Lines of a dead child's output that its error repeats."""
+LARGEST_FILE = 2 * 2**30
+"""Bytes to which a file of a child may grow: one that prints for hours must not fill the disk."""
 
 _context = get_context("forkserver")
 # multiprocessing's list of children is polled by every start; two threads that poll one child at
@@ -56,8 +58,8 @@ def run_isolated(
 ) -> T:
     """Return `function(*args)` as computed in a child process with one thread a library.
 
-    May be called from several threads at once. Whatever the child started is ended with it, and
-    the child itself when its caller dies, however that dies.
+    May be called from several threads at once. Whatever the child started is ended with it, but
+    for what left its process group; and the child itself when its caller dies, however that dies.
 
     Args:
         function: a function of a module, so that it can be named to the child.
@@ -161,7 +163,7 @@ def _ended(process: Any) -> int | None:  # noqa: ANN401 - the context's own Proc
 def _died(exit_code: int | None, name: str, output: Path, time_limit: float) -> TrainingFailed:
     tail = ""
     with suppress(OSError):
-        tail = " | ".join(output.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
+        tail = _last_words(output)
     said = f"; it last said: {tail}" if tail else ""
     if exit_code is None:
         return TrainingFailed(
@@ -175,6 +177,14 @@ def _died(exit_code: int | None, name: str, output: Path, time_limit: float) -> 
     else:
         how, hint = f"ended with code {exit_code} before it answered", ""
     return TrainingFailed(f"{how}{said}", where=name, hint=hint)
+
+
+def _last_words(output: Path) -> str:
+    with output.open("rb") as file:
+        file.seek(max(output.stat().st_size - TAIL * MOST_SAID, 0))
+        lines = file.read().decode(errors="replace").splitlines()
+    said = " | ".join(line.strip() for line in lines[-TAIL:])
+    return said if len(said) <= MOST_SAID else f"...{said[-MOST_SAID:]}"
 
 
 # -- in the child ---------------------------------------------------------------------------
@@ -199,10 +209,12 @@ def _child(
     except MemoryError:
         packed = pickle.dumps((MemoryError(), None))
     except BaseException as error:  # noqa: BLE001 - whatever it raised, the caller is told
-        traceback.print_exc()
+        with suppress(OSError):  # the disk may be full, and the answer is needed all the more
+            traceback.print_exc()
         packed = pickle.dumps((_portable(error), None))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for printed in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # ValueError: it was closed
+            printed.flush()
     sender.send_bytes(packed)
 
 
@@ -223,6 +235,9 @@ def _settle(output: str, time_limit: float, memory_gib: float) -> None:
     allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    allowed = LARGEST_FILE if hard == resource.RLIM_INFINITY else min(LARGEST_FILE, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, hard))
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):
         os.environ[variable] = "1"
 
@@ -244,7 +259,7 @@ def _packed(answer: tuple[None, object]) -> bytes:
         return pickle.dumps(answer)
     except Exception as error:
         raise TrainingFailed(
-            f"its result could not be pickled: {error}", where=current_process().name
+            f"its result could not be pickled: {named(error)}", where=current_process().name
         ) from error
 
 
@@ -255,5 +270,4 @@ def _portable(error: BaseException) -> DriftloopError:
             if str(pickle.loads(pickle.dumps(error))) == str(error):  # noqa: S301 - made a line above
                 return error
         return TrainingFailed(str(error))
-    what = f"raised {type(error).__name__}: {error}"
-    return TrainingFailed(what, where=current_process().name)
+    return TrainingFailed(f"raised {named(error)}", where=current_process().name)

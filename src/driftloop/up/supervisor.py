@@ -1,5 +1,6 @@
 """Starts the services, waits until they are healthy, restarts those that die, stops them all."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Literal, Self
 
-from driftloop.errors import ServiceError
+from driftloop.errors import CannotListen, ServiceError
 from driftloop.settings import Settings
 from driftloop.up import guardian
 from driftloop.up.services import READY, Service, healthy
@@ -36,6 +37,8 @@ HUNG_AFTER = 30.0
 """Seconds without a good answer after which a service that lives is restarted."""
 SHOWN_LINES = 15
 LOCK_PATIENCE = 10.0
+TAKEN = "already taken"
+NO_ADDRESS = "no address of this machine"
 
 Event = Literal["starting", "healthy", "died", "restarting", "stopping", "stopped"]
 OnEvent = Callable[[str, Event, str], None]
@@ -101,8 +104,9 @@ class Supervisor:
         """Return once every awaited service is healthy; from then on the dead are restarted.
 
         Raises:
-            ServiceError: another supervisor runs in this home, a port is taken, or a service
-                died or did not become healthy. Nothing is left running.
+            CannotListen: a port is taken, or cannot be had. Nothing was started.
+            ServiceError: another supervisor runs in this home, or a service died or did not
+                become healthy. Nothing is left running.
         """
         self._asked.clear()
         self._take_lock()
@@ -344,15 +348,22 @@ class Supervisor:
             self._lock = None
 
     def _check_ports(self) -> None:
-        ports = [c.service for c in self._children.values() if c.service.port is not None]
-        taken = [service for service in ports if not _is_free(service.host, service.port)]
-        if taken:
-            raise ServiceError(
-                "already taken: "
-                + ", ".join(f"port {s.port} ({s.setting}, for {s.name})" for s in taken),
-                where=taken[0].host,
-                hint="stop what listens there, or choose others: "
-                + " ".join(f"DRIFTLOOP_{s.setting.upper()}=..." for s in taken),
+        refused: dict[str, list[Service]] = {}
+        for child in self._children.values():
+            if child.service.port is not None and (why := _why_not(child.service)):
+                refused.setdefault(why, []).append(child.service)
+        if refused:
+            them = [service for services in refused.values() for service in services]
+            others = " ".join(f"DRIFTLOOP_{s.setting.upper()}=..." for s in them)
+            stop = "stop what listens there, or " if TAKEN in refused else ""
+            host = NO_ADDRESS in refused
+            raise CannotListen(
+                "; ".join(
+                    f"{why}: " + ", ".join(f"port {s.port} ({s.setting}, for {s.name})" for s in of)
+                    for why, of in refused.items()
+                ),
+                where=them[0].host,
+                hint="see DRIFTLOOP_HOST" if host else f"{stop}choose others: {others}",
             )
 
     # -- the guardian ------------------------------------------------------------------------
@@ -442,12 +453,15 @@ def _worded(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 
-def _is_free(host: str, port: int | None) -> bool:
+def _why_not(service: Service) -> str:
+    """Return why nobody can listen where `service` is to, nothing when it can."""
     with socket.socket() as probe:
         # As servers do: a port whose last connections are merely winding down is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port or 0))
-        except OSError:
-            return False
-        return True
+            probe.bind((service.host, service.port or 0))
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                return NO_ADDRESS
+            return TAKEN if error.errno == errno.EADDRINUSE else f"{error.strerror}"
+    return ""

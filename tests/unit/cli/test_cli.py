@@ -1,6 +1,7 @@
 """The command line as a person meets it: real processes, exit codes, what they print."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,20 @@ def test_status_of_nothing_says_nothing_runs(tmp_path: Path) -> None:
     ran = driftloop("status", home=tmp_path)
     assert ran.returncode == 1
     assert "driftloop up" in ran.stdout
+
+
+def test_up_on_a_taken_port_exits_2_and_starts_nothing(tmp_path: Path) -> None:
+    """Which port, which setting, and what to do; no service was begun, and none runs."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = driftloop("up", home=tmp_path / "home", env={"DRIFTLOOP_ONLINE_PORT": port})
+    assert ran.returncode == 2, ran.stderr
+    assert f"port {port} (online_port, for online)" in ran.stderr
+    assert "DRIFTLOOP_ONLINE_PORT=..." in ran.stderr
+    assert "Traceback" not in ran.stderr
+    # Each service begins by having a log.
+    assert [log.name for log in (tmp_path / "home" / "logs").iterdir()] == ["up.log"]
+    assert driftloop("status", home=tmp_path / "home").returncode == 1
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:

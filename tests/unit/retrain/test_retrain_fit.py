@@ -10,7 +10,7 @@ import pytest
 import skops.io
 
 from driftloop.errors import ArtifactError, TrainingFailed
-from driftloop.retrain import fit, load, predict, save
+from driftloop.retrain import Fitted, fit, load, predict, save
 from driftloop.retrain.fit import _floor32
 from driftloop.spec import Family
 
@@ -180,6 +180,18 @@ def nothing(family, *, seed):
 
 def regressor(family, *, seed):
     return Ridge()
+
+def kind(family, *, seed):
+    return Ridge
+
+def generator(family, *, seed):
+    yield Ridge()
+
+def leaves(family, *, seed):
+    raise SystemExit
+
+def shouts(family, *, seed):
+    raise ValueError("no " * 10**6)
 """
 
 
@@ -189,6 +201,10 @@ def regressor(family, *, seed):
         ("boom", "the recipe raised ZeroDivisionError"),
         ("nothing", "returned a NoneType without fit and predict_proba"),
         ("regressor", "returned a Ridge without predict_proba"),
+        ("kind", "returned the class Ridge instead of one of it"),
+        ("generator", "returned a generator without fit and predict_proba"),
+        ("leaves", r"the recipe raised SystemExit \(hint"),
+        ("shouts", r"the recipe raised ValueError: no (no ){100,165}n?o?\.\.\."),
     ],
 )
 def test_a_recipe_of_ones_own_is_checked(
@@ -201,6 +217,49 @@ def test_a_recipe_of_ones_own_is_checked(
     with pytest.raises(TrainingFailed, match=what) as caught:
         fit(family, rows(churn), seed=1)
     assert caught.value.where == f"churn: driftloop_test_recipes:{recipe}"
+    assert len(str(caught.value)) < 1000
+
+
+class Answering:
+    """What answers all rows with one array."""
+
+    def __init__(self, answers: Any) -> None:
+        self.answers = answers
+
+    def predict(self, frame: Any) -> Any:
+        return self.answers
+
+    predict_proba = predict
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (np.zeros((5, 2)), "answers 5 rows with float64 [5, 2], where numbers [5] are needed"),
+        (np.zeros(3), "with float64 [3]"),
+        (np.array(["a"] * 5), "with <U1 [5]"),
+        (np.array([None] * 5), "with object [5]"),
+        (None, "with object []"),
+    ],
+)
+def test_answers_that_are_no_number_a_row_are_refused(eta: Family, answers: Any, said: str) -> None:
+    """Neither cut to size nor broadcast: the shape that came is told, and the one needed."""
+    fitted = Fitted(
+        pipeline=Answering(answers),
+        task=eta.task,
+        columns=tuple((name, each.kind) for name, each in eta.features.items()),
+    )
+    with pytest.raises(TrainingFailed) as caught:
+        predict(fitted, rows(eta).slice(0, 5))
+    assert said in caught.value.what
+
+
+def test_one_probability_a_row_is_not_enough(churn: Family) -> None:
+    """Of a binary family both are needed, that of 1 being the second."""
+    columns = tuple((name, each.kind) for name, each in churn.features.items())
+    fitted = Fitted(pipeline=Answering(np.zeros((5, 1))), task=churn.task, columns=columns)
+    with pytest.raises(TrainingFailed, match=r"\[5, 1\], where numbers \[5, 2\] are needed"):
+        predict(fitted, rows(churn).slice(0, 5))
 
 
 @pytest.mark.parametrize("recipe", ["gradient_boosting", "linear"])

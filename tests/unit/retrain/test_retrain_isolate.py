@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from driftloop.errors import CalledOff, ParityError, TrainingFailed
-from driftloop.retrain.isolate import run_isolated, warm_up
+from driftloop.retrain.isolate import LARGEST_FILE, run_isolated, warm_up
 
 DEEDS = """
 import os, signal, subprocess, sys, time
@@ -63,6 +64,25 @@ def unpicklable():
 def talk():
     print("to stdout")
     print("to stderr", file=sys.stderr)
+
+def shout_and_leave():
+    for _ in range(8):
+        sys.stdout.write("x" * 1_000_000)
+    print(" | last words", flush=True)
+    os._exit(3)
+
+def fill_the_disk():
+    import resource
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    for _ in range(2):
+        print("x" * 100_000, flush=True)
+    return most
+
+def print_on_a_full_disk():
+    with __import__("contextlib").suppress(OSError):
+        fill_the_disk()
+    return "an answer"
 
 def handlers():
     names = ("SIGINT", "SIGTERM", "SIGALRM")
@@ -243,6 +263,25 @@ def test_output_goes_to_the_log_and_nowhere_else(
     isolated(deeds.talk, log=log)
     assert sorted(log.read_text().splitlines()) == ["before", "to stderr", "to stdout"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_megabytes_of_output_are_not_repeated(deeds: Any, tmp_path: Path) -> None:
+    """The error, which is paged and kept, has the last words alone; the log has everything."""
+    log = tmp_path / "fit.log"
+    with pytest.raises(TrainingFailed, match=r"last words$") as caught:
+        isolated(deeds.shout_and_leave, log=log)
+    assert len(str(caught.value)) < 1000
+    assert log.stat().st_size > 8_000_000
+
+
+def test_what_fills_its_log_is_ended_and_told(deeds: Any, tmp_path: Path) -> None:
+    """No file of a child grows for ever; where it cannot print any more it can still answer."""
+    log = tmp_path / "fit.log"
+    with pytest.raises(TrainingFailed, match=r"raised OSError: .*File too large"):
+        isolated(deeds.fill_the_disk, log=log)
+    assert log.stat().st_size == 100_000
+    assert isolated(deeds.print_on_a_full_disk, log=tmp_path / "other.log") == "an answer"
+    assert isolated(resource.getrlimit, resource.RLIMIT_FSIZE)[0] == LARGEST_FILE
 
 
 def test_the_child_has_default_signals_one_thread_and_its_own_group(deeds: Any) -> None:

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from driftloop.errors import ServiceError
+from driftloop.errors import BadRequest, ServiceError
 from driftloop.settings import Settings
 from driftloop.up import Service, ServiceStatus, Supervisor, status
 
@@ -263,9 +264,21 @@ def test_taken_port_is_named_with_its_setting(settings: Settings, port: int) -> 
         supervisor = Supervisor(settings, (plain("other"), web("online", port)), on_event=told)
         with pytest.raises(ServiceError) as caught:
             supervisor.start()
-    assert f"port {port} (online_port, for online)" in str(caught.value)
+    assert f"already taken: port {port} (online_port, for online)" in str(caught.value)
     assert "DRIFTLOOP_ONLINE_PORT" in str(caught.value)
+    assert isinstance(caught.value, BadRequest)
     assert told == []
+
+
+def test_a_host_elsewhere_is_not_called_a_taken_port(settings: Settings, port: int) -> None:
+    """An address that is not this machine's is told as that; another port would not help."""
+    elsewhere = replace(web("online", port), host="203.0.113.7")
+    with pytest.raises(BadRequest) as caught:
+        Supervisor(settings, (elsewhere,)).start()
+    assert str(caught.value) == (
+        f"203.0.113.7: no address of this machine: port {port} (online_port, for online)"
+        " (hint: see DRIFTLOOP_HOST)"
+    )
 
 
 @pytest.mark.parametrize(

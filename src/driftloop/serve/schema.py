@@ -176,9 +176,10 @@ def labels_body(fleet: Fleet) -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
-    value = {"id": "a1", "value": 1}
-    model = fleet.families[0].models[0]
-    examples = {"one": {"summary": "One label", "value": value, "x-model": model}}
+    example: dict[str, Any] = {"summary": "One label", "value": {"id": "a1", "value": 1}}
+    if fleet.models:  # none where all are served elsewhere
+        example["x-model"] = fleet.models[0]
+    examples = {"one": example}
     return _body(label, "labels", examples)
 
 

@@ -1,0 +1,154 @@
+"""What each value of a family's file alone does not show."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from driftloop.errors import DriftloopError
+from driftloop.records import Task
+from driftloop.spec.recipe import check_call, load_recipe
+from driftloop.spec.schema import METRICS, duration, is_database
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+COLUMN = re.compile(r"[a-z][a-z0-9_]*")
+ROW_COLUMNS = ("id", "model", "version", "predicted_at", "arrived_at", "prediction")
+LABEL_COLUMNS = ("id", "model", "label", "observed_at")
+RESERVED = frozenset(
+    {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
+    | {"prediction", "label", "observed_at", "value"}
+)
+
+
+def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Iterator[DriftloopError]:
+    """Yield what each value alone does not show; values of the wrong type are the schema's."""
+    task, metric = whole.get("task"), _at(whole, "decay", "metric")
+    known_to = METRICS.get(Task(task), ()) if isinstance(task, str) and task in tuple(Task) else ()
+    if known_to and isinstance(metric, str) and metric not in known_to:
+        known = ", ".join(known_to)
+        yield DriftloopError(
+            f"{metric!r} is not a metric of {task}", where="decay.metric", hint=f"known: {known}"
+        )
+    holdout, span = (_length(whole, *k) for k in (("gate", "holdout"), ("retrain", "span")))
+    if holdout is not None and span is not None and holdout >= span:
+        yield DriftloopError(
+            "must be shorter than retrain.span, which it is taken from", where="gate.holdout"
+        )
+    kept = _length(whole, "retention", "log")
+    for table in ("retrain", "window"):
+        needed = _length(whole, table, "span")
+        if kept is not None and needed is not None and kept < needed:
+            yield DriftloopError(
+                f"must not be shorter than {table}.span, which is read from it",
+                where="retention.log",
+            )
+    owner = whole.get("owner")
+    if isinstance(owner, str) and owner not in owners:
+        known = ", ".join(sorted(owners)) or "none"
+        yield DriftloopError(
+            f"{owner!r} is not in owners.toml", where="owner", hint=f"known: {known}"
+        )
+    recipe, parameters = _at(whole, "retrain", "recipe"), _at(whole, "retrain", "parameters")
+    if isinstance(recipe, str):
+        try:
+            check_call(load_recipe(recipe), parameters if isinstance(parameters, dict) else {})
+        except DriftloopError as error:
+            yield DriftloopError(error.what, where="retrain.recipe", hint=error.hint)
+    if whole.get("target") in _names(whole):
+        yield DriftloopError("is also a feature: the outcome would be given away", where="target")
+    yield from _bad_names(whole)
+    yield from _bad_log(whole)
+
+
+def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    names, time = _names(whole), whole.get("time")
+    for name in (*names, *((time,) if isinstance(time, str) else ())):
+        if name in RESERVED or not COLUMN.fullmatch(name):
+            yield DriftloopError(
+                "not a usable column name",
+                where="time" if name == time else f"features.{name}",
+                hint=f"lower case letters, digits and _, but none of {', '.join(sorted(RESERVED))}",
+            )
+    if time in names:
+        yield DriftloopError(f"{time!r} is also a feature", where="time")
+    given = whole.get("markets")
+    markets = [m for m in given if isinstance(m, str)] if isinstance(given, list) else []
+    if len(set(markets)) != len(markets):
+        yield DriftloopError("one stands twice", where="markets")
+    for market in markets:
+        if not NAME.fullmatch(market):
+            yield DriftloopError(
+                f"{market!r} should be lower case words joined by -", where="markets"
+            )
+
+
+def _bad_log(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    log, handover = whole.get("log"), whole.get("handover")
+    if log is None:
+        if handover is not None:
+            yield DriftloopError(
+                "only what is served elsewhere is handed over",
+                where="handover",
+                hint="give [log] source, or leave [handover] out",
+            )
+        return
+    if _at(whole, "retrain", "triggers") and handover is None:
+        yield DriftloopError(
+            "what retraining makes must be handed over to who serves it",
+            where="handover",
+            hint="give command or url, or say triggers = [] in [retrain] to watch only",
+        )
+    if not isinstance(log, dict):
+        return
+    labels = log.get("labels")
+    outcomes = () if isinstance(labels, dict) else LABEL_COLUMNS
+    in_rows = (*ROW_COLUMNS, *outcomes, whole.get("time"), *_names(whole))
+    yield from _bad_source(log, log.get("source"), "log", in_rows)
+    if isinstance(labels, dict):
+        yield from _bad_source(
+            labels, labels.get("source", log.get("source")), "log.labels", LABEL_COLUMNS
+        )
+
+
+def _bad_source(
+    table: Mapping[str, Any], source: object, where: str, known: Sequence[object]
+) -> Iterator[DriftloopError]:
+    if isinstance(source, str) and source:
+        named = table.get("table") is not None
+        if is_database(source) and not named:
+            yield DriftloopError(
+                "a database has tables and views: say which",
+                where=f"{where}.table",
+                hint='as in table = "main.scored"',
+            )
+        elif named and not is_database(source):
+            yield DriftloopError(
+                "only a database has tables, and this source is a file or a query",
+                where=f"{where}.table",
+            )
+    columns = table.get("columns")
+    for name in columns if isinstance(columns, dict) else ():
+        if name not in known:
+            yield DriftloopError(
+                "is no column of ours",
+                where=f"{where}.columns.{name}",
+                hint=f"known: {', '.join(dict.fromkeys(str(each) for each in known))}",
+            )
+
+
+def _names(whole: Mapping[str, Any]) -> tuple[str, ...]:
+    features = whole.get("features")
+    return tuple(features) if isinstance(features, dict) else ()
+
+
+def _at(whole: Mapping[str, Any], table: str, key: str) -> object:
+    inner = whole.get(table)
+    return inner.get(key) if isinstance(inner, dict) else None
+
+
+def _length(whole: Mapping[str, Any], table: str, key: str) -> timedelta | None:
+    try:
+        found = duration(_at(whole, table, key))
+    except ValueError:
+        return None
+    return found if isinstance(found, timedelta) else None

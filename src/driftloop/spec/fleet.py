@@ -1,0 +1,83 @@
+"""All families, and the people who own them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from driftloop.errors import UnknownModel
+from driftloop.records import ModelId
+from driftloop.spec.schema import Family, Owner, Platform
+
+NOBODY = Platform(owner="")
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All families and the people who own them."""
+
+    families: tuple[Family, ...]
+    owners: Mapping[str, Owner]
+    platform: Platform = NOBODY
+    folder: Path = Path()
+    """Where the monitor files are."""
+
+    @property
+    def served(self) -> "Fleet":
+        """The fleet without the families that are served elsewhere."""
+        return replace(self, families=tuple(f for f in self.families if f.log is None))
+
+    @property
+    def models(self) -> tuple[ModelId, ...]:
+        """Every model of every family."""
+        return tuple(model for family in self.families for model in family.models)
+
+    def family(self, model: str) -> Family:
+        """Return the family of `model`.
+
+        Raises:
+            UnknownModel: no monitor declares it.
+        """
+        for family in self.families:
+            if model in family.models:
+                return family
+        raise UnknownModel(
+            f"no monitor declares the model {model!r}",
+            hint="`driftloop check` lists the fleet",
+        )
+
+    def family_named(self, name: str) -> Family:
+        """Return the family called `name`.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        for family in self.families:
+            if family.name == name:
+                return family
+        known = ", ".join(family.name for family in self.families)
+        raise UnknownModel(f"no monitor declares the family {name!r}", hint=f"known: {known}")
+
+    def owner(self, model: str) -> Owner:
+        """Return the owner of `model`; see `family` for errors."""
+        return self.owners[self.family(model).owner]
+
+    def only(self, models: tuple[ModelId, ...]) -> "Fleet":
+        """Return the fleet cut down to `models`; families left without any are dropped.
+
+        Raises:
+            UnknownModel: one of them is not in the fleet.
+        """
+        for model in models:
+            self.family(model)
+        cut = tuple(
+            family.model_copy(update={"markets": markets})
+            for family in self.families
+            if (
+                markets := tuple(
+                    market
+                    for market, model in zip(family.markets, family.models, strict=True)
+                    if model in models
+                )
+            )
+        )
+        return replace(self, families=cut)

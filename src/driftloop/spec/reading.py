@@ -1,0 +1,165 @@
+"""Reads a folder of monitor files, and gathers every fault on the way."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from driftloop.errors import DriftloopError, SpecError
+from driftloop.records import ModelId
+from driftloop.spec.contradictions import NAME, contradictions
+from driftloop.spec.fleet import Fleet
+from driftloop.spec.schema import Family, Feature, Owner, Platform
+
+
+def load_fleet(folder: Path) -> Fleet:
+    """Return the fleet that the TOML files of `folder` declare.
+
+    Raises:
+        SpecError: with every fault of every file: file, key, hint.
+    """
+    reader = _Reader(folder)
+    fleet = reader.fleet()
+    if reader.faults or fleet is None:
+        raise SpecError(tuple(reader.faults))
+    return fleet
+
+
+class _Reader:
+    """Reads a folder of monitors and gathers every fault on the way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults: list[DriftloopError] = []
+        self._owner_names: frozenset[str] = frozenset()
+
+    def fleet(self) -> Fleet | None:
+        if not self.folder.is_dir():
+            self._fault(str(self.folder), "there is no such folder", hint="give --monitors")
+            return None
+        owners = self._owners()
+        platform = self._platform()
+        defaults = self._toml("defaults.toml", needed=False) or {}
+        for key in sorted(defaults.keys() & {"name", "markets", "features", "target", "task"}):
+            self._fault("defaults.toml", "belongs in a family's own file", key=key)
+        names = {"owners.toml", "platform.toml", "defaults.toml"}
+        files = sorted(path.name for path in self.folder.glob("*.toml") if path.name not in names)
+        if not files:
+            self._fault(str(self.folder), "no family is declared", hint="add <family>.toml")
+        families = tuple(f for name in files if (f := self._family(name, defaults)))
+        taken: dict[ModelId, str] = {}
+        for family in families:
+            for model in family.models:
+                if model in taken:
+                    self._fault(
+                        f"{family.name}.toml", f"{model!r} is also a model of {taken[model]}.toml"
+                    )
+                taken[model] = family.name
+        return Fleet(
+            families=families, owners=owners, platform=platform, folder=self.folder.absolute()
+        )
+
+    def _owners(self) -> dict[str, Owner]:
+        raw = self._toml("owners.toml", needed=True) or {}
+        owners: dict[str, Owner] = {}
+        for name, value in raw.items():
+            owner = self._parse(Owner, value, "owners.toml", prefix=f"{name}.")
+            if isinstance(owner, Owner):
+                owners[name] = owner
+        # An owner with a fault of its own is still one that families may name.
+        self._owner_names = frozenset(raw)
+        return owners
+
+    def _platform(self) -> Platform:
+        file = "platform.toml"
+        raw = self._toml(file, needed=True)
+        platform = None if raw is None else self._parse(Platform, raw, file)
+        if not isinstance(platform, Platform):
+            return Platform(owner="")
+        if platform.owner not in self._owner_names:
+            known = ", ".join(sorted(self._owner_names)) or "nobody"
+            self._fault(
+                file,
+                f"{platform.owner!r} is not in owners.toml",
+                key="owner",
+                hint=f"known: {known}",
+            )
+        return platform
+
+    def _family(self, file: str, defaults: Mapping[str, Any]) -> Family | None:
+        raw = self._toml(file, needed=True)
+        if raw is None:
+            return None
+        name = file.removesuffix(".toml")
+        if not NAME.fullmatch(name):
+            self._fault(file, "a family's file is lower case words joined by -")
+        if "name" in raw:
+            self._fault(file, "the file's name is the family's name", key="name", hint="remove it")
+        whole = {**_merged(defaults, raw), "name": name}
+        family = self._parse(Family, whole, file)
+        # Told even where the schema has faults already: all of them at once.
+        for fault in contradictions(whole, owners=self._owner_names):
+            self._fault(file, fault.what, key=fault.where, hint=fault.hint)
+        return family if isinstance(family, Family) else None
+
+    def _toml(self, name: str, *, needed: bool) -> dict[str, Any] | None:
+        path = self.folder / name
+        if not path.exists():
+            if needed:
+                self._fault(name, "the file is missing", hint=f"expected in {self.folder}")
+            return None
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            self._fault(name, f"not valid TOML: {error}")
+            return None
+        except OSError as error:
+            self._fault(name, f"cannot be read: {error.strerror}")
+            return None
+
+    def _parse(
+        self, kind: type[BaseModel], value: object, file: str, *, prefix: str = ""
+    ) -> BaseModel | None:
+        try:
+            return kind.model_validate(value)
+        except ValidationError as error:
+            for fault in error.errors():
+                key = prefix + ".".join(str(part) for part in fault["loc"])
+                what, hint = _worded(fault, kind)
+                for line in what.splitlines():
+                    self._fault(file, line, key=key.removesuffix("."), hint=hint)
+            return None
+
+    def _fault(self, file: str, what: str, *, key: str = "", hint: str = "") -> None:
+        where = f"{file}: {key}" if key else file
+        self.faults.append(DriftloopError(what, where=where, hint=hint))
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(base[key], over[key])
+        for key in base.keys() & over.keys()
+        if isinstance(base[key], dict) and isinstance(over[key], dict)
+    }
+    return {**base, **over, **both}
+
+
+def _worded(fault: Any, kind: type[BaseModel]) -> tuple[str, str]:  # noqa: ANN401 - pydantic's own dict
+    if fault["type"] == "extra_forbidden":
+        return "unknown key", _nearest(fault["loc"], kind)
+    if fault["type"] == "missing":
+        return "missing", "give it here or in defaults.toml" if kind is Family else "give it here"
+    given = fault["input"]
+    shown = "" if isinstance(given, dict) else f", got {given!r}"
+    return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", ""
+
+
+def _nearest(loc: tuple[Any, ...], kind: type[BaseModel]) -> str:
+    table: Any = kind
+    for part in loc[:-1]:
+        field = getattr(table, "model_fields", {}).get(part)
+        table = field.annotation if field is not None else Feature
+    known = getattr(table, "model_fields", {})
+    return f"known: {', '.join(n for n in known if n != 'name')}" if known else ""

@@ -1,0 +1,334 @@
+"""The tables of the monitor files, as pydantic holds them to their types."""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from driftloop.errors import BadRequest
+from driftloop.records import ModelId, Task
+
+LOSSES = ("mae", "rmse", "log_loss")
+"""Decay metrics that are better when lower; the others are better when higher."""
+METRICS: Mapping[Task, tuple[str, ...]] = {
+    Task.REGRESSION: ("mae", "rmse", "r2"),
+    Task.BINARY: ("roc_auc", "f1", "log_loss", "accuracy"),
+}
+LONGEST = timedelta(days=36_500)
+"""What is longer than a century is a mistake, and reaches back to before there were calendars."""
+QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
+"""How a source begins that is a DuckDB query and no file."""
+
+
+def duration(text: object) -> object:
+    """Return `text` as a timedelta: a number and one of s, m, h, d, as in "90s" or "14d".
+
+    >>> duration("14d")
+    datetime.timedelta(days=14)
+    """
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text) if isinstance(text, str) else None
+    if match is None:
+        msg = 'should be a duration such as "90s", "10m", "6h" or "14d"'
+        raise ValueError(msg)
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+    try:
+        length = timedelta(**{unit: float(match[1])})
+    except OverflowError:
+        length = timedelta.max
+    if length > LONGEST:
+        msg = f"should be at most {LONGEST.days} days"
+        raise ValueError(msg)
+    return length
+
+
+def is_database(source: str) -> bool:
+    """Return whether a source names a DuckDB database, and neither Parquet files nor a query.
+
+    >>> is_database("serving.duckdb"), is_database("scored/*.parquet"), is_database("FROM 'a.csv'")
+    (True, False, False)
+    """
+    return QUERY.match(source) is None and not source.lower().endswith(".parquet")
+
+
+def _not_nothing(length: timedelta) -> timedelta:
+    if not length:
+        msg = "must be longer than nothing"
+        raise ValueError(msg)
+    return length
+
+
+Pause = Annotated[timedelta, BeforeValidator(duration)]
+Duration = Annotated[Pause, AfterValidator(_not_nothing)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Owner(_Table):
+    """Who is told: a Slack channel, and whom to mention in it ("@here", "<@U123>" or "")."""
+
+    channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
+    mention: str = ""
+
+
+class Platform(_Table):
+    """Who is told when driftloop itself is in trouble, and from when on it is."""
+
+    owner: str
+    missed_cadences: Annotated[int, Field(ge=1)] = 3
+    """So many times `watch_every` since a pass over the fleet came to its end."""
+    ingest_lag: Duration = timedelta(seconds=60)
+    """So long a sealed segment may wait for the ingester."""
+    spool_mib: Positive = 1024.0
+    disk_free: Share = 0.05
+    """Less of the disk that `home` is on may not be free."""
+    unhealthy: Duration = timedelta(seconds=60)
+    """So long a service may be dead, or not answer."""
+    error_rate: Share = 0.01
+    p99_ms: Positive = 100.0
+    min_requests: Annotated[int, Field(ge=1)] = 200
+    """With fewer requests neither of the two is judged."""
+
+
+class Feature(_Table):
+    """One column a model is given.
+
+    `range` bounds plausible values (inclusive); `required` refuses a request without it.
+    """
+
+    kind: Literal["numeric", "categorical"]
+    range: tuple[float, float] | None = Field(default=None, strict=False)
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _range_fits(self) -> Self:
+        if self.range is not None and self.kind == "categorical":
+            msg = "a categorical feature has no range"
+            raise ValueError(msg)
+        if self.range is not None and not self.range[0] < self.range[1]:
+            msg = "range must be [low, high] with low below high"
+            raise ValueError(msg)
+        return self
+
+
+class WindowPolicy(_Table):
+    """Which rows are looked at, how often, and how few are too few."""
+
+    span: Duration
+    cadence: Duration
+    min_rows: Annotated[int, Field(ge=1)]
+    min_labels: Annotated[int, Field(ge=1)]
+    label_expiry: Pause
+    block: Duration = timedelta(days=1)
+    """Rows this near in time share weather, outages and the like: certainty counts blocks."""
+
+
+class _Limits(_Table):
+    warn: Positive
+    alarm: Positive
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.warn > self.alarm:
+            msg = "warn must not be above alarm"
+            raise ValueError(msg)
+        return self
+
+
+class DriftPolicy(_Limits):
+    """Limits on the distance of a column from its reference.
+
+    A column counts only when the distance is over its limit AND a two-sample test's p-value is
+    below `p_value`: the size of a shift and the certainty that it is one.
+    """
+
+    p_value: Annotated[float, Field(gt=0.0, lt=1.0)]
+    columns: Share
+    """Share of the columns that must be over the alarm limit before the model is DRIFTING."""
+
+
+class DecayPolicy(_Limits):
+    """Limits on how much worse than its baseline a metric is, as a share of the baseline."""
+
+    metric: str
+
+
+class QualityPolicy(_Table):
+    """Limits on faults in the data, as shares of the window's rows."""
+
+    nulls: Share
+    """More nulls than the reference has, by this share, is an alarm."""
+    out_of_range: Share
+    unseen: Share
+    duplicates: Share
+    stale: Duration
+    """The newest row may be this old."""
+
+
+class Hysteresis(_Table):
+    """How many decisions in a row it takes to open and to resolve an incident."""
+
+    open_after: Annotated[int, Field(ge=1)]
+    resolve_after: Annotated[int, Field(ge=1)]
+
+
+class RetrainPolicy(_Table):
+    """When and how a candidate is made."""
+
+    triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
+    cooldown: Pause
+    span: Duration
+    max_age: Duration
+    """With the trigger "age": retrain when the champion was trained this long ago."""
+    recipe: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    min_rows: Annotated[int, Field(ge=2)]
+    time_limit: Duration
+    memory_gib: Annotated[float, Field(ge=0.5, le=4096.0)]
+    """Private memory a fit may have; the libraries alone take 0.35 GiB."""
+    parity: Positive
+    """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
+
+
+class GatePolicy(_Table):
+    """What a candidate must show before it answers."""
+
+    holdout: Duration
+    min_rows: Annotated[int, Field(ge=2)]
+    margin: Annotated[float, Field(ge=-1.0, le=1.0)]
+    """The lower bound of the relative gain must be above this."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+
+
+class RetentionPolicy(_Table):
+    """How long things are kept, in loop time.
+
+    What a kept version was trained on, and what an open incident was decided on, stays longer.
+    """
+
+    log: Duration = timedelta(days=400)
+    """Rows that happened and arrived longer ago leave the log, and their labels with them."""
+    measured: Duration = timedelta(days=90)
+    """Of older measurements one a day stays, and what was paged or acted on."""
+    refused: Duration = timedelta(days=7)
+    """The files of candidates that never answered stay this long."""
+    reports: Duration = timedelta(days=7)
+    """Rendered reports, by the wall clock; they can be made again."""
+    versions: Annotated[int, Field(ge=2)] = 10
+    """This many of the newest versions that answered can be rolled back to; the first too."""
+
+
+class _Source(_Table):
+    columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    """Ours = theirs, where a column is called otherwise than it is here."""
+    table: str | None = None
+    """Which table or view of a database, as in "main.scored"."""
+
+
+class LabelSource(_Source):
+    """Where the labels are, if not in the rows; without `source`, in the log's own database."""
+
+    source: Annotated[str, Field(min_length=1)] | None = None
+
+
+class LogSource(_Source):
+    """A prediction log that somebody else writes; it is read and never written.
+
+    `source` is a DuckDB database (then `table` names a table or view of it), Parquet files
+    ("scored/*.parquet"), or a DuckDB query that begins with SELECT, FROM or WITH. Files are
+    looked for from the folder of the monitor files.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    labels: LabelSource | None = None
+
+
+class HandoverPolicy(_Table):
+    """Who is told of a new version of a model that is served elsewhere.
+
+    `command` is run in the folder of the monitor files with the version as JSON on its standard
+    input, and must exit with 0; to `url` the same JSON is posted, and the answer must be 2xx.
+    """
+
+    command: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    time_limit: Duration = timedelta(minutes=5)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.command) == (self.url is not None):
+            msg = "give either command or url"
+            raise ValueError(msg)
+        return self
+
+
+class Family(_Table):
+    """The models that share a feature schema, a recipe and a monitor file."""
+
+    name: str
+    task: Task = Field(strict=False)
+    target: Annotated[str, Field(min_length=1)]
+    unit: str = ""
+    time: str
+    owner: str
+    markets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    features: Annotated[dict[str, Feature], Field(min_length=1)]
+    window: WindowPolicy
+    drift: DriftPolicy
+    decay: DecayPolicy
+    quality: QualityPolicy
+    hysteresis: Hysteresis
+    retrain: RetrainPolicy
+    gate: GatePolicy
+    retention: RetentionPolicy = RetentionPolicy()
+    log: LogSource | None = None
+    """A log of somebody else's: these models are served elsewhere, and never by driftloop."""
+    handover: HandoverPolicy | None = None
+
+    def need_own_log(self) -> None:
+        """Refuse what would write to a log that is only read, or answer for who serves it.
+
+        Raises:
+            BadRequest: the family is served elsewhere.
+        """
+        if self.log is not None:
+            raise BadRequest(
+                "these models are served elsewhere, and their log is only read",
+                where=self.name,
+                hint=f"rows and labels go where [log] of {self.name}.toml says",
+            )
+
+    @property
+    def table(self) -> str:
+        """The family's name as an SQL identifier."""
+        return self.name.replace("-", "_")
+
+    @property
+    def models(self) -> tuple[ModelId, ...]:
+        """The family's models, in the order of its markets."""
+        return tuple(ModelId(f"{self.name}-{market}") for market in self.markets)
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """Names of the numeric features, in the file's order."""
+        return tuple(n for n, f in self.features.items() if f.kind == "numeric")
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """Names of the categorical features, in the file's order."""
+        return tuple(n for n, f in self.features.items() if f.kind == "categorical")

@@ -161,7 +161,7 @@ def backfill(
     declared.need_own_log()
     spool = system.spool("backfill")
     try:
-        rows, known = spool.history(declared, read_source(source))
+        rows, known = spool.history(declared, read_source(source), now=system.clock.now())
     finally:
         spool.close()
     _say_read(system, f"{rows} rows, {known} of them labelled")
@@ -175,18 +175,26 @@ def labels(
     from driftloop.prediction_log import read_labels
 
     system = _system()
-    found = read_labels(source, now=system.clock.now())
+    found = read_labels(source, system.fleet, now=system.clock.now())
     for model in {label.model for label in found}:
         system.fleet.family(model).need_own_log()
-    spool = system.spool("labels")
+    spool, handed = system.spool("labels"), []
     try:
         for family in system.fleet.families:
             rows = [label for label in found if label.model in family.models]
             if rows:
                 spool.labels(family.name, rows)
+                handed.append((family, rows))
     finally:
         spool.close()
-    _say_read(system, f"{len(found)} labels")
+    if _say_read(system, f"{len(found)} labels"):
+        early = sum(system.log.unmatched(family, rows) for family, rows in handed)
+        if early:
+            typer.echo(
+                f"{early} of them are for predictions that are not in the log: they count once"
+                " these come",
+                err=True,
+            )
 
 
 @app.command()
@@ -464,11 +472,14 @@ def _system(service: str = "") -> "System":
     return System(_settings())
 
 
-def _say_read(system: "System", what: str) -> None:
-    if system.is_read(within=READ_WITHIN):
+def _say_read(system: "System", what: str) -> bool:
+    """Say whether what was handed over is in the log by now, and return it."""
+    read = system.is_read(within=READ_WITHIN)
+    if read:
         typer.echo(f"{what}: in the log")
     else:
         typer.echo(f"{what}: handed over, but not read yet; `driftloop up` runs the ingester")
+    return read
 
 
 def _complain(error: DriftloopError) -> None:

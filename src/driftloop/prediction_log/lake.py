@@ -24,7 +24,7 @@ from driftloop.prediction_log.segments import (
 from driftloop.prediction_log.store import Store, faults
 from driftloop.prediction_log.upkeep import REPLACED, Expired, Expiry
 from driftloop.prediction_log.windows import Windows, utc
-from driftloop.records import ModelId
+from driftloop.records import Label, ModelId
 from driftloop.spec import Family, Fleet
 
 
@@ -97,6 +97,21 @@ class Lake(Windows):
             (arrived.astimezone(UTC), value, observed.astimezone(UTC))
             for arrived, value, observed in found
         )
+
+    def unmatched(self, family: Family, labels: Sequence[Label]) -> int:
+        """Return how many of `labels` are for a prediction that has not come, or never will.
+
+        They hurt nothing: each counts from the moment its prediction is there.
+
+        Raises:
+            LogError: as for `rows`.
+        """
+        sql = f"""
+            SELECT count(*) FROM (SELECT unnest($models) AS model, unnest($ids) AS id) given
+            ANTI JOIN lake.{family.table}_predictions USING (model, id)
+        """  # noqa: S608 - identifiers come from the checked spec
+        asked = {"models": [each.model for each in labels], "ids": [each.id for each in labels]}
+        return int(self._store.fetch(sql, asked)[0][0])
 
     def models(self, family: Family) -> dict[ModelId, int]:
         """Return how many rows arrived for each model that has any, history included.

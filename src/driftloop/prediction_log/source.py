@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest, LogError
 from driftloop.records import Label, ModelId, Task
-from driftloop.spec import QUERY, Family
+from driftloop.spec import QUERY, Family, Fleet
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,6 +23,9 @@ _TIME = pa.timestamp("us", tz="UTC")
 _ID_COLUMNS = ("id", "model")
 _LARGEST = 3.4028234663852886e38
 """The largest float32: models are given no more, and HTTP takes no more."""
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+AHEAD, OBSERVED_AHEAD = timedelta(days=366), timedelta(days=1)
+"""How far an event and an observation may lie ahead; over HTTP too, see `serve.request`."""
 
 
 def read_source(source: str) -> pa.Table:
@@ -101,13 +104,15 @@ def write_lines(table: pa.Table, file: Path) -> None:
         os.fsync(written.fileno())
 
 
-def history_rows(family: Family, table: pa.Table) -> tuple[pa.Table, pa.Table]:
+def history_rows(
+    family: Family, table: pa.Table, *, now: datetime | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Return `table` as the spool's predictions and labels of version 0, fully checked.
 
     `table` has the columns id (text or whole numbers, each once), model, the family's time
     column, its features, label and observed_at; others are passed over. A time without a zone
-    (TIMESTAMP) is taken as UTC. NaN is null; a number is at most the largest float32. A row whose
-    label is null has no label row.
+    (TIMESTAMP) is taken as UTC; none is before 1900 nor, given `now`, far ahead of it. NaN is null;
+    a number is at most the largest float32. A row whose label is null has no label row.
 
     Returns:
         Predictions (id, model, version 0, epoch 0, event_time, predicted_at, which is the event
@@ -124,17 +129,18 @@ def history_rows(family: Family, table: pa.Table) -> tuple[pa.Table, pa.Table]:
     models = given.models(family)
     event_time = given.times(family.time)
     given.refuse(family.time, event_time.is_null(), "is missing")
+    given.timely(family.time, event_time, None if now is None else now + AHEAD)
     features = [
         given.numbers(name) if feature.kind == "numeric" else given.texts(name)
         for name, feature in family.features.items()
     ]
     label = given.numbers("label")
     if family.task is Task.BINARY:
-        wrong = pc.invert(pc.is_in(label, value_set=pa.array([0.0, 1.0, None], pa.float64())))
-        given.refuse("label", wrong, "is neither 0 nor 1")
+        given.refuse("label", _no_outcome(label), "is neither 0 nor 1")
     observed = given.times("observed_at")
     known = label.is_valid()
     given.refuse("observed_at", pc.and_(known, observed.is_null()), "is missing beside a label")
+    given.timely("observed_at", observed, None if now is None else now + OBSERVED_AHEAD)
     count = table.num_rows
     zeros = pa.repeat(pa.scalar(0, pa.int32()), count)
     predictions = {
@@ -151,14 +157,14 @@ def history_rows(family: Family, table: pa.Table) -> tuple[pa.Table, pa.Table]:
     return pa.table(predictions), pa.table(labels).filter(known)
 
 
-def read_labels(source: str, *, now: datetime) -> list[Label]:
-    """Return the labels that `source` holds; see `read_source` for what it may be.
+def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
+    """Return the labels that `source` holds of models of `fleet`; see `read_source`.
 
     Its columns are id, model, value and, if it has it, observed_at: missing, it is `now`.
 
     Raises:
-        BadRequest: it cannot be read, a column or value does not fit, or one model's id stands
-            twice; names column and row.
+        BadRequest: it cannot be read, a column or value does not fit, no monitor declares a model,
+            or one model's id stands twice; names column and row.
     """
     table = read_source(source)
     given = _Columns(table, where=source)
@@ -167,11 +173,18 @@ def read_labels(source: str, *, now: datetime) -> list[Label]:
     given.refuse("value", value.is_null(), "is missing")
     models = given.texts("model")
     given.refuse("model", models.is_null(), "is missing")
+    known = pc.is_in(models, value_set=pa.array(fleet.models, pa.string()))
+    given.refuse("model", pc.invert(known), "is a model that no monitor declares")
+    yes_or_no = [m for each in fleet.families if each.task is Task.BINARY for m in each.models]
+    binary = pc.is_in(models, value_set=pa.array(yes_or_no, pa.string()))
+    given.refuse("value", pc.and_(binary, _no_outcome(value)), "is neither 0 nor 1")
     ids = given.texts("id")
     given.refuse("id", ids.is_null(), "is missing")
     given.once(ids, models)
     if "observed_at" in table.column_names:
-        observed = given.times("observed_at").to_pylist()
+        times = given.times("observed_at")
+        given.timely("observed_at", times, now + OBSERVED_AHEAD)
+        observed = times.to_pylist()
     else:
         observed = [None] * table.num_rows
     return [
@@ -185,6 +198,11 @@ def read_labels(source: str, *, now: datetime) -> list[Label]:
             ids.to_pylist(), models.to_pylist(), value.to_pylist(), observed, strict=True
         )
     ]
+
+
+def _no_outcome(values: pa.Array) -> pa.Array:
+    """Return which of the values can be no outcome of a yes or no; one that is missing can."""
+    return pc.invert(pc.is_in(values, value_set=pa.array([0.0, 1.0, None], pa.float64())))
 
 
 @contextmanager
@@ -325,11 +343,19 @@ class _Columns:
             self._wrong_type(name, "times")
         return self._cast(name, _TIME, "times")
 
-    def refuse(self, name: str, wrong: pa.Array, what: str) -> None:
-        """Raise for the first row for which `wrong` is true."""
+    def timely(self, name: str, times: pa.Array, latest: datetime | None) -> None:
+        """Raise for the first time that is a mistake of units, or after `latest`."""
+        early = pc.less(times, pa.scalar(EARLIEST, _TIME))
+        self.refuse(name, early, "is before the year 1900: in other units?", shown=False)
+        if latest is not None:
+            late = pc.greater(times, pa.scalar(latest, _TIME))
+            self.refuse(name, late, f"is after {latest:%Y-%m-%d %H:%M} UTC", shown=False)
+
+    def refuse(self, name: str, wrong: pa.Array, what: str, *, shown: bool = True) -> None:
+        """Raise for the first row for which `wrong` is true; not every time can be `shown`."""
         row = pc.index(wrong, pa.scalar(True)).as_py()  # noqa: FBT003 - the value looked for
         if row >= 0:
-            value = self._table.column(name)[row].as_py()
+            value = self._table.column(name)[row].as_py() if shown else None
             self._fault(name, row + 1, f"{'' if value is None else repr(value) + ' '}{what}")
 
     def _column(self, name: str) -> pa.ChunkedArray:

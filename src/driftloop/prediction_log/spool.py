@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -136,18 +137,20 @@ class SegmentSpool:
                 raise BadRequest(f"the label {row.value} is not a finite number", where=row.id)
         self._append("labels", family, rows)
 
-    def history(self, family: Family, table: pa.Table) -> tuple[int, int]:
+    def history(
+        self, family: Family, table: pa.Table, *, now: datetime | None = None
+    ) -> tuple[int, int]:
         """Write known outcomes from before driftloop as sealed segments.
 
         They become rows of version 0 and epoch 0 whose prediction is null; see `history_rows`
-        for the columns of `table`. Return the numbers of rows and of labels. After an error do it
-        again: what had come through is in the log once all the same.
+        for the columns of `table` and for `now`. Return the numbers of rows and of labels. After an
+        error do it again: what had come through is in the log once all the same.
 
         Raises:
             BadRequest: the table does not fit the family; names row and column.
             LogError: the segments could not be written.
         """
-        predictions, labels = history_rows(family, table)
+        predictions, labels = history_rows(family, table, now=now)
         parts: list[Path] = []
         kinds: tuple[tuple[SegmentKind, pa.Table], ...] = (
             ("predictions", predictions),

@@ -210,6 +210,41 @@ def test_labels_are_what_was_known_then(
     assert lake.horizon() == clock.shown
 
 
+def test_labels_may_come_before_their_prediction_or_without_one(
+    lake: Lake,
+    ingester: Ingester,
+    spool: SegmentSpool,
+    clock: Any,
+    prediction: Make,
+    label: Make,
+    window: Make,
+    eta: Family,
+) -> None:
+    """An early label counts once its prediction is there; one for nothing is counted apart."""
+    early, lost = label("early", 10.0), label("lost", 99.0)
+    elsewhere = label("early", 50.0, model=ModelId("eta-fr"))
+    spool.labels("eta", [early, lost, elsewhere])
+    spool.seal()
+    assert ingester.ingest().bad == 0
+    assert lake.summary(eta, window()).labels == 0
+    assert lake.unmatched(eta, [early, lost, elsewhere]) == 3
+    clock.shown = MARCH + timedelta(days=2)
+    spool.predictions("eta", [prediction("early"), prediction("unlabelled")])
+    spool.seal()
+    ingester.ingest()
+    for _ in ("as ingested", "after maintenance"):
+        summary = lake.summary(eta, window())
+        assert (summary.rows, summary.duplicates, summary.labels) == (2, 0, 1)
+        rows = lake.rows(eta, window())
+        assert rows.select(["id", "label"]).to_pydict() == {
+            "id": ["early", "unlabelled"],
+            "label": [10.0, None],
+        }
+        assert lake.unmatched(eta, [early, lost, elsewhere]) == 2
+        assert lake.unmatched(eta, [early]) == 0
+        ingester.maintain()
+
+
 def test_a_new_feature_is_a_new_column(
     tmp_path: Path,
     fleet: Fleet,

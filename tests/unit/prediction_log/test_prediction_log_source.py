@@ -16,8 +16,10 @@ from driftloop.prediction_log import (
     read_source,
     write_table,
 )
+from driftloop.prediction_log.source import AHEAD, EARLIEST, OBSERVED_AHEAD
 from driftloop.records import Label
-from driftloop.spec import Family
+from driftloop.serve import request
+from driftloop.spec import Family, Fleet
 
 Make = Callable[..., Any]
 
@@ -114,12 +116,12 @@ def test_of_what_duckdb_says_one_line_is_told() -> None:
         ("id,model,value\n", "a header but no rows"),
     ],
 )
-def test_a_csv_without_rows_says_so(tmp_path: Path, text: str, said: str) -> None:
+def test_a_csv_without_rows_says_so(tmp_path: Path, fleet: Fleet, text: str, said: str) -> None:
     """Nobody is told of the types of columns that hold nothing."""
     file = tmp_path / "labels.csv"
     file.write_text(text)
     with pytest.raises(BadRequest, match=said):
-        read_labels(str(file), now=NOON)
+        read_labels(str(file), fleet, now=NOON)
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -227,41 +229,86 @@ def test_a_binary_label_is_zero_or_one(churn: Family) -> None:
         history_rows(churn, pa.table({**given, "label": [1.0, 0.5]}))
 
 
-def test_labels_are_read_from_a_file(tmp_path: Path) -> None:
+def test_labels_are_read_from_a_file(tmp_path: Path, fleet: Fleet) -> None:
     """A file of labels gives records; without a time they were observed now."""
     file = tmp_path / "labels.csv"
     file.write_text("id,model,value\n007,eta-de,1.5\n8,eta-fr,2\n")
-    assert read_labels(str(file), now=NOON) == [
+    assert read_labels(str(file), fleet, now=NOON) == [
         Label(id="007", model="eta-de", value=1.5, observed_at=NOON),
         Label(id="8", model="eta-fr", value=2.0, observed_at=NOON),
     ]
     file.write_text("id,model,value,observed_at\n1,eta-de,1.5,2026-02-28T13:00:00+01:00\n")
-    assert read_labels(str(file), now=NOON + timedelta(days=1)) == [
+    assert read_labels(str(file), fleet, now=NOON + timedelta(days=1)) == [
         Label(id="1", model="eta-de", value=1.5, observed_at=NOON)
     ]
 
 
-def test_a_label_without_value_is_refused(tmp_path: Path) -> None:
+def test_a_label_without_value_is_refused(tmp_path: Path, fleet: Fleet) -> None:
     """A missing value is named by its row."""
     file = tmp_path / "labels.csv"
     file.write_text("id,model,value\n1,eta-de,1\n2,eta-de,\n")
     with pytest.raises(BadRequest, match="row 2, column value: is missing"):
-        read_labels(str(file), now=NOON)
+        read_labels(str(file), fleet, now=NOON)
 
 
-def test_a_label_is_at_most_the_largest_float32(tmp_path: Path) -> None:
+def test_a_label_is_at_most_the_largest_float32(tmp_path: Path, fleet: Fleet) -> None:
     """A file takes the same numbers as HTTP does."""
     file = tmp_path / "labels.csv"
     file.write_text("id,model,value\n1,eta-de,3.4028234663852886e38\n2,eta-de,-1e300\n")
     with pytest.raises(BadRequest, match=r"row 2, column value: .* too large for float32"):
-        read_labels(str(file), now=NOON)
+        read_labels(str(file), fleet, now=NOON)
 
 
-def test_a_label_stands_once_in_a_file(tmp_path: Path) -> None:
+def test_a_label_stands_once_in_a_file(tmp_path: Path, fleet: Fleet) -> None:
     """Which of two labels were true nobody could say; another model may have the same id."""
     file = tmp_path / "labels.csv"
     file.write_text("id,model,value\n1,eta-de,1\n1,eta-fr,1\n")
-    assert len(read_labels(str(file), now=NOON)) == 2
+    assert len(read_labels(str(file), fleet, now=NOON)) == 2
     file.write_text("id,model,value\n1,eta-de,1\n1,eta-fr,1\n1,eta-de,2\n")
     with pytest.raises(BadRequest, match="row 3, column id: '1' stands twice for eta-de"):
-        read_labels(str(file), now=NOON)
+        read_labels(str(file), fleet, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "1,eta-de,1,2026-02-28\n2,eta-xx,1,2026-02-28",
+            "row 2, column model: 'eta-xx' is a model",
+        ),
+        ("1,eta-de,3,2026-02-28\n2,churn-uk,3,2026-02-28", "row 2, column value: 3 is neither"),
+        ("1,eta-de,1,2026-03-02", "row 1, column observed_at: is after 2026-03-01 12:00 UTC"),
+        ("1,eta-de,1,1870-01-01", "row 1, column observed_at: is before the year 1900"),
+    ],
+)
+def test_labels_that_do_not_fit_the_fleet_are_refused(
+    tmp_path: Path, fleet: Fleet, text: str, said: str
+) -> None:
+    """A file takes what HTTP does: declared models, possible outcomes, times that can be."""
+    file = tmp_path / "labels.csv"
+    file.write_text(f"id,model,value,observed_at\n{text}\n")
+    with pytest.raises(BadRequest, match=said):
+        read_labels(str(file), fleet, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("column", "at", "said"),
+    [
+        ("asked_at", NOON + timedelta(days=367), "asked_at: is after 2027-03-01 12:00 UTC"),
+        ("observed_at", NOON + timedelta(days=2), "observed_at: is after 2026-03-01 12:00 UTC"),
+        ("asked_at", datetime(1, 1, 1, tzinfo=UTC), "asked_at: is before the year 1900"),
+    ],
+)
+def test_history_of_another_time_is_refused(
+    eta: Family, column: str, at: datetime, said: str
+) -> None:
+    """Milliseconds taken for seconds, or a wrong century: never in a window, and not let in."""
+    times = {column: pa.array([NOON, NOON, at], TIMES)}
+    with pytest.raises(BadRequest, match=f"row 3, column {said}"):
+        history_rows(eta, history(**times), now=NOON)
+
+
+def test_files_take_the_times_that_http_takes() -> None:
+    """Two rooms that may not know each other draw the same lines."""
+    ours = (EARLIEST, AHEAD, OBSERVED_AHEAD)
+    assert ours == (request.EARLIEST, request.AHEAD, request.OBSERVED_AHEAD)

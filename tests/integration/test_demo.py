@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from integration.house import free_ports, processes_of
+from integration.house import free_ports, processes_of, yardstick
 
 from driftloop.records import Gated, Measured, Moved
 from driftloop.settings import Settings
 from driftloop.wiring import System
 
 MODELS = ("air-time-lga-dl", "late-arrival-jfk-dl")
+pytestmark = pytest.mark.timeout(900)
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -38,14 +39,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     home = tmp_path_factory.mktemp("demo")
     ports = dict(zip(("online", "pages", "slack", "mlflow", "prefect"), free_ports(5), strict=True))
     given = {f"DRIFTLOOP_{name.upper()}_PORT": str(port) for name, port in ports.items()}
-    words = ("--models", ",".join(MODELS), "--minutes", "0.6", "--no-stay")
+    # As long as it takes for a few passes to come about in it: 0.6 where nothing is slow or busy.
+    minutes = min(3.0, max(0.6, 0.3 * yardstick()))
+    words = ("--models", ",".join(MODELS), "--minutes", f"{minutes:.2f}", "--no-stay")
     done = subprocess.run(
         [sys.executable, "-m", "driftloop", "--home", str(home), "demo", *words],
         env={**os.environ, **given, "COLUMNS": "160"},
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     settings = Settings(home=home / "demo", monitors=CHECKOUT / "monitors", models=",".join(MODELS))

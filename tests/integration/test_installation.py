@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,14 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
-from integration.house import answers, eventually, free_ports, processes_of
+from integration.house import (
+    answers,
+    eventually,
+    flow_runs,
+    free_ports,
+    processes_of,
+    yardstick,
+)
 
 from driftloop.clock import Clock
 from driftloop.records import (
@@ -36,9 +44,11 @@ from driftloop.records import (
     Measured,
     ModelId,
     Moved,
+    Ordered,
     Paged,
     Stage,
     State,
+    Trained,
     Window,
 )
 from driftloop.settings import Settings
@@ -49,8 +59,9 @@ BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 STANDING = datetime(9999, 1, 1, tzinfo=UTC)
 """A clock that is yet to start shows its origin for as long."""
 DE, FR = ModelId("eta-de"), ModelId("eta-fr")
-POLICY = {"holdout": "3d", "span": "28d"}
-"""Shorter than the test monitors': a story of three weeks has to hold two trainings."""
+POLICY = {"holdout": "3d", "span": "28d", "time_limit": "150s"}
+"""Shorter than the test monitors': a story of three weeks has to hold two trainings. A fit may
+take longer: of the first in a process it is the libraries' start that takes."""
 HARM = 12
 """Days of labels that turn out much worse than usual."""
 
@@ -63,6 +74,7 @@ class Fleet:
     process: subprocess.Popen[bytes]
     said: Path
     up_within: float
+    slow: float
     system: System
     http: httpx.Client
     now: datetime = BEGIN
@@ -124,7 +136,8 @@ class Fleet:
             facts = self.system.ledger.facts(Decided, model=model, last=1)
             return facts[0] if facts and facts[0].at == self.now else None
 
-        return eventually(present, f"a decision on {model} at {self.now:%Y-%m-%d}")
+        what = f"a decision on {model} at {self.now:%Y-%m-%d}"
+        return eventually(present, what, so_far=self.so_far)
 
     def version(self, model: ModelId) -> int | None:
         """Return which version answers for `model` over HTTP."""
@@ -139,12 +152,28 @@ class Fleet:
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """Return the runs of a flow that have ended well, oldest first."""
-        found = httpx.post(
-            f"{self.settings.prefect_api}/flow_runs/filter",
-            json={"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"},
-            timeout=30,
-        ).json()
+        found = flow_runs(self.settings.prefect_api, flow)
         return [run for run in found if run["state_type"] == "COMPLETED"]
+
+    def so_far(self) -> str:
+        """Return what the loop did of late, for a failure's message: facts, runs, logs."""
+        lines = [f"the clock stands at {self.now}"]
+        for fact in self.system.ledger.facts(Decided, last=4):
+            made = fact.decision
+            lines.append(f"Decided {made.key}: {made.reason} (blocked: {made.blocked})")
+        for kind in (Ordered, Trained, Gated, Failed, Moved, Paged):
+            lines += [f"{fact!r}"[:400] for fact in self.system.ledger.facts(kind, last=3)]
+        for flow in ("renew", "watch", "maintain"):
+            try:
+                runs = flow_runs(self.settings.prefect_api, flow)
+            except httpx.HTTPError as error:
+                lines.append(f"runs of {flow}: {error!r}")
+                continue
+            states = Counter(run["state_name"] for run in runs)
+            lines.append(f"runs of {flow}: {dict(states)}")
+            begun = [run for run in runs if run["state_name"] not in {"Skipped", "Late"}]
+            lines += [_ran(run) for run in begun[-5:]]
+        return "\n".join([*lines, self.log_tails()])
 
     def log_tails(self) -> str:
         """Return the ends of the services' logs, for a failure's message."""
@@ -154,7 +183,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """`driftloop up` over two models, a watch every second, the clock standing at March 1st."""
+    """`driftloop up` over two models, watched all the time, the clock standing at March 1st."""
     folder = tmp_path_factory.mktemp("installation")
     online, pages, slack, mlflow, prefect = free_ports(5)
     settings = Settings(
@@ -165,14 +194,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         slack_port=slack,
         mlflow_port=mlflow,
         prefect_port=prefect,
-        watch_every=1.0,
-        maintain_every=5.0,
+        watch_every=2.0,
+        maintain_every=10.0,
         ingest_every=0.25,
         seal_every=0.2,
         poll_every=0.25,
     )
     settings.home.mkdir()
     stand_at(settings, BEGIN)
+    slow = yardstick()
     said = folder / "up.txt"
     began = time.monotonic()
     with said.open("wb") as out:
@@ -187,13 +217,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         eventually(
             lambda: "Ctrl-C stops everything" in said.read_text() or process.poll() is not None,
             "everything up",
-            within=90,
+            within=240,
         )
         assert process.poll() is None, said.read_text()
         up_within = time.monotonic() - began
         system = System(settings)
         with httpx.Client(base_url=settings.online_url, timeout=30.0) as http, system.log:
-            yield Fleet(settings, process, said, up_within, system, http)
+            yield Fleet(settings, process, said, up_within, slow, system, http)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -201,8 +231,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def test_up_starts_everything(house: Fleet) -> None:
-    """Within a minute every service is healthy, and every address that it prints answers."""
-    assert house.up_within < 60
+    """Within a minute every service is healthy, and every address that it prints answers.
+
+    On a slow or busy machine, where one import alone takes seconds, within 25 such times.
+    """
+    assert house.up_within < max(60.0, 25 * house.slow)
     ran = house.run("status")
     said = f"{ran.stdout}\n{house.log_tails()}"
     assert "online" in ran.stdout, said
@@ -235,7 +268,7 @@ def test_history_and_first_versions(house: Fleet, tmp_path: Path) -> None:
     ran = house.run("train")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("promoted: first version") == 2
-    eventually(lambda: house.version(DE) == house.version(FR) == 1, "first versions answering", 5)
+    eventually(lambda: house.version(DE) == house.version(FR) == 1, "first versions answering")
     assert "every model has a champion" in house.run("train").stdout
 
 
@@ -327,12 +360,14 @@ def test_watch_runs_measure_and_decide(house: Fleet) -> None:
         measured = house.system.ledger.facts(Measured, model=model, last=1)[0]
         assert (measured.at, measured.labels > 30) == (house.now, True)
     seen = len(house.runs("watch"))
-    eventually(lambda: len(house.runs("watch")) >= seen + 2, "two more watch runs")
+    more = "two more watch runs"
+    eventually(lambda: len(house.runs("watch")) >= seen + 2, more, so_far=house.so_far)
     moments = [fact.at for fact in house.system.ledger.facts(Decided, model=DE)]
     assert len(moments) == len(set(moments))
     assert house.messages() == []
 
 
+@pytest.mark.timeout(600)  # so that whatever it waits for in vain is told as that
 def test_harm_is_paged_once_mended_and_told_to_the_end(house: Fleet) -> None:
     """Worse labels: one page, one renewal, a new champion within 2 s of the move, recovery.
 
@@ -342,10 +377,13 @@ def test_harm_is_paged_once_mended_and_told_to_the_end(house: Fleet) -> None:
         house.days(HARM, seed=20, worse=[DE])
         decision = house.decided(DE).decision
         assert (decision.state, decision.opens) == (State.DECAYING, True), decision.reason
-        moved = eventually(lambda: second_head(house), "the head to move", within=60)
+        # Longer than a fit may take: what comes of that is then told in its own words.
+        moved = eventually(
+            lambda: second_head(house), "the head to move", within=200, so_far=house.so_far
+        )
         moved_at = time.monotonic()
         assert moved.head.version == 2, moved
-        eventually(lambda: any(one.version == 2 for one in asked), "version 2 to answer", within=5)
+        eventually(lambda: any(one.version == 2 for one in asked), "version 2 to answer")
         assert next(one.at for one in asked if one.version == 2) - moved_at < 2.0
         time.sleep(1.0)
     assert [one.trouble for one in asked if one.trouble] == []
@@ -362,6 +400,7 @@ def test_harm_is_paged_once_mended_and_told_to_the_end(house: Fleet) -> None:
     eventually(
         lambda: Stage.RECOVERED in [f.notice.stage for f in house.system.ledger.facts(Paged)],
         "the end of the incident told",
+        so_far=house.so_far,
     )
 
     pages = [each for each in house.messages() if "parent_user_id" not in each]
@@ -426,7 +465,7 @@ def test_report_is_one_whole_html_file(house: Fleet) -> None:
 def test_mlflow_has_every_version_and_the_same_champion(house: Fleet) -> None:
     """MLflow's own server shows both versions of the model; its alias is the ledger's head."""
     url = f"http://127.0.0.1:{house.settings.mlflow_port}/api/2.0/mlflow"
-    eventually(lambda: answers(f"{url.removesuffix('/api/2.0/mlflow')}/health"), "MLflow up", 60)
+    eventually(lambda: answers(f"{url.removesuffix('/api/2.0/mlflow')}/health"), "MLflow up")
     shown = httpx.get(f"{url}/registered-models/get", params={"name": DE}, timeout=30).json()
     head = house.system.ledger.head(DE)
     assert head is not None
@@ -447,7 +486,7 @@ def test_rollback_makes_the_version_before_answer(house: Fleet) -> None:
     ran = house.run("rollback", DE)
     assert ran.returncode == 0, ran.stderr
     assert f"{DE}: version 1 answers from epoch 3 on" in ran.stdout
-    eventually(lambda: house.version(DE) == 1, "version 1 answering", within=5)
+    eventually(lambda: house.version(DE) == 1, "version 1 answering")
     answer = house.predict(DE, a_row()).json()
     assert (answer["version"], answer["epoch"]) == (1, 3)
     champions = [each.version for each in house.system.registry.versions(DE) if each.champion]  # type: ignore[attr-defined]
@@ -591,6 +630,12 @@ def second_head(house: Fleet) -> Moved | None:
     return None
 
 
+def _ran(run: dict[str, Any]) -> str:
+    """Return how a flow run went, in a line: when it was due, began and ended, and as what."""
+    times = " ".join(str(run[f"{name}_time"])[11:23] for name in ("expected_start", "start", "end"))
+    return f"  {times} {run['name']}: {run['state_name']}: {run['state']['message']}"[:300]
+
+
 # -- the installation -----------------------------------------------------------------------
 
 
@@ -601,7 +646,7 @@ def driftloop(settings: Settings, *words: str) -> subprocess.CompletedProcess[st
         env=environment(settings),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -618,7 +663,7 @@ def monitors_in(folder: Path) -> Path:
     family = folder / "eta.toml"
     family.write_text(
         f'{family.read_text()}\n[gate]\nholdout = "{POLICY["holdout"]}"\n'
-        f'[retrain]\nspan = "{POLICY["span"]}"\n'
+        f'[retrain]\nspan = "{POLICY["span"]}"\ntime_limit = "{POLICY["time_limit"]}"\n'
     )
     return folder
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from integration.house import flow_runs
 
 from driftloop.settings import Settings
 from driftloop.up import Supervisor, services, status
@@ -40,12 +41,7 @@ class House:
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """Return the flow's runs that are not in the future, oldest first."""
-        found = httpx.post(
-            f"{self.settings.prefect_api}/flow_runs/filter",
-            json={"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"},
-            timeout=30,
-        ).json()
-        return [run for run in found if run["state_name"] != "Scheduled"]
+        return flow_runs(self.settings.prefect_api, flow)
 
     def pid(self, name: str) -> int | None:
         """Return the service's process id, None while it has none."""

@@ -91,6 +91,8 @@ class Store(Reads):
                 self._connection = self._connect()
             cursor = self._connection.cursor()
         try:
+            # It is drawn on stdout, into what programs read, once a query takes two seconds.
+            cursor.execute("SET enable_progress_bar = false")
             yield cursor
         finally:
             cursor.close()

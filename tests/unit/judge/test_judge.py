@@ -252,6 +252,18 @@ def test_no_turn_is_missed_however_late_passes_are(eta: Family, late: tuple[floa
         assert not is_due(family, history, now=now + timedelta(seconds=0.9))
 
 
+def test_a_clock_that_jumps_costs_and_gives_no_turn(eta: Family) -> None:
+    """Set ahead by years it is one turn and no backlog; set back, the turns that were are not due.
+
+    What the newest decision is later than waits for its time, and is then due as ever.
+    """
+    ahead = NOW + timedelta(days=3650)
+    history = after(decision(eta, history=after(decision(eta)), now=ahead))
+    assert not is_due(eta, history, now=ahead + timedelta(hours=1))
+    assert not is_due(eta, history, now=NOW + timedelta(days=1))
+    assert is_due(eta, history, now=ahead + timedelta(days=1))
+
+
 def test_a_cooldown_of_one_cadence_lets_every_pass_retrain(eta: Family) -> None:
     """A pass that comes a moment sooner after the last one is not told to cool down."""
     window = eta.window.model_copy(update={"cadence": timedelta(minutes=10)})

@@ -129,6 +129,19 @@ def test_an_intent_has_one_holder_until_its_lease_ends(ledger: SqlLedger, wall: 
     assert (again.mine, again.retaken) == (True, True)
 
 
+def test_a_clock_set_back_takes_no_act_from_its_holder(ledger: SqlLedger, wall: Wall) -> None:
+    """The holder can finish or give back as before; what it gave back is free at once."""
+    for key in ("one", "other"):
+        assert ledger.claim(key, lease=LEASE).mine
+    wall.seconds -= 900
+    assert not ledger.claim("one", lease=LEASE).mine
+    ledger.finish("one", "done")
+    assert ledger.claim("one", lease=LEASE).outcome == "done"
+    ledger.release("other")
+    assert [key for key, _ in ledger.unfinished("")] == ["other"]
+    assert ledger.claim("other", lease=LEASE).mine
+
+
 def test_a_finished_act_is_never_claimed_again(ledger: SqlLedger, wall: Wall) -> None:
     """Neither time nor release brings a finished act back."""
     ledger.claim("act", lease=LEASE)

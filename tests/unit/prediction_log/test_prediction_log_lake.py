@@ -361,6 +361,12 @@ def test_queries_only_read(
             lake.query(sql)
 
 
+def test_a_slow_query_draws_no_progress_bar(lake: Lake) -> None:
+    """What the command line prints is its own: DuckDB would draw on the same stdout."""
+    found = lake.query("SELECT current_setting('enable_progress_bar') AS bar")
+    assert found.to_pydict() == {"bar": [False]}
+
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 NUMBER = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,6 @@ def found(world: World) -> None:
     """Take what answers as the first version."""
     (order,) = first_orders(world.fleet, world.ledger.heads(), world.clock.now())
     assert world.renewer.renew(order).outcome == "promoted"
-    world.clock.shown += timedelta(days=10)  # past the cooldown of the first version
 
 
 def test_what_answers_already_is_taken_as_found(world: World) -> None:
@@ -69,6 +67,16 @@ def test_a_better_version_is_handed_over_before_the_head_moves(world: World) -> 
     assert world.ledger.head(DE).version == 2  # type: ignore[union-attr]
     assert world.stages() == [Stage.OPENED, Stage.RETRAINING, Stage.PROMOTED]
     assert "was handed over" in world.pager.told[-1].shown.headline
+
+
+def test_only_what_was_trained_cools_down(world: World) -> None:
+    """What was found may be renewed at the next pass; what was handed over after it may not."""
+    found(world)
+    world.measure.error = 14.0
+    world.renew(world.watch()[DE])
+    decision = world.watch()[DE].decision
+    assert decision is not None
+    assert "cooling down" in (decision.blocked or "")
 
 
 def test_what_is_not_taken_does_not_become_champion(world: World) -> None:

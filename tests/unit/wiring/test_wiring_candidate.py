@@ -1,6 +1,7 @@
 """From the rows of a real lake to a candidate's folder, or to an error that leaves nothing."""
 
 import hashlib
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pytest
 from driftloop.deploy import promoted
 from driftloop.errors import ArtifactError, DriftloopError, ParityError, TrainingFailed
 from driftloop.records import Candidate, Order
-from driftloop.workshop import split
+from driftloop.workshop import build_candidate, split
 
 MONITORS = Path(__file__).parents[2] / "monitors"
 FILES = {"model.onnx", "pipeline.skops", "reference.parquet", "holdout.parquet", "card.json"}
@@ -153,6 +154,26 @@ def test_a_damaged_champion_leaves_nothing_either(place: Callable[..., Any]) -> 
     with pytest.raises(ArtifactError):
         here.candidate(replace(here.order("second"), seed=8), champion)
     assert written(here) == {first.folder}
+
+
+@pytest.mark.parametrize("room", [1000, 20_000], ids=["for no file", "for some"])
+def test_a_full_disk_leaves_no_half_candidate(place: Callable[..., Any], room: int) -> None:
+    """Whichever file did not fit, there is no folder; with room again the same order is made."""
+    here = place()
+    here.history(range(50, 0, -1))
+    order, family = here.order("k"), here.system.fleet.family_named("eta")
+    rows, artifacts = here.system.log.rows(family, order.window), here.system.settings.artifacts
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk no file can grow beyond what it may have: EFBIG for ENOSPC.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            build_candidate(family, order, None, rows, artifacts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert written(here) == set()
+    candidate = here.candidate(order)
+    assert written(here) == {candidate.folder}
 
 
 def test_what_a_killed_fit_left_behind_is_cleared(place: Callable[..., Any]) -> None:

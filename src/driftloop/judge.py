@@ -299,9 +299,9 @@ def _blocked(seen: _Seen, history: ModelHistory, family: Family, now: datetime) 
         return "the data is at fault: retraining waits until it is right"
     # An order counts from its decision on: it may wait for its turn without being ordered again.
     champion = history.champion.candidate if history.champion is not None else None
-    # To find what answers already took no training.
-    found = champion.order.key if champion is not None and champion.found else None
-    ordered = [order.at for order in history.orders if order.key != found]
+    # To find what answers already took no training, nor did what failed before it was found.
+    found_at = champion.order.at if champion is not None and champion.found else EPOCH
+    ordered = [order.at for order in history.orders if order.at > found_at]
     ordered += [decision.at for decision in history.decisions if decision.retrain]
     last = max(ordered, default=None)
     cooldown = family.retrain.cooldown

@@ -27,12 +27,15 @@ ALARMED = (State.DATA_FAULT, State.DECAYING)
 def window_at(
     family: Family, model: ModelId, *, now: datetime, known_at: datetime | None = None
 ) -> Window:
-    """Return the window to look at `now`: the family's span, as known by `known_at`."""
+    """Return the window to look at `now`: the family's span, as known by `known_at`.
+
+    That may be after `now`, where the clock was set back: what arrived before is known.
+    """
     return Window(
         model=model,
         start=now - family.window.span,
         end=now,
-        known_at=now if known_at is None else min(now, known_at),
+        known_at=known_at or now,
     )
 
 

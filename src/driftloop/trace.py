@@ -71,6 +71,12 @@ def predicted(row: Logged) -> tuple[Step, ...]:
     return tuple(found)
 
 
+def only_labelled(id_: str, model: str, value: float, at: datetime) -> Step:
+    """Return that a label came for a prediction that has not, or never will."""
+    said = f"{id_} of {model}: {value:.6g}, and no prediction with that id has come"
+    return Step(at=at, what="labelled", said=said)
+
+
 def that_judged(row: Logged, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
     """Return the decisions worth following of those whose window held `row`.
 

@@ -36,7 +36,15 @@ from driftloop.records import (
 )
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet, load_fleet
-from driftloop.trace import Logged, Step, in_order, predicted, steps, that_judged
+from driftloop.trace import (
+    Logged,
+    Step,
+    in_order,
+    only_labelled,
+    predicted,
+    steps,
+    that_judged,
+)
 from driftloop.workshop import PRELOADED, build_candidate, found_candidate
 
 if TYPE_CHECKING:
@@ -267,6 +275,8 @@ class System:
             for decision in that_judged(row, [fact.decision for fact in decided]):
                 found += steps(ledger.trace(decision.key))
         if not found:
+            found = self._labelled(id_, families)
+        if not found:
             raise BadRequest(
                 "nothing has that id",
                 where=id_,
@@ -293,6 +303,17 @@ class System:
             found = self.logs.of(family).query(sql, {"id": id_})
             rows += [Logged(**row) for row in found.to_pylist()]
         return rows
+
+    def _labelled(self, id_: str, families: tuple[Family, ...]) -> list[Step]:
+        labels: list[Step] = []
+        for family in families:
+            sql = (
+                f"SELECT model, value, arrived_at AS at FROM lake.{family.table}_labels"  # noqa: S608 - from the checked spec
+                " WHERE id = $id"
+            )
+            rows = self.logs.of(family).query(sql, {"id": id_}).to_pylist()
+            labels += [only_labelled(id_, **row) for row in rows]
+        return labels
 
     def decision(self, key: str) -> Decision:
         """Return the decision with `key` (`model/YYYYMMDDThhmmss`).

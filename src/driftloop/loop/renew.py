@@ -254,9 +254,10 @@ class Renewer:
             return None
         now = self.clock.now()
         # Counted from what has wholly arrived: where the log lags, the newest rows are older.
-        newest = min(now, self.log.horizon(family) or now)
+        horizon = self.log.horizon(family) or now
+        newest = min(now, horizon)
         window = replace(
-            order.window, start=newest - family.retrain.span, end=newest, known_at=newest
+            order.window, start=newest - family.retrain.span, end=newest, known_at=horizon
         )
         begun = replace(order, window=window, holdout_from=newest - family.gate.holdout)
         self.ledger.append(Ordered(model=order.model, at=now, order=begun), key=order.key)

@@ -195,3 +195,22 @@ def test_a_renewal_that_is_called_off_changes_nothing(
     assert not list(system.settings.artifacts.rglob("*.part"))
     assert renewing.renew("hangs").outcome == "elsewhere"
     assert renewing.renew("next").outcome == "promoted"
+
+
+def test_a_clock_that_was_ahead_and_is_set_back_blinds_nobody(renewing: Renewing) -> None:
+    """Rows that arrive after it, stamped with what was shown then, are judged and trained on."""
+    here, now = renewing.place, renewing.place.system.clock.now()
+    here.history(range(50, 2, -1))
+    here.stand_at(now + timedelta(days=365))
+    here.history([60])
+    here.stand_at(now)
+    here.history([2])
+    assert here.system.log.horizon(here.system.fleet.family(DE)) > now
+    renewed = renewing.renew("first")
+    assert renewed.outcome == "promoted", renewed.reason
+    assert renewed.candidate is not None
+    assert renewed.candidate.holdout_rows == 20 * 6
+    (seen,) = (each for each in here.system.watcher.watch() if each.model == DE)
+    assert seen.decision is not None, seen.problem
+    assert seen.rows == 20 * 13
+    assert seen.decision.window.end == now

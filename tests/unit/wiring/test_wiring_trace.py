@@ -50,3 +50,13 @@ def test_an_id_that_nothing_has_is_refused(place: Callable[..., Any], id_: str) 
     here.history([1])
     with pytest.raises(BadRequest, match=r"nothing has that id.*prediction's id"):
         here.system.trace(id_)
+
+
+def test_a_label_without_its_prediction_shows(place: Callable[..., Any]) -> None:
+    """Whoever sent it can see that it came, and what is missing."""
+    here = place()
+    here.history([1])
+    here.correct(["never-asked"], [12.0])
+    (step,) = here.system.trace("never-asked")
+    assert step.what == "labelled"
+    assert step.said == "never-asked of eta-de: 12, and no prediction with that id has come"

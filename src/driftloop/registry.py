@@ -24,6 +24,8 @@ from driftloop.spec import Fleet
 ALIAS = "champion"
 ORDER = "driftloop.order"
 """Tag of runs and versions: the key of the order they were made for."""
+DIGEST = "driftloop.digest"
+"""Tag of runs and versions: the SHA-256 of the model file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,7 @@ class MlflowRegistry:
             pass
 
     def register(self, candidate: Candidate) -> int:
-        """Return the candidate's version; the same order registered again gets the same one.
+        """Return the candidate's version; the same one registered again gets the same.
 
         A run with its parameters, metrics, lineage and files is logged first, then the version:
         a call that died in between is taken up at the run it left behind.
@@ -88,7 +90,9 @@ class MlflowRegistry:
                 f"there is no {file.name}", where=str(folder), hint="train the candidate again"
             )
         with self._asked("could not register", order.model) as client, self._locked():
-            wanted = f"tags.`{ORDER}` = '{order.key}'"
+            # A recipe may come to other bytes at its second try: those are another version.
+            made_of = f"tags.`{DIGEST}` = '{candidate.digest}'"
+            wanted = f"tags.`{ORDER}` = '{order.key}' and {made_of}"
             known = client.search_model_versions(f"name = '{order.model}' and {wanted}")
             if known:
                 return int(known[0].version)
@@ -96,7 +100,7 @@ class MlflowRegistry:
             tags = {
                 ORDER: order.key,
                 "driftloop.model": order.model,
-                "driftloop.digest": candidate.digest,
+                DIGEST: candidate.digest,
                 "driftloop.incident": order.incident or "",
             }
             left = client.search_runs([experiment], wanted, max_results=1)
@@ -156,7 +160,7 @@ class MlflowRegistry:
                 version=int(each.version),
                 created_at=datetime.fromtimestamp(each.creation_timestamp / 1000, UTC),
                 order=each.tags.get(ORDER, ""),
-                digest=each.tags.get("driftloop.digest", ""),
+                digest=each.tags.get(DIGEST, ""),
                 gate=each.tags.get("gate", ""),
                 reason=each.tags.get("gate.reason", ""),
                 champion=champion is not None and int(each.version) == int(champion),

@@ -19,7 +19,7 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
     Inputs are named as the features: float32 [n, 1] with NaN for null, string [n, 1] with ""
     for null. The output is `prediction`, float32 [n]. Metadata: `driftloop.family`,
     `driftloop.task` and `driftloop.features`, a JSON object of feature to kind. The same
-    pipeline gives the same bytes. That it answers the same is for `parity` to show.
+    pipeline gives the same bytes, in any process. That it answers the same is for `parity` to show.
 
     Raises:
         TrainingFailed: skl2onnx cannot convert it.
@@ -55,6 +55,10 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None]))
     _drop_unused(graph)
+    # skl2onnx lists them in the order of a set: another one in each process.
+    versions = sorted(model.opset_import, key=lambda each: each.domain)
+    del model.opset_import[:]
+    model.opset_import.extend(versions)
     helper.set_model_props(
         model,
         {

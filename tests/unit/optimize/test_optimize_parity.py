@@ -1,7 +1,11 @@
 """What is lowered answers the same; what would answer otherwise is refused with its cause."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ from driftloop.retrain import Fitted, fit, predict
 from driftloop.retrain.fit import _frame
 from driftloop.spec import Family
 
+MONITORS = Path(__file__).parents[2] / "monitors"
 ROWS = 600
 
 
@@ -129,6 +134,31 @@ def test_the_file_says_what_it_takes_and_gives(churn: Family) -> None:
         "plan": "categorical",
     }
     assert lower(fit(churn, table, seed=1).pipeline, churn) == content
+
+
+def test_another_process_makes_the_same_file() -> None:
+    """Whatever order its sets come in: a fit that was killed is made again, to the same digest."""
+    code = (
+        "import hashlib; from pathlib import Path\n"
+        "from driftloop.optimize import lower; from driftloop.retrain import fit\n"
+        "from driftloop.spec import load_fleet\n"
+        "from unit.optimize.test_optimize_parity import rows\n"
+        f"eta = load_fleet(Path({str(MONITORS)!r})).family_named('eta')\n"
+        "content = lower(fit(eta, rows(eta), seed=1).pipeline, eta)\n"
+        "print(hashlib.sha256(content).hexdigest())"
+    )
+    paths = [str(MONITORS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }
+    assert len(made) == 1
 
 
 def test_the_probability_is_that_of_one(churn: Family) -> None:

@@ -137,6 +137,22 @@ def test_a_registration_that_died_half_way_is_taken_up(
     assert [run.info.status for run in runs] == ["FINISHED"]
 
 
+def test_an_order_that_came_to_other_bytes_is_registered_as_what_it_is(
+    registry: MlflowRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registration that died stands in nobody's way; a version's digest is its own file's."""
+    first = candidate(tmp_path / "d", "eta-de/anew")
+    second = replace(first, digest="cd" * 32, folder=candidate(tmp_path / "e", "x").folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry._client(), "create_model_version", None)
+        with pytest.raises(RegistryError):
+            registry.register(first)
+    version = registry.register(second)
+    assert registry.register(second) == version
+    mine = [each for each in registry.versions(MODEL) if each.order == "eta-de/anew"]
+    assert [(each.version, each.digest) for each in mine] == [(version, "cd" * 32)]
+
+
 def test_two_at_once_make_one_version(registry: MlflowRegistry, tmp_path: Path) -> None:
     """The same order from several threads at once is one version; another order is another."""
     one, two = candidate(tmp_path / "a", "eta-fr/a"), candidate(tmp_path / "b", "eta-fr/b")

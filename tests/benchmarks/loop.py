@@ -123,8 +123,9 @@ def _incident(made: World, family: Family, number: int) -> Order:
     system, now = made.system, made.system.clock.now()
     key = f"{RENEWED}/{now:%Y%m%dT%H%M%S}"
     asked = order(family, RENEWED, key=key, reason="the error grew", now=now)
+    champion = system.ledger.head(RENEWED)
     decision = Decision(
-        version=1,
+        version=champion.version if champion is not None else 0,
         key=key,
         model=RENEWED,
         at=now,

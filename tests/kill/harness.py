@@ -19,8 +19,6 @@ from integration.house import answers, eventually
 from driftloop.settings import Settings
 
 HERE = Path(__file__).parent
-LEASE = "0.4"
-"""Seconds that a killed teller's notices wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +38,21 @@ class Orders:
     """The folder of orders that `site/sitecustomize.py` obeys."""
 
     folder: Path
+    lease: float = 0.4
+    """Seconds that a killed teller's notices wait."""
+    pause: float = 0.5
+    """Seconds at most that a service which died is waited with."""
 
     def environment(self) -> dict[str, str]:
         """Return what makes a process, and its children, obey."""
         paths = [str(HERE / "site"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(filter(None, paths))
-        return {"KILL_AT": str(self.folder), "KILL_LEASE": LEASE, "PYTHONPATH": path}
+        return {
+            "KILL_AT": str(self.folder),
+            "KILL_LEASE": str(self.lease),
+            "KILL_PAUSE": str(self.pause),
+            "PYTHONPATH": path,
+        }
 
     def give(self, point: Point) -> None:
         """Let the next process of the service that passes `point` die there."""
@@ -55,10 +62,6 @@ class Orders:
     def was_obeyed(self, point: Point) -> bool:
         """Return whether one died there."""
         return (self.folder / f"{point}.hit").exists()
-
-    def take_back(self, point: Point) -> None:
-        """Let nobody die there any more."""
-        (self.folder / str(point)).unlink(missing_ok=True)
 
 
 class Process:

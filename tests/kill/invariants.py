@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 
-from driftloop.records import Decided, Head, ModelId, Moved, Ordered, Paged, Stage
+from driftloop.records import Decided, Decision, Head, ModelId, Moved, Ordered, Paged, Stage
 
 ENDS = {Stage.PROMOTED, Stage.REFUSED, Stage.FAILED}
 
@@ -87,8 +87,31 @@ def told_once(paged: Sequence[Paged], keys: Sequence[str], left: Sequence[str]) 
     return faults + [f"never told: {each}" for each in left]
 
 
+def not_begun(
+    decided: Sequence[Decided], ordered: Sequence[Ordered], moved: Sequence[Moved]
+) -> list[Decision]:
+    """Return the decisions to renew a champion that nobody began, and that still make sense.
+
+    One makes none any more once another version answers, or its incident is over.
+    """
+    begun = {fact.order.key for fact in ordered}
+    incidents = {fact.model: fact.decision.incident for fact in decided}
+    versions = {move.model: move.head.version for move in moved}
+    return [
+        each
+        for each in (fact.decision for fact in decided)
+        if each.retrain
+        and each.key not in begun
+        and versions.get(each.model) == each.version
+        and incidents[each.model] == each.incident
+    ]
+
+
 def every_turn_told(
-    decided: Sequence[Decided], ordered: Sequence[Ordered], paged: Sequence[Paged]
+    decided: Sequence[Decided],
+    ordered: Sequence[Ordered],
+    moved: Sequence[Moved],
+    paged: Sequence[Paged],
 ) -> list[str]:
     """Every incident's beginning and end was told, and how every order of one ended."""
     told = {(fact.notice.incident, fact.notice.stage) for fact in paged}
@@ -98,13 +121,16 @@ def every_turn_told(
             faults.append(f"{decision.incident} was opened and nobody was told")
         if decision.resolves and (decision.resolves, Stage.RECOVERED) not in told:
             faults.append(f"{decision.resolves} was over and nobody was told")
-        if decision.retrain and not any(fact.order.key == decision.key for fact in ordered):
-            faults.append(f"{decision.key} was to be renewed and nobody began")
     ends = Counter(
         fact.notice.key.split(f"/{fact.notice.stage}/", 1)[-1]
         for fact in paged
         if fact.notice.stage in ENDS
     )
+    faults += [
+        f"{each.key} was to be renewed and nobody began"
+        for each in not_begun(decided, ordered, moved)
+        if not ends[each.key]
+    ]
     of_incidents = [fact.order for fact in ordered if fact.order.incident]
     return faults + [
         f"{order.key} was renewed and {ends[order.key]} ends were told"

@@ -134,15 +134,29 @@ def test_every_turn_of_an_incident_is_told() -> None:
     decided = [Decided(model=DE, at=AT, decision=each) for each in (DECISION, over)]
     ordered = [Ordered(model=DE, at=AT, order=ORDER)]
     told = [paged(Stage.OPENED), paged(Stage.PROMOTED, key="/i"), paged(Stage.RECOVERED)]
-    assert every_turn_told(decided, ordered, told) == []
-    assert every_turn_told(decided, ordered, told[1:]) == ["i was opened and nobody was told"]
-    assert every_turn_told(decided, ordered, told[:2]) == ["i was over and nobody was told"]
-    assert every_turn_told(decided, [], told) == ["i was to be renewed and nobody began"]
-    assert every_turn_told(decided, ordered, [told[0], told[2]]) == [
-        "i was renewed and 0 ends were told"
-    ]
-    twice = [*told, paged(Stage.REFUSED, key="/i")]
-    assert every_turn_told(decided, ordered, twice) == ["i was renewed and 2 ends were told"]
+    moves = [moved(1, 1, None), moved(2, 2, 1)]
+    assert every_turn_told(decided, ordered, moves, told) == []
+    for left, fault in (
+        (told[1:], "i was opened and nobody was told"),
+        (told[:2], "i was over and nobody was told"),
+        ([told[0], told[2]], "i was renewed and 0 ends were told"),
+        ([*told, paged(Stage.REFUSED, key="/i")], "i was renewed and 2 ends were told"),
+    ):
+        assert every_turn_told(decided, ordered, moves, left) == [fault]
+
+
+def test_an_order_that_nobody_began_is_a_fault_while_it_makes_sense() -> None:
+    """Not once another version answers, its incident is over, or its failure was told."""
+    opened = Decided(model=DE, at=AT, decision=DECISION)
+    over = Decided(model=DE, at=AT, decision=replace(DECISION, key="j", incident=None))
+    told, first = [paged(Stage.OPENED)], [moved(1, 1, None)]
+    fault = "i was to be renewed and nobody began"
+    assert every_turn_told([opened], [], first, told) == [fault]
+    assert every_turn_told([opened], [], [*first, moved(2, 2, 1)], told) == []
+    quiet = replace(over, decision=replace(over.decision, retrain=False, opens=False))
+    assert every_turn_told([opened, quiet], [], first, told) == []
+    failed = [*told, paged(Stage.FAILED, key="/i")]
+    assert every_turn_told([opened], [], first, failed) == []
 
 
 def moved(epoch: int, version: int, previous: int | None) -> Moved:

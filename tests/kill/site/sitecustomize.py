@@ -5,7 +5,8 @@ at each named point that it passes, for a file `<service>.<point>-before` or `-a
 the file by renaming it to `....hit` and ends by SIGKILL: one file, one death, however often the
 process is started again. Without KILL_AT nothing is done.
 
-KILL_LEASE, in seconds, makes leases of notices shorter, so that nobody waits a minute for one.
+KILL_LEASE, in seconds, makes leases of notices shorter, and KILL_PAUSE the longest pause before a
+service that died again and again is restarted, so that nobody waits half a minute for either.
 """
 
 import functools
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,7 +80,11 @@ POINTS: dict[str, tuple[tuple[str, str, Callable[..., bool]], ...]] = {
         ("MlflowRegistry.point", "alias", _always),
     ),
     "driftloop.serve.slot": (("Slot.take", "swap", _always),),
-    "driftloop.loop.tell": (),
+}
+SHORTER: dict[str, tuple[str, str, Callable[[float], Any]]] = {
+    # The module's constant, what says how long, and in which type.
+    "driftloop.loop.tell": ("LEASE", "KILL_LEASE", lambda given: timedelta(seconds=given)),
+    "driftloop.up.supervisor": ("LONGEST_PAUSE", "KILL_PAUSE", float),
 }
 
 
@@ -91,7 +97,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name not in POINTS:
+        if name not in POINTS and name not in SHORTER:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         found = (finder.find_spec(name, path, target) for finder in others)
@@ -103,10 +109,12 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def load_and_wrap(module: ModuleType) -> None:
             load(module)
-            for where, point, wanted in POINTS[name]:
+            for where, point, wanted in POINTS.get(name, ()):
                 _wrap(module, where, point, wanted, self._orders)
-            if name == "driftloop.loop.tell" and (lease := os.environ.get("KILL_LEASE")):
-                module.LEASE = type(module.LEASE)(seconds=float(lease))  # type: ignore[attr-defined]
+            if name in SHORTER:
+                constant, variable, as_type = SHORTER[name]
+                if given := os.environ.get(variable):
+                    setattr(module, constant, as_type(float(given)))
 
         loader.exec_module = load_and_wrap
         return spec

@@ -43,7 +43,7 @@ from tests.soak._traffic import Harm, Model, Seen, busiest, drive, history, mode
 MONITORS = Path(__file__).parents[2] / "monitors"
 COUNTS = {"air-time": 8, "late-arrival": 4}
 SAMPLE = 10.0
-UP_WITHIN = 180.0
+UP_WITHIN = 400.0
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ class FakeTrainer:
     """Makes candidates whose held-out error a test sets; the champion's is 10."""
 
     error: float = 5.0
-    fails: str | None = None
+    fails: str | Exception | None = None
     orders: list[Order] = field(default_factory=list)
 
     def train(self, order: Order, champion: Head | None) -> Candidate:
@@ -108,6 +108,8 @@ class FakeTrainer:
 
     def _candidate(self, order: Order, *, found: bool) -> Candidate:
         self.orders.append(order)
+        if isinstance(self.fails, Exception):
+            raise self.fails
         if self.fails is not None:
             raise TrainingFailed(self.fails, where=order.model)
         return Candidate(

@@ -153,6 +153,15 @@ def test_a_failed_fit_changes_nothing_and_says_so(world: World) -> None:
     assert world.stages()[-1] == Stage.FAILED
 
 
+def test_a_renewal_that_breaks_has_an_end_that_is_told(world: World) -> None:
+    """An error that nobody foresaw is a failure like any other, and not one without a word."""
+    world.measure.error, world.trainer.fails = 14.0, KeyError("no such thing")
+    renewed = world.renew(world.watch()[DE])
+    assert renewed.outcome == "failed"
+    assert "KeyError: 'no such thing'" in world.ledger.facts(Failed)[0].error
+    assert world.stages()[-1] == Stage.FAILED
+
+
 def test_cooldown_spaces_retrainings_while_the_incident_stays_one(world: World) -> None:
     """Ten bad days: two retrainings (cooldown 7 days), one page."""
     world.measure.error, world.trainer.error = 14.0, 11.0

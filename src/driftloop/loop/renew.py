@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftloop.deploy import promoted, rolled_back
-from driftloop.errors import CalledOff, DriftloopError, RegistryError
+from driftloop.errors import CalledOff, DriftloopError, RegistryError, named
 from driftloop.gate import as_found, compare
 from driftloop.loop import notices
 from driftloop.loop.tell import Teller
@@ -198,9 +198,13 @@ class Renewer:
                 previous=champion,
                 reason=f"{order.reason}; gate: {result.reason}",
             )
-        except DriftloopError as error:
-            notice = notices.failed(order, owner, self.clock.now(), since, error=str(error))
-            failed = self._failed(order, str(error), notice)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the owner is told of an end
+            said = str(error)
+            if not isinstance(error, DriftloopError):
+                _log.exception("%s: its renewal broke", order.model, extra={"trace": order.key})
+                said = f"it broke on {named(error)}"
+            notice = notices.failed(order, owner, self.clock.now(), since, error=said)
+            failed = self._failed(order, said, notice)
             return replace(failed, outcome="cancelled") if isinstance(error, CalledOff) else failed
         self._point(head)
         self._tell(

@@ -139,6 +139,7 @@ def test_commands_work_without_a_checkout(installed: Installed, tmp_path: Path) 
     assert "parcels: 2 models, 3 features" in checked.stdout
 
 
+@pytest.mark.long
 def test_a_day_without_a_checkout(installed: Installed, tmp_path: Path) -> None:
     """`init`, `up`, `backfill`, `train`, a prediction, and a SIGTERM that leaves nothing running.
 

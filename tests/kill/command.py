@@ -5,17 +5,17 @@ Usage: python command.py _ingest
 
 import sys
 
-import uvicorn  # noqa: F401 - imported for every life at once
 from kill.lives import bear
 
-from driftloop import cli, prediction_log, wiring  # noqa: F401 - as above
-from driftloop.page import sandbox  # noqa: F401 - as above
+from driftloop import cli
+
+IMPORTED = ("driftloop.wiring", "driftloop.prediction_log", "driftloop.page.sandbox", "uvicorn")
 
 
-def run(given: str) -> None:
+def run(_: str) -> None:
     """Run the command as `driftloop` would."""
-    cli.app([given])
+    cli.app([sys.argv[1]])
 
 
 if __name__ == "__main__":
-    bear(lambda _: run(sys.argv[1]))
+    bear(run, *IMPORTED)

@@ -7,13 +7,17 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 
 
-def bear(live: Callable[[str], None]) -> None:
+def bear(live: Callable[[str], None], *modules: str) -> None:
     """Let `live` be called with each line of stdin, in a process of its own, one after another.
 
-    Says `born <pid>` and `ended <exit code>` of each.
+    Says `born <pid>` and `ended <exit code>` of each. `modules` are imported before the first:
+    what is imported at its first use would else be imported in every life.
     """
+    for module in modules:
+        import_module(module)
     for line in sys.stdin:
         sys.stdout.flush()
         pid = os.fork()

@@ -49,4 +49,4 @@ def tell(incidents: str) -> None:
 
 
 if __name__ == "__main__":
-    bear(tell)
+    bear(tell, "sqlalchemy.dialects.sqlite", "slack_sdk", "driftloop.page.slack")

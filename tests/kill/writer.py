@@ -46,4 +46,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    bear(write)
+    bear(write, "driftloop.prediction_log")

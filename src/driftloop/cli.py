@@ -448,6 +448,8 @@ def _serve(asgi: object, host: str, port: int) -> None:
         port=port,
         log_config=None,  # ours is set
         access_log=False,
+        # Longer than clients keep what is idle: closed by us, it may be just as they ask again.
+        timeout_keep_alive=75,
     )
 
 

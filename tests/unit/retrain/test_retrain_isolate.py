@@ -311,11 +311,13 @@ def test_threads_of_an_asyncio_process_may_call_at_once(deeds: Any) -> None:
 
 
 def test_a_warm_start_is_cheap(deeds: Any) -> None:
-    """The best of five starts with scikit-learn loaded takes under 0.15 s."""
+    """The best of five starts with scikit-learn loaded takes less than half of importing it."""
     isolated(math.sqrt, 2.0)
     times = []
     for _ in range(5):
         began = time.perf_counter()
         isolated(math.sqrt, 2.0)
         times.append(time.perf_counter() - began)
-    assert min(times) < 0.15
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import sklearn.ensemble"], check=True)
+    assert min(times) < (time.perf_counter() - began) / 2

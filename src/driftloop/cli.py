@@ -340,7 +340,7 @@ def prune(
         bool, typer.Option("--dry-run", help="Only say what would go, and what is pinned and why.")
     ] = False,
 ) -> None:
-    """Remove what is older than [retention] says; the ingester does so with the log's rows."""
+    """Remove what is older than the monitors' retention says; the ingester does so with the log."""
     system = _system()
     if dry_run:
         for pin in system.pins():

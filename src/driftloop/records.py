@@ -37,6 +37,7 @@ _METRICS = {
     "duplicates": "share of duplicates",
     "freshness": "age in hours",
     "passes_missed": "cadences without a finished pass",
+    "unwatched": "models that no pass could look at",
     "ingest_lag": "seconds a segment waits for the ingester",
     "spool_mib": "MiB in the spool",
     "disk_free": "share of the disk that is free",

@@ -32,6 +32,8 @@ NEVER_PAGES = frozenset({"untold", "monitors"})
 _REMEDIES: Mapping[str, str] = {
     "passes_missed": "Nothing is measured meanwhile. Look at `driftloop status`, logs/worker.log "
     "and logs/prefect.log.",
+    "unwatched": "They are neither measured nor renewed meanwhile. `driftloop check` reads logs "
+    "that are not ours; the newest `watch` run in Prefect has every problem.",
     "ingest_lag": "What is answered is kept in the spool and nothing is lost; decisions see old "
     "rows. Look at logs/ingester.log.",
     "spool_mib": "Rows come faster than they go into the log, or the ingester stands. "
@@ -196,6 +198,7 @@ def _notice(
 def _headline(reading: Reading) -> str:
     said = {
         "passes_missed": "the fleet is not being watched",
+        "unwatched": "some models cannot be looked at",
         "ingest_lag": "the ingester lags behind",
         "spool_mib": "the spool grows",
         "disk_free": "the disk fills",

@@ -159,15 +159,15 @@ def refused(
 
 
 def failed(order: Order, owner: Owner, at: datetime, since: datetime, *, error: str) -> Notice:
-    """Return that no candidate came of an order; the champion keeps answering."""
+    """Return that nothing came of an order; the champion keeps answering."""
     return _renewal(
         order,
         Stage.FAILED,
         owner,
         at=at,
         since=since,
-        headline=f"{order.model} could not be retrained",
-        doing=f"No candidate was made: {error}. The champion keeps answering.",
+        headline=f"{order.model} was not renewed",
+        doing=f"Its renewal came to nothing: {error}. The champion keeps answering.",
     )
 
 

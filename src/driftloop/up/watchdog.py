@@ -106,6 +106,7 @@ class Watchdog:
     def readings(self) -> Iterator[Reading]:
         """Yield what is measured in one look; what cannot be is a reading that says why."""
         yield self._passes_missed()
+        yield self._unwatched()
         yield from _spooled(self._settings.spool, self._wall())
         yield self._disk()
         statuses = [each for each in status(self._settings.home) if each.name != NAME]
@@ -124,6 +125,25 @@ class Watchdog:
         since = max(written or 0.0, up_since(self._settings.home) or self._began)
         cadence = max(self._settings.watch_every, SHORTEST)
         return _reading("passes_missed", max(0.0, self._wall() - since) / cadence)
+
+    def _unwatched(self) -> Reading:
+        """Return how many models had a problem in each of the last passes, and one of them."""
+        enough = self._system.fleet.platform.missed_cadences
+        try:
+            passes = self._system.ledger.facts(Passed, last=enough)
+        except LedgerError as error:
+            return _reading("unwatched", None, problem=str(error))
+        told = [
+            {
+                line.partition(": ")[0]: line
+                for line in each.problems
+                if "no champion yet" not in line
+            }
+            for each in passes
+        ]
+        always = set.intersection(*map(set, told)) if len(told) == enough else set()
+        problem = told[-1][min(always)] if always else None
+        return _reading("unwatched", float(len(always)), n=len(passes), problem=problem)
 
     def _disk(self) -> Reading:
         try:

@@ -87,6 +87,32 @@ def passed(system: System) -> None:
     system.ledger.append(Passed(at=datetime.now(UTC), looked=1, seconds=0.1))
 
 
+def test_models_that_no_pass_can_look_at_are_paged(
+    dog: Watchdog, system: System, slack: SandboxServer
+) -> None:
+    """A log that stays unreadable is told, with why; a passing trouble, or no champion, is not."""
+    locked = "eta-de: eta.toml: log: the log cannot be read: locked"
+    young = "eta-fr: no champion yet (hint: `driftloop train` makes one)"
+
+    def pass_with(*problems: str) -> None:
+        at = datetime.now(UTC)
+        system.ledger.append(Passed(at=at, looked=2, seconds=0.1, problems=problems))
+        looks(dog, 2)
+
+    pass_with(locked, young)
+    pass_with(young)
+    pass_with(locked, young)
+    pass_with(locked, young)
+    assert slack.messages() == []
+    pass_with(locked, young)
+    (told,) = slack.messages()
+    assert "some models cannot be looked at" in told["text"]
+    assert "locked" in told["text"]
+    for _ in range(2):
+        pass_with(young)
+    assert stages(system) == ["opened", "recovered"]
+
+
 def test_a_loop_that_does_its_work_is_left_in_peace(
     dog: Watchdog, system: System, slack: SandboxServer
 ) -> None:

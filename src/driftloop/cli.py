@@ -20,6 +20,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain help: what draws it in boxes costs more to import than all of ours.
+    rich_markup_mode=None,
 )
 _given: dict[str, object] = {}
 READ_WITHIN = 30.0

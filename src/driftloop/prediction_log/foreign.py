@@ -134,7 +134,6 @@ class ForeignLog(Windows):
 
     def _possible(self, rows: pa.Table) -> pa.Table:
         """Return `rows`; raise for the first that no door of ours would have let in."""
-        self._refuse(rows, "id", rows["id"].is_null(), "is null")
         if self._family.task is Task.BINARY:
             outcome = pc.is_in(rows["label"], value_set=pa.array([0.0, 1.0, None], pa.float64()))
             self._refuse(rows, "label", pc.invert(outcome), "is neither 0 nor 1")
@@ -250,7 +249,8 @@ class _Theirs(Reads):
         event_time = given.time(family.time)
         predicted_at = given.time("predicted_at") if given.has("predicted_at") else event_time
         columns = {
-            "id": given.text("id"),
+            # Rows without one are each other's duplicates: a fault of that model's data alone.
+            "id": f"coalesce({given.text('id')}, '')",
             "model": self._model(given),
             "event_time": event_time,
             "predicted_at": predicted_at,

@@ -247,6 +247,21 @@ def test_other_models_and_numbers_that_are_none(tmp_path: Path, eta: Family, log
     assert rows["load"][:3] == [None, None, 1.0]
 
 
+def test_rows_without_an_id_are_duplicates_of_one_another(
+    tmp_path: Path, eta: Family, log: Make
+) -> None:
+    """A fault of that model's data, which is measured; the other model is as before."""
+    parquet(
+        tmp_path,
+        f"SELECT * REPLACE (CASE WHEN market = 'fr' OR distance > 9 THEN request END AS request)"
+        f" FROM ({SCORED})",
+    )
+    found = log("scored.parquet").looks(eta, [window(DE), window(FR)])
+    assert (found[DE].summary.rows, found[DE].summary.duplicates) == (30, 4)
+    assert found[DE].rows.num_rows == 26
+    assert (found[FR].summary.rows, found[FR].summary.duplicates) == (30, 0)
+
+
 def test_every_fault_of_the_columns_at_once(tmp_path: Path, eta: Family, log: Make) -> None:
     """A feature that is missing, types that do not fit: each by name, with what there is."""
     parquet(
@@ -268,7 +283,6 @@ def test_every_fault_of_the_columns_at_once(tmp_path: Path, eta: Family, log: Ma
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("NULL AS request", "the id is null"),
         ("2 AS truth", "the label 2.0 is neither 0 nor 1"),
         ("1.5 AS yhat", "the prediction 1.5 is no probability of 1"),
     ],

@@ -376,7 +376,6 @@ class System:
             else:
                 load_model(file, head.digest)
 
-        self.fleet.family(model)
         return self.renewer.roll_back(model, to=to, who=who, verify=verify)
 
     def contents(self, family: Family) -> "tuple[Contents, ...]":

@@ -85,14 +85,12 @@ class Renewer:
             return Renewed(order, "elsewhere", "another renewal of this model is under way")
         try:
             begun = self._begun(order, family)
-            if begun is not None and (released := self._released(begun)) is not None:
-                renewed = released
-            elif begun is None:
+            if begun is None:
                 renewed = Renewed(
                     order, "withdrawn", "what it was to mend was over before its turn came"
                 )
             else:
-                renewed = self._carried_out(begun, family)
+                renewed = self._released(begun) or self._carried_out(begun, family)
             self.ledger.finish(f"renew/{order.key}", renewed.outcome)
             _log.info(
                 "%s: %s: %s",
@@ -143,15 +141,15 @@ class Renewer:
         `verify` raises when the head's file could not answer.
 
         Raises:
-            BadRequest: there is no such earlier champion.
+            BadRequest: there is no such model or earlier champion.
             ArtifactError: its file is missing or damaged; nothing was changed.
             HandoverFailed: who serves it elsewhere did not take it; nothing was changed.
             StaleHead: the champion moved meanwhile.
         """
+        family = self.fleet.family(model)
         history = self.ledger.history(model)
         head = rolled_back(model, history.moves, to=to)
         verify(head)
-        family = self.fleet.family(model)
         if family.log is not None:
             key = f"rollback/{model}#{head.epoch}"
             self.handover.hand_over(family, head, previous=history.head, key=key)
@@ -207,18 +205,7 @@ class Renewer:
             failed = self._failed(order, said, notice)
             return replace(failed, outcome="cancelled") if isinstance(error, CalledOff) else failed
         self._point(head)
-        self._tell(
-            order,
-            notices.promoted(
-                order,
-                owner,
-                self.clock.now(),
-                since,
-                version=version,
-                result=result,
-                elsewhere=elsewhere,
-            ),
-        )
+        self._tell_promoted(order, version, result)
         return Renewed(order, "promoted", result.reason, candidate, result, head)
 
     def _released(self, order: Order) -> Renewed | None:
@@ -235,16 +222,7 @@ class Renewer:
         if made is None or head is None:
             return None
         self._point(moves[-1].head)
-        notice = notices.promoted(
-            order,
-            self.fleet.owner(order.model),
-            self.clock.now(),
-            self._since(order),
-            version=gated.version,
-            result=gated.result,
-            elsewhere=self.fleet.family(order.model).log is not None,
-        )
-        self._tell(order, notice)
+        self._tell_promoted(order, gated.version, gated.result)
         return Renewed(order, "promoted", gated.result.reason, made.candidate, gated.result, head)
 
     def _begun(self, order: Order, family: Family) -> Order | None:
@@ -305,6 +283,18 @@ class Renewer:
         )
         self._tell(order, notice)
         return Renewed(order, "failed", error)
+
+    def _tell_promoted(self, order: Order, version: int, result: GateResult) -> None:
+        notice = notices.promoted(
+            order,
+            self.fleet.owner(order.model),
+            self.clock.now(),
+            self._since(order),
+            version=version,
+            result=result,
+            elsewhere=self.fleet.family(order.model).log is not None,
+        )
+        self._tell(order, notice)
 
     def _tell(self, order: Order, notice: Notice) -> None:
         # What follows an open incident is told in its thread; the rest shows on the pages.

@@ -35,6 +35,8 @@ from driftloop.records import (
 from driftloop.spec import Family, Fleet
 
 _log = logging.getLogger(__name__)
+NO_CHAMPION = "no champion yet"
+"""The problem of a model that was never trained, as a pass notes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ class Watcher:
             try:
                 head = histories[model].head
                 if head is None:
-                    raise UnknownModel("no champion yet", hint="`driftloop train` makes one")
+                    raise UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one")
                 seen.append(
                     self._model(family, head, histories[model], windows[model], looks[model])
                 )

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, LogError, SpecError
 from driftloop.ports import Look
+from driftloop.prediction_log.source import no_outcome
 from driftloop.prediction_log.store import Reads, configured, faults
 from driftloop.prediction_log.windows import Windows, utc
 from driftloop.records import ModelId, Moved, Task, Window
@@ -43,10 +44,10 @@ class Contents:
     """What a log holds for one model: its rows, how many have a label, and when they were."""
 
     model: ModelId
-    rows: int
-    labelled: int
-    first: datetime | None
-    last: datetime | None
+    rows: int = 0
+    labelled: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
 
     def __str__(self) -> str:
         """Return the counts in a line."""
@@ -126,17 +127,12 @@ class ForeignLog(Windows):
             )
             for model, rows, labelled, first, last in found
         }
-        nothing = {"rows": 0, "labelled": 0, "first": None, "last": None}
-        return tuple(
-            held.get(model, Contents(model=model, **nothing))  # type: ignore[arg-type]
-            for model in self._family.models
-        )
+        return tuple(held.get(model, Contents(model=model)) for model in self._family.models)
 
     def _possible(self, rows: pa.Table) -> pa.Table:
         """Return `rows`; raise for the first that no door of ours would have let in."""
         if self._family.task is Task.BINARY:
-            outcome = pc.is_in(rows["label"], value_set=pa.array([0.0, 1.0, None], pa.float64()))
-            self._refuse(rows, "label", pc.invert(outcome), "is neither 0 nor 1")
+            self._refuse(rows, "label", no_outcome(rows["label"]), "is neither 0 nor 1")
             answer = rows["prediction"]
             out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
             self._refuse(rows, "prediction", out, "is no probability of 1")

@@ -136,7 +136,7 @@ def history_rows(
     ]
     label = given.numbers("label")
     if family.task is Task.BINARY:
-        given.refuse("label", _no_outcome(label), "is neither 0 nor 1")
+        given.refuse("label", no_outcome(label), "is neither 0 nor 1")
     observed = given.times("observed_at")
     known = label.is_valid()
     given.refuse("observed_at", pc.and_(known, observed.is_null()), "is missing beside a label")
@@ -177,7 +177,7 @@ def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
     given.refuse("model", pc.invert(known), "is a model that no monitor declares")
     yes_or_no = [m for each in fleet.families if each.task is Task.BINARY for m in each.models]
     binary = pc.is_in(models, value_set=pa.array(yes_or_no, pa.string()))
-    given.refuse("value", pc.and_(binary, _no_outcome(value)), "is neither 0 nor 1")
+    given.refuse("value", pc.and_(binary, no_outcome(value)), "is neither 0 nor 1")
     ids = given.texts("id")
     given.refuse("id", ids.is_null(), "is missing")
     given.once(ids, models)
@@ -200,7 +200,7 @@ def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
     ]
 
 
-def _no_outcome(values: pa.Array) -> pa.Array:
+def no_outcome(values: pa.Array) -> pa.Array:
     """Return which of the values can be no outcome of a yes or no; one that is missing can."""
     return pc.invert(pc.is_in(values, value_set=pa.array([0.0, 1.0, None], pa.float64())))
 

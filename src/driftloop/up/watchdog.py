@@ -22,6 +22,7 @@ import msgspec
 
 from driftloop.errors import DriftloopError, LedgerError, PagerError
 from driftloop.loop.tell import PREFIX
+from driftloop.loop.watch import NO_CHAMPION
 from driftloop.records import (
     PLATFORM,
     Kind,
@@ -134,11 +135,7 @@ class Watchdog:
         except LedgerError as error:
             return _reading("unwatched", None, problem=str(error))
         told = [
-            {
-                line.partition(": ")[0]: line
-                for line in each.problems
-                if "no champion yet" not in line
-            }
+            {line.partition(": ")[0]: line for line in each.problems if NO_CHAMPION not in line}
             for each in passes
         ]
         always = set.intersection(*map(set, told)) if len(told) == enough else set()

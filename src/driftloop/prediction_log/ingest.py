@@ -126,6 +126,8 @@ class Ingester:
             pending=frozenset(path.stem for path in self._sealed()),
             expiries=self._expiries(self._clock.now()),
         )
+        # DuckLake keeps statistics of every snapshot that it saw, for as long as it is open.
+        self._lake.close()
         if gone.rows or gone.labels:
             _log.info("%d rows and %d labels were old and left the log", gone.rows, gone.labels)
 

@@ -183,6 +183,9 @@ def configured(folder: Path) -> dict[str, str | bool | int | float | list[str]]:
         "threads": 2,
         "memory_limit": "2GB",
         "temp_directory": str(folder / "tmp"),
+        # It keeps blocks of local files too, and forgets none whose file is gone: an ingester
+        # grew by 170 MiB an hour. The operating system caches the files anyway.
+        "enable_external_file_cache": False,
         "autoinstall_known_extensions": False,
     }
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -50,6 +50,7 @@ from prefect.workers.base import (
 from pydantic import TypeAdapter
 
 from driftloop.errors import ServiceError
+from driftloop.heartbeat import beat
 from driftloop.logs import configure
 from driftloop.records import Order
 from driftloop.settings import Settings, read_settings
@@ -76,6 +77,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
     Args:
         name: the worker's name in the UI.
         cadences: of each scheduled deployment; of its late runs only the newest is run.
+        alive: called whenever Prefect was asked what is due, also when it is away.
     """
 
     type = deployments.TYPE
@@ -83,9 +85,16 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
     job_configuration_variables = BaseVariables
     _description = "Runs driftloop's flows inside its own warm process."
 
-    def __init__(self, *, name: str, cadences: Mapping[UUID, timedelta]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        cadences: Mapping[UUID, timedelta],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(work_pool_name=deployments.POOL, name=name, prefetch_seconds=1)
         self._cadences = cadences
+        self._alive = alive
         self._at: set[UUID] = set()
         self._away = False
         self._skipped: dict[UUID, int] = {}
@@ -138,6 +147,11 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         """
         if self.draining:
             return []
+        submitted = await self._submitted()
+        self._alive()
+        return submitted
+
+    async def _submitted(self) -> list[FlowRun]:
         try:
             submitted = await super().get_and_submit_flow_runs()
             await self._call_off_cancelled()
@@ -355,7 +369,7 @@ async def _work(settings: Settings, stop: threading.Event) -> None:
         cadences = await deployments.apply(client, settings, job_template=template)
         for run in await clear_abandoned(client):
             _say(f"{run.name} was left behind by a worker that died")
-    worker = WarmWorker(name="warm", cadences=cadences)
+    worker = WarmWorker(name="warm", cadences=cadences, alive=lambda: beat(settings.home, "worker"))
     working = asyncio.create_task(worker.start(printer=_say))
     while not (stop.is_set() or working.done()):  # noqa: ASYNC110 - it is set in another thread
         await asyncio.sleep(0.1)

@@ -387,6 +387,8 @@ def ingest() -> None:
     import signal
     import threading
 
+    from driftloop.heartbeat import beat
+
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -394,7 +396,8 @@ def ingest() -> None:
     ingester = system.ingester()
     typer.echo("the ingester is ready")
     sys.stdout.flush()
-    ingester.run(stop, system.settings.ingest_every)
+    home = system.settings.home
+    ingester.run(stop, system.settings.ingest_every, alive=lambda: beat(home, "ingester"))
 
 
 @app.command("_watchdog", hidden=True)

@@ -131,10 +131,16 @@ class Ingester:
         if gone.rows or gone.labels:
             _log.info("%d rows and %d labels were old and left the log", gone.rows, gone.labels)
 
-    def run(self, stop: threading.Event, every: float) -> None:
+    def run(
+        self,
+        stop: threading.Event,
+        every: float,
+        *,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         """Ingest `every` so many seconds until `stop` is set, and a last time then.
 
-        An error is logged and tried again: nothing is lost by it.
+        An error is logged and tried again: nothing is lost by it. `alive` is called after each.
         """
         maintained = time.monotonic()
         while True:
@@ -146,6 +152,7 @@ class Ingester:
                     self.maintain()
             except DriftloopError as error:
                 _log.error("%s", error)
+            alive()
             if last:
                 return
             stop.wait(every)

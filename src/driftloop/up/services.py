@@ -21,8 +21,9 @@ class Service:
 
     It is started once those in `after` are healthy, and stopped before those in `after` and
     `needs` are. `setting` names the setting that its port comes from. With `path` it is healthy
-    when that path answers 2xx on its port, without when its log matches `READY`. When it is not
-    `awaited`, it starts after all that are, and nobody waits for it.
+    when that path answers 2xx on its port, without when its log matches `READY`; one that `beats`
+    shows from then on that it works (`driftloop.heartbeat`). When it is not `awaited`, it starts
+    after all that are, and nobody waits for it.
     """
 
     name: str
@@ -37,6 +38,9 @@ class Service:
     awaited: bool = True
     patience: float = 60.0
     """Wall-clock seconds within which it must be healthy."""
+    beats: bool = False
+    silence: float = 30.0
+    """Seconds without an answer, or a beat, after which it is taken to hang."""
 
     @property
     def url(self) -> str:
@@ -61,7 +65,14 @@ def services(settings: Settings) -> tuple[Service, ...]:
         argv=_python("dashboards"),
         after=("ingester",),
     )
-    ingester = Service(name="ingester", argv=_driftloop("_ingest"), env=own)
+    ingester = Service(
+        name="ingester",
+        argv=_driftloop("_ingest"),
+        env=own,
+        beats=True,
+        # A maintenance may write much of a large lake anew.
+        silence=600.0 + settings.ingest_every,
+    )
     worker = Service(
         name="worker",
         argv=_python("flows"),
@@ -70,6 +81,9 @@ def services(settings: Settings) -> tuple[Service, ...]:
         after=("ingester",),
         needs=("prefect", "slack"),
         patience=300.0,
+        beats=True,
+        # Prefect may let a call wait, and what it runs can hold it up.
+        silence=120.0,
     )
     server = Service(
         name="prefect",
@@ -89,6 +103,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
         env=own,
         after=("ingester",),
         needs=("online", "pages", "prefect", "worker", "slack"),
+        beats=True,
+        silence=120.0 + settings.watchdog_every,
     )
     local_slack = settings.slack_token is None and not settings.slack_api
     slack = (_ours(settings, "slack", own, port="slack_port"),)

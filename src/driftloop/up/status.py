@@ -2,12 +2,14 @@
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from driftloop.heartbeat import beaten
 from driftloop.up.services import Service, healthy
 
 CLOCK_TOLERANCE = 2.0
@@ -20,7 +22,8 @@ class ServiceStatus:
 
     `state` is `waiting`, `starting`, `healthy`, `unhealthy` (it runs and does not answer),
     `restarting` or `dead`. `created` is when the operating system made the process and
-    `started_at` when it was asked to, both in seconds since 1970.
+    `started_at` when it was asked to, both in seconds since 1970. One with `silence` shows that
+    it works at least once in so many seconds.
     """
 
     name: str
@@ -32,6 +35,7 @@ class ServiceStatus:
     host: str = ""
     port: int | None = None
     path: str = ""
+    silence: float | None = None
 
     @property
     def url(self) -> str:
@@ -46,7 +50,7 @@ def status(home: Path) -> tuple[ServiceStatus, ...]:
         written = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    return tuple(_checked(ServiceStatus(**entry)) for entry in written["services"])
+    return tuple(_checked(ServiceStatus(**entry), home) for entry in written["services"])
 
 
 def write_status(home: Path, statuses: Iterable[ServiceStatus]) -> None:
@@ -95,13 +99,21 @@ def created(pid: int) -> float | None:
         return None
 
 
-def _checked(said: ServiceStatus) -> ServiceStatus:
+def _checked(said: ServiceStatus, home: Path) -> ServiceStatus:
     if said.pid is None:
         return said
     made = created(said.pid)
     if made is None or said.created is None or abs(made - said.created) > CLOCK_TOLERANCE:
         return replace(said, state="dead", pid=None)
-    if said.state != "healthy" or not said.path:
+    if said.state != "healthy" or _works(said, home):
         return said
-    probe = Service(name=said.name, argv=(), host=said.host, port=said.port, path=said.path)
-    return said if healthy(probe) else replace(said, state="unhealthy")
+    return replace(said, state="unhealthy")
+
+
+def _works(said: ServiceStatus, home: Path) -> bool:
+    if said.path:
+        probe = Service(name=said.name, argv=(), host=said.host, port=said.port, path=said.path)
+        return healthy(probe)
+    if said.silence is None:
+        return True
+    return time.time() - (beaten(home, said.name) or 0.0) <= said.silence

@@ -19,6 +19,7 @@ from types import FrameType, TracebackType
 from typing import IO, Literal, Self
 
 from driftloop.errors import CannotListen, ServiceError
+from driftloop.heartbeat import beat, beaten
 from driftloop.settings import Settings
 from driftloop.up import guardian
 from driftloop.up.services import READY, Service, healthy
@@ -33,8 +34,6 @@ KEPT_LOGS = 3
 LARGEST_LOG = 20 * 2**20
 """Bytes at which a log is put aside while its service goes on."""
 PROBE_EVERY = 5.0
-HUNG_AFTER = 30.0
-"""Seconds without a good answer after which a service that lives is restarted."""
 SHOWN_LINES = 15
 LOCK_PATIENCE = 10.0
 TAKEN = "already taken"
@@ -189,10 +188,22 @@ class Supervisor:
     def _look_at_healthy(self, child: "_Child", *, starting: bool) -> None:
         child.probe = time.monotonic() + PROBE_EVERY
         self._put_aside(self._log(child.service))
-        if not child.service.path or healthy(child.service):
+        if self._works(child):
             child.answered = time.monotonic()
-        elif time.monotonic() - max(child.answered, child.since) >= HUNG_AFTER:
-            self._died(child, f"hung (no answer for {HUNG_AFTER:g} s)", starting=starting)
+        elif time.monotonic() - max(child.answered, child.since) >= child.service.silence:
+            missed = "sign of life" if child.service.beats else "answer"
+            what = f"hung (no {missed} for {child.service.silence:g} s)"
+            self._died(child, what, starting=starting)
+
+    def _works(self, child: "_Child") -> bool:
+        """Return whether a service answers, or has shown since the last look that it works."""
+        if child.service.path:
+            return healthy(child.service)
+        if not child.service.beats:
+            return True
+        # Compared with itself: the clock may be set, ahead as well as back.
+        before, child.beat = child.beat, beaten(self._settings.home, child.service.name)
+        return child.beat != before
 
     def _died(self, child: "_Child", what: str, *, starting: bool) -> None:
         service = child.service
@@ -222,6 +233,8 @@ class Supervisor:
     def _launch(self, child: "_Child") -> None:
         service = child.service
         log = self._log(service)
+        if service.beats:
+            beat(self._settings.home, service.name)
         with log.open("ab") as out:
             child.offset = out.tell()
             child.process = subprocess.Popen(
@@ -415,6 +428,7 @@ class _Child:
     pause: float = 0.0
     probe: float = 0.0
     answered: float = 0.0
+    beat: float | None = None
     offset: int = 0
 
     def status(self) -> ServiceStatus:
@@ -428,6 +442,7 @@ class _Child:
             host=self.service.host,
             port=self.service.port,
             path=self.service.path,
+            silence=self.service.silence if self.service.beats else None,
         )
 
 

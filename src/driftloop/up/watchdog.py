@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from driftloop.errors import DriftloopError, LedgerError, PagerError
+from driftloop.heartbeat import beat
 from driftloop.loop.tell import PREFIX
 from driftloop.loop.watch import NO_CHAMPION
 from driftloop.records import (
@@ -42,7 +43,7 @@ from driftloop.up.status import ServiceStatus, status, up_since, vitals_file
 from driftloop.vitals import Streak, follow, judged, name, resumed
 from driftloop.wiring import System
 
-NAME = "watchdog"
+NAME, WORKER = "watchdog", "worker"
 SETTLING = 180.0
 """Wall seconds after `up` began within which a service that never was healthy is not missed."""
 SHORTEST = 30.0
@@ -66,6 +67,7 @@ class Watchdog:
         self._wall = wall
         self._began = wall()
         self._healthy_at: dict[str, float] = {}
+        self._worked_from = 0.0
         self._monitors = _digest(self._settings.monitors)
         self._levels: dict[str, Level] = {}
         self._told: set[str] = set()
@@ -78,6 +80,7 @@ class Watchdog:
                 self.look()
             except Exception:  # noqa: BLE001 - the next look may see what must be told
                 _log.exception("a look failed")
+            beat(self._settings.home, NAME)
             stop.wait(every)
 
     def look(self) -> tuple[Verdict, ...]:
@@ -106,12 +109,13 @@ class Watchdog:
 
     def readings(self) -> Iterator[Reading]:
         """Yield what is measured in one look; what cannot be is a reading that says why."""
+        statuses = [each for each in status(self._settings.home) if each.name != NAME]
+        unhealthy = [self._unhealthy(each) for each in statuses]
         yield self._passes_missed()
         yield self._unwatched()
         yield from _spooled(self._settings.spool, self._wall())
         yield self._disk()
-        statuses = [each for each in status(self._settings.home) if each.name != NAME]
-        yield from (self._unhealthy(each) for each in statuses)
+        yield from unhealthy
         yield from _served(self._settings)
         yield self._untold()
         yield self._changed_monitors()
@@ -123,7 +127,8 @@ class Watchdog:
             written = self._system.ledger.written(Passed)
         except LedgerError as error:
             return _reading("passes_missed", None, problem=str(error))
-        since = max(written or 0.0, up_since(self._settings.home) or self._began)
+        up = up_since(self._settings.home) or self._began
+        since = max(written or 0.0, up, self._worked_from)
         cadence = max(self._settings.watch_every, SHORTEST)
         return _reading("passes_missed", max(0.0, self._wall() - since) / cadence)
 
@@ -151,10 +156,13 @@ class Watchdog:
 
     def _unhealthy(self, service: ServiceStatus) -> Reading:
         now = self._wall()
+        settled = (up_since(self._settings.home) or self._began) + SETTLING
+        if service.name == WORKER and now < settled and WORKER not in self._healthy_at:
+            # One that has yet to start cannot have missed a pass.
+            self._worked_from = now
         if service.state == "healthy":
             self._healthy_at[service.name] = now
-        up = up_since(self._settings.home) or self._began
-        last = self._healthy_at.get(service.name, max(self._began, up + SETTLING))
+        last = self._healthy_at.get(service.name, max(self._began, settled))
         said = None if service.state == "healthy" else service.state
         return _reading("unhealthy", max(0.0, now - last), column=service.name, problem=said)
 

@@ -13,8 +13,10 @@ import psutil
 import pytest
 
 from driftloop.errors import BadRequest, ServiceError
+from driftloop.heartbeat import beat
 from driftloop.settings import Settings
 from driftloop.up import Service, ServiceStatus, Supervisor, status
+from driftloop.up.status import write_status
 
 ANSWERS = """
 import http.server, sys
@@ -39,6 +41,15 @@ print("ready", flush=True)
 for number in range(1_000_000):
     print("line", number, flush=True)
     time.sleep(0.0005)
+"""
+BEATS = """
+import sys, time
+from pathlib import Path
+from driftloop.heartbeat import beat
+print("ready", flush=True)
+while True:
+    beat(Path(sys.argv[1]), "ingester")
+    time.sleep(0.1)
 """
 DEAF = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
@@ -195,17 +206,48 @@ def test_hung_service_is_started_again(
 ) -> None:
     """A process that lives and no longer answers is replaced by one that does."""
     monkeypatch.setattr("driftloop.up.supervisor.PROBE_EVERY", 0.1)
-    monkeypatch.setattr("driftloop.up.supervisor.HUNG_AFTER", 1.0)
     said: list[str] = []
-    with Supervisor(
-        settings, (web("online", port),), on_event=lambda *event: said.append(" ".join(event))
-    ):
+    hasty = replace(web("online", port), silence=1.0)
+    with Supervisor(settings, (hasty,), on_event=lambda *event: said.append(" ".join(event))):
         first = pid_of(settings.home, "online")
         os.kill(first, signal.SIGSTOP)
         assert eventually(lambda: named(settings.home, "online").restarts == 1)
         assert eventually(lambda: named(settings.home, "online").state == "healthy")
         assert not lives(first)
     assert "online died hung (no answer for 1 s)" in said
+
+
+def test_hung_service_without_a_port_is_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It beats as it works: one that stops to is replaced by one that does."""
+    monkeypatch.setattr("driftloop.up.supervisor.PROBE_EVERY", 0.1)
+    said: list[str] = []
+    argv = (sys.executable, "-c", BEATS, str(settings.home))
+    hasty = Service(name="ingester", argv=argv, beats=True, silence=2.0)
+    with Supervisor(settings, (hasty,), on_event=lambda *event: said.append(" ".join(event))):
+        first = pid_of(settings.home, "ingester")
+        time.sleep(2 * hasty.silence)
+        assert pid_of(settings.home, "ingester") == first
+        os.kill(first, signal.SIGSTOP)
+        assert eventually(lambda: named(settings.home, "ingester").restarts == 1)
+        assert eventually(lambda: named(settings.home, "ingester").state == "healthy")
+        assert not lives(first)
+    assert "ingester died hung (no sign of life for 2 s)" in said
+
+
+def test_status_tells_a_service_without_a_port_that_hangs(settings: Settings) -> None:
+    """It is unhealthy once it was silent for longer than it may be, and healthy until then."""
+    me = psutil.Process()
+    told = ServiceStatus(
+        name="ingester", state="healthy", pid=me.pid, created=me.create_time(), silence=60.0
+    )
+    write_status(settings.home, [told])
+    beat(settings.home, "ingester")
+    assert named(settings.home, "ingester").state == "healthy"
+    long_ago = time.time() - 61.0
+    os.utime(settings.home / "run" / "ingester.beat", (long_ago, long_ago))
+    assert named(settings.home, "ingester").state == "unhealthy"
 
 
 def test_a_large_log_is_put_aside_while_its_service_writes(
@@ -325,6 +367,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_up_supervisor import WITH_CHILD, plain
+from driftloop.heartbeat import beat
 from driftloop.settings import Settings
 from driftloop.up import Supervisor
 def say(service, event, detail): print(service, event, flush=True)

@@ -6,9 +6,11 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from fakes.sandbox_server import SandboxServer, running
 
@@ -122,6 +124,29 @@ def test_a_loop_that_does_its_work_is_left_in_peace(
     assert slack.messages() == []
     shown = json.loads(vitals_file(system.settings.home).read_text())
     assert {each["name"] for each in shown["vitals"]} >= {"passes_missed", "disk_free", "spool_mib"}
+
+
+def test_a_slow_start_is_no_missed_pass(
+    dog: Watchdog, system: System, slack: SandboxServer, hand: Hand
+) -> None:
+    """Cadences count from when the worker works, or from when it had time enough to."""
+    me = psutil.Process()
+    worker = ServiceStatus(name="worker", state="starting", pid=me.pid, created=me.create_time())
+    write_status(system.settings.home, [worker])
+    hand.at = me.create_time()
+    for _ in range(17):
+        looks(dog, 1)
+        hand.at += 10.0
+    assert levels(dog)["passes_missed"] is Level.OK
+    write_status(system.settings.home, [replace(worker, state="healthy")])
+    looks(dog, 1)
+    hand.at += 2.5 * 60
+    looks(dog, 3)
+    assert slack.messages() == []
+    hand.at += 60
+    looks(dog, 3)
+    (page,) = slack.messages()
+    assert "not being watched" in page["text"]
 
 
 def test_a_watch_that_stopped_is_told_once_and_again_when_it_is_back(

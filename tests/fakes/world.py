@@ -1,6 +1,6 @@
 """Hand-written stand-ins for what the loop's ports reach; asserted by state, not by calls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -132,12 +132,14 @@ class FakeHandover:
 
     says_no: str | None = None
     taken: list[tuple[ModelId, int, int | None, str]] = field(default_factory=list)
+    meanwhile: Callable[[], object] = lambda: None
 
     def hand_over(self, family: Family, head: Head, *, previous: Head | None, key: str) -> None:
         if self.says_no is not None:
             raise HandoverFailed(self.says_no, where=family.name)
         before = previous.version if previous is not None else None
         self.taken.append((head.model, head.version, before, key))
+        self.meanwhile()
 
 
 def held_out(file: Path) -> pa.Table:

@@ -106,3 +106,22 @@ def test_a_rollback_is_handed_over_too(world: World) -> None:
     head = world.renewer.roll_back(DE, to=None, who="ann", verify=lambda head: None)
     assert (head.version, head.found) == (1, True)
     assert world.handover.taken[-1] == (DE, 1, 2, f"rollback/{DE}#3")
+
+
+def test_a_champion_that_moved_during_a_hand_over_is_handed_over_again(world: World) -> None:
+    """The server ends with the version that the ledger names, whoever was faster."""
+    found(world)
+    world.measure.error = 14.0
+    decided = world.watch()[DE]
+    champion = world.ledger.head(DE)
+    assert champion is not None
+
+    def moved() -> None:
+        world.handover.meanwhile = lambda: None
+        by_hand = replace(champion, epoch=champion.epoch + 1)
+        world.ledger.move(by_hand, at=world.clock.now(), previous=champion, reason="by hand")
+
+    world.handover.meanwhile = moved
+    assert world.renew(decided).outcome == "failed"
+    assert world.ledger.head(DE).version == 1  # type: ignore[union-attr]
+    assert [(version, before) for _, version, before, _ in world.handover.taken] == [(2, 1), (1, 2)]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftloop.deploy import promoted, rolled_back
-from driftloop.errors import CalledOff, DriftloopError, RegistryError, named
+from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import as_found, compare
 from driftloop.loop import notices
 from driftloop.loop.tell import Teller
@@ -144,17 +144,18 @@ class Renewer:
             BadRequest: there is no such model or earlier champion.
             ArtifactError: its file is missing or damaged; nothing was changed.
             HandoverFailed: who serves it elsewhere did not take it; nothing was changed.
-            StaleHead: the champion moved meanwhile.
+            StaleHead: the champion moved meanwhile; who serves it elsewhere was given that one.
         """
         family = self.fleet.family(model)
         history = self.ledger.history(model)
         head = rolled_back(model, history.moves, to=to)
         verify(head)
-        if family.log is not None:
-            key = f"rollback/{model}#{head.epoch}"
-            self.handover.hand_over(family, head, previous=history.head, key=key)
-        self.ledger.move(
-            head, at=self.clock.now(), previous=history.head, reason=f"rolled back by {who}"
+        self._release(
+            head,
+            family,
+            previous=history.head,
+            key=f"rollback/{model}#{head.epoch}",
+            reason=f"rolled back by {who}",
         )
         self._point(head)
         return head
@@ -164,9 +165,8 @@ class Renewer:
         owner = self.fleet.owner(order.model)
         since = self._since(order)
         self._tell(order, notices.retraining(order, owner, self.clock.now(), since))
-        elsewhere = family.log is not None
         try:
-            if elsewhere and champion is None:
+            if family.log is not None and champion is None:
                 candidate = self.trainer.find(order)
             else:
                 candidate = self.trainer.train(order, champion)
@@ -187,13 +187,11 @@ class Renewer:
                 )
                 return Renewed(order, "refused", result.reason, candidate, result, champion)
             head = promoted(candidate, version, champion=champion)
-            if elsewhere and not head.found:
-                # Before the head moves: what was not taken does not answer.
-                self.handover.hand_over(family, head, previous=champion, key=order.key)
-            self.ledger.move(
+            self._release(
                 head,
-                at=self.clock.now(),
+                family,
                 previous=champion,
+                key=order.key,
                 reason=f"{order.reason}; gate: {result.reason}",
             )
         except Exception as error:  # noqa: BLE001 - whatever it was, the owner is told of an end
@@ -207,6 +205,28 @@ class Renewer:
         self._point(head)
         self._tell_promoted(order, version, result)
         return Renewed(order, "promoted", result.reason, candidate, result, head)
+
+    def _release(
+        self, head: Head, family: Family, *, previous: Head | None, key: str, reason: str
+    ) -> None:
+        """Make `head` the champion; who serves it elsewhere takes it before, or it does not."""
+        # What was found answers already, and follows nobody.
+        elsewhere = family.log is not None and previous is not None
+        if elsewhere:
+            _log.info(
+                "%s: version %d is being handed over",
+                head.model,
+                head.version,
+                extra={"trace": key},
+            )
+            self.handover.hand_over(family, head, previous=previous, key=key)
+        try:
+            self.ledger.move(head, at=self.clock.now(), previous=previous, reason=reason)
+        except StaleHead:
+            now = self.ledger.head(head.model)
+            if elsewhere and now is not None:
+                self.handover.hand_over(family, now, previous=head, key=f"{key}/back")
+            raise
 
     def _released(self, order: Order) -> Renewed | None:
         """Return what came of an order whose candidate answered already when its process died.

@@ -11,8 +11,9 @@ COLUMNS = (
     *("cycle", "due", "late s", "pass s", "looked", "orders", "promoted", "refused", "failed"),
     *("to answer s", "worst", "requests", "not ok", "p99 ms", "CPU s", "MiB"),
 )
-GROWTH = 1.15
-"""Memory is flat when its median in the last cycle is within this of the second's."""
+GROWTH, GROWTH_OF_ONE = 1.15, 1.33
+"""Memory is flat when its median in the last cycle is within this of the second's: that of all
+services together, and of each."""
 BEGUN_WITHIN = 30.0
 """Seconds after its time within which a run must have begun."""
 
@@ -45,13 +46,15 @@ def promises(lines: Sequence[Line]) -> list[Held]:
     failures = [line for line in lines if line["what"] == "failure"]
     requests = sum(line["what"] == "request" for line in lines)
     end = _one(lines, "end")
-    memory = [
-        median(line["mib"] for line in _within(lines, "sample", run["due"], until))
-        for run, until in spans
-        if _within(lines, "sample", run["due"], until)
-    ]
-    settled = memory[1] if len(memory) > 1 else memory[0]
-    grown = memory[-1] / settled
+    sampled = [found for span in spans if (found := _within(lines, "sample", *_times(span)))]
+    memory = [median(line["mib"] for line in samples) for samples in sampled]
+    of_each = {
+        service: [
+            median(line["by_service"].get(service, 0.0) for line in samples) for samples in sampled
+        ]
+        for service in sampled[0][0]["by_service"]
+    }
+    grew = {service: _grown(mib) for service, mib in of_each.items() if _grown(mib) > GROWTH_OF_ONE}
     orders = _within(lines, "renewal", spans[0][0]["due"], spans[-1][1])
     ended = [line for line in orders if line["outcome"] in ("promoted", "refused", "withdrawn")]
     return [
@@ -63,8 +66,11 @@ def promises(lines: Sequence[Line]) -> list[Held]:
         Held("no request failed", not failures, f"{len(failures)} of {requests}"),
         Held(
             "memory is flat",
-            grown <= GROWTH,
-            " -> ".join(f"{each:.0f}" for each in memory) + " MiB, median of each cycle",
+            _grown(memory) <= GROWTH and not grew,
+            " -> ".join(f"{each:.0f}" for each in memory)
+            + " MiB, median of each cycle; "
+            + ", ".join(f"{service} {mib[-1]:.0f}" for service, mib in of_each.items())
+            + "".join(f"; {service} grew x {by:.2f}" for service, by in grew.items()),
         ),
         Held(
             "every answer is in the log once, as it was given",
@@ -93,6 +99,16 @@ def promises(lines: Sequence[Line]) -> list[Held]:
             f"{end['pages']} messages, {end['distinct_pages']} distinct",
         ),
     ]
+
+
+def _grown(mib: Sequence[float]) -> float:
+    """Return the last cycle beside the second, by when all that is imported is."""
+    return mib[-1] / (mib[1] if len(mib) > 1 else mib[0])
+
+
+def _times(span: tuple[Line, float]) -> tuple[float, float]:
+    run, until = span
+    return run["due"], until
 
 
 def _spans(lines: Sequence[Line]) -> list[tuple[Line, float]]:

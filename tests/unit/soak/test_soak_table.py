@@ -34,7 +34,13 @@ def lines() -> Lines:
         made.append({"what": "renewal", "at": due + 1, "outcome": "promoted", "answers_s": 2.5})
         made += [{"what": "request", "at": due + step, "s": 0.002} for step in (1.0, 2.0)]
         made += [
-            {"what": "sample", "at": due + step, "mib": 900.0, "cpu_s": due + step}
+            {
+                "what": "sample",
+                "at": due + step,
+                "mib": 900.0,
+                "cpu_s": due + step,
+                "by_service": {"worker": 600.0, "ingester": 300.0},
+            }
             for step in (0.0, 8.0)
         ]
     return [*made, {"what": "end", "at": 130.0, **END}]
@@ -116,10 +122,22 @@ def test_a_promise_breaks(spoil: Callable[[Lines], Lines], promise: str | None) 
         assert [each.startswith(promise) for each in found] == [True]
 
 
-def test_growing_memory_breaks() -> None:
-    """Three cycles, each with a third more than the one before, are not flat."""
+@pytest.mark.parametrize(
+    ("worker", "ingester", "flat"),
+    [
+        pytest.param(600.0, 300.0, True, id="as-it-was"),
+        pytest.param(800.0, 400.0, False, id="all-by-a-third"),
+        pytest.param(500.0, 500.0, False, id="one-while-another-shrinks"),
+    ],
+)
+def test_growing_memory_breaks(worker: float, ingester: float, *, flat: bool) -> None:
+    """Neither the whole nor one service may grow from the second cycle to the last."""
     made = lines()
     made[0]["cycles"] = 3
     made.insert(1, run(120.0))
-    made += [{"what": "sample", "at": 121.0, "mib": 1200.0, "cpu_s": 121.0}]
-    assert broken(made) == ["memory is flat"]
+    by_service = {"worker": worker, "ingester": ingester}
+    mib = worker + ingester
+    made.append(
+        {"what": "sample", "at": 121.0, "mib": mib, "cpu_s": 121.0, "by_service": by_service}
+    )
+    assert broken(made) == ([] if flat else ["memory is flat"])

@@ -17,7 +17,7 @@ from driftloop.ports import Clock
 from driftloop.prediction_log.lake import Lake
 from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.spool import own, recover
-from driftloop.prediction_log.upkeep import Expiry
+from driftloop.prediction_log.upkeep import SILENCE, Expiry
 
 _QUARANTINE = "quarantine"
 _log = logging.getLogger(__name__)
@@ -118,13 +118,18 @@ class Ingester:
     def maintain(self) -> None:
         """Let go what is old, and merge what small commits left in the lake: `Lake.maintain`.
 
+        Nothing goes while nothing has arrived for long: see `SILENCE`.
+
         Raises:
             LogError: the lake could not be written.
             DriftloopError: what is pinned could not be read; nothing was let go.
         """
+        now, newest = self._clock.now(), self._lake.horizon()
+        # By a clock that was set ahead all would be old.
+        quiet = newest is None or now - newest > SILENCE
         gone = self._lake.maintain(
             pending=frozenset(path.stem for path in self._sealed()),
-            expiries=self._expiries(self._clock.now()),
+            expiries=() if quiet else self._expiries(now),
         )
         # DuckLake keeps statistics of every snapshot that it saw, for as long as it is open.
         self._lake.close()

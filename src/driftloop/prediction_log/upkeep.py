@@ -1,7 +1,7 @@
 """The lake kept small: old rows leave it, small files become large ones, replaced ones go."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 REPLACED = timedelta(days=1)
 """How long a file that was replaced stays: readers, and backups, may be at it."""
+SILENCE = timedelta(days=31)
+"""Longer than that without any arrival and the log was not at work, or the clock was set: rows
+do not age by it."""
 _WASTE = 0.5
 """A file is written anew without its deleted rows once they are more than this share of it."""
 
@@ -22,6 +25,7 @@ class Expiry:
     """What is old in one family's log: all that happened and arrived before `before`.
 
     Rows in the span of a pin stay, whenever they arrived, and so do the labels of all that stays.
+    A silence of the whole log after `before` (see `SILENCE`) makes it as much earlier.
     """
 
     family: Family
@@ -60,7 +64,8 @@ def spans(pins: Iterable[Window]) -> tuple[tuple[ModelId, datetime, datetime], .
 
 def expire(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:
     """Delete what `expiry` says is old, labels too; return how much. Call it in a transaction."""
-    found = expiring(con, expiry)
+    expiry = _awake(con, expiry)
+    found = _expiring(con, expiry)
     bound = {"before": expiry.before}
     if found.rows:
         gone = f"DELETE FROM {_predictions(expiry)} AS p WHERE {_OLD} AND NOT {_PINNED}"  # noqa: S608 - from the checked spec
@@ -73,23 +78,21 @@ def expire(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:
 
 def expiring(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:
     """Return what `expire` would delete now."""
-    _load(con, spans(expiry.pins))
-    rows = f"""
-        SELECT count(*) FILTER (NOT {_PINNED}), count(*) FILTER ({_PINNED})
-        FROM {_predictions(expiry)} AS p WHERE {_OLD}
-    """  # noqa: S608 - identifiers come from the checked spec
-    labels = f"SELECT count(*) FROM {_labels(expiry)} AS l WHERE {_orphaned(expiry)}"  # noqa: S608 - as above
-    bound = {"before": expiry.before}
-    gone, pinned = con.execute(rows, bound).fetchall()[0]
-    return Expired(rows=gone, labels=con.execute(labels, bound).fetchall()[0][0], pinned=pinned)
+    return _expiring(con, _awake(con, expiry))
 
 
 def forget(con: "duckdb.DuckDBPyConnection", pending: frozenset[str]) -> None:
-    """Forget the names of segments that came in more than a week ago and are not `pending`."""
+    """Forget the names of segments that came in more than a week ago and are not `pending`.
+
+    One of each day stays: they tell when the log was at work.
+    """
     con.execute(
         """
         DELETE FROM lake.segments WHERE name NOT IN (SELECT unnest($pending::VARCHAR[]))
         AND ingested_at < (SELECT max(ingested_at) FROM lake.segments) - INTERVAL 7 DAY
+        AND name NOT IN (
+            SELECT arg_max(name, ingested_at) FROM lake.segments GROUP BY ingested_at::DATE
+        )
         """,
         {"pending": list(pending)},
     )
@@ -106,6 +109,32 @@ def tidy(con: "duckdb.DuckDBPyConnection", replaced: timedelta) -> None:
         f"CALL ducklake_cleanup_old_files('lake', {old})",
     ):
         con.execute(step)
+
+
+def _awake(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expiry:
+    """Return `expiry` as it is without the silences after it, in which nothing aged."""
+    silent = con.execute(
+        """
+        SELECT coalesce(sum(epoch_us(ingested_at) - epoch_us(previous)), 0) FROM (
+            SELECT ingested_at, lag(ingested_at) OVER (ORDER BY ingested_at) AS previous
+            FROM lake.segments
+        ) WHERE ingested_at > $before AND ingested_at - previous > $silence
+        """,
+        {"before": expiry.before, "silence": SILENCE},
+    ).fetchall()[0][0]
+    return replace(expiry, before=expiry.before - timedelta(microseconds=int(silent)))
+
+
+def _expiring(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:
+    _load(con, spans(expiry.pins))
+    rows = f"""
+        SELECT count(*) FILTER (NOT {_PINNED}), count(*) FILTER ({_PINNED})
+        FROM {_predictions(expiry)} AS p WHERE {_OLD}
+    """  # noqa: S608 - identifiers come from the checked spec
+    labels = f"SELECT count(*) FROM {_labels(expiry)} AS l WHERE {_orphaned(expiry)}"  # noqa: S608 - as above
+    bound = {"before": expiry.before}
+    gone, pinned = con.execute(rows, bound).fetchall()[0]
+    return Expired(rows=gone, labels=con.execute(labels, bound).fetchall()[0][0], pinned=pinned)
 
 
 _OLD = "p.event_time < $before AND p.arrived_at < $before"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from driftloop.errors import BadRequest, LedgerError, LogError, TooNew
 from driftloop.prediction_log import Expired, Expiry, Ingester, Lake, SegmentSpool, tables, upkeep
-from driftloop.records import ModelId, Window
+from driftloop.records import Label, ModelId, Window
 from driftloop.spec import Family, Fleet
 
 Make = Callable[..., Any]
@@ -193,6 +193,37 @@ def test_the_ingester_lets_go_what_it_is_told_is_old(
         told.maintain()
         assert days(lake) == [3]
     assert asked[1] - asked[0] == DAY
+
+
+def test_rows_do_not_age_by_a_clock_that_was_set_ahead(
+    tmp_path: Path, lake: Lake, clock: Any, eta: Family, fill: Make, ingester: Ingester
+) -> None:
+    """Neither while nothing arrives nor once rows do; what is old by the days at work goes."""
+    fill(range(4))
+    ingester.close()
+    kept = timedelta(days=2, hours=12)
+
+    def old(now: datetime) -> list[Expiry]:
+        return [Expiry(family=eta, before=now - kept)]
+
+    def arrive(day: int) -> None:
+        clock.shown = FIRST + day * DAY
+        with SegmentSpool(tmp_path / "spool" / f"late-{day}") as late:
+            late.labels(
+                "eta", [Label(id="x", model=ModelId("eta-de"), value=1.0, observed_at=FIRST)]
+            )
+        told.ingest()
+        told.maintain()
+
+    with Ingester(tmp_path / "spool", lake, clock, expiries=old) as told:
+        clock.shown = FIRST + 800 * DAY
+        told.maintain()
+        assert days(lake) == [0, 1, 2, 3]
+        arrive(800)
+        # The last row before the silence came an hour after noon of day 3.
+        assert days(lake) == [1, 2, 3]
+        arrive(801)
+        assert days(lake) == [2, 3]
 
 
 @given(

@@ -19,8 +19,8 @@ class ServiceStatus:
     """One service: its state in a word, its process, since when, and how often restarted.
 
     `state` is `waiting`, `starting`, `healthy`, `unhealthy` (it runs and does not answer),
-    `restarting` or `dead`. `created` is when the operating system made the process and
-    `started_at` when it was asked to, both in seconds since 1970.
+    `restarting`, `dead` or `stopped` (it was told to). `created` is when the operating system
+    made the process and `started_at` when it was asked to, both in seconds since 1970.
     """
 
     name: str

@@ -199,7 +199,8 @@ def _steps(facts: ModelFacts) -> Iterator[tuple[str, Step]]:
         yield begun.order.key, Step(at=begun.at, what="ordered", said=_ordered(begun.order))
     for made in facts.trained:
         order = made.candidate.order.key
-        yield order, Step(at=made.at, what="trained", said=_trained(made.candidate))
+        what = "found" if made.candidate.found else "trained"
+        yield order, Step(at=made.at, what=what, said=_trained(made.candidate))
     for gate in facts.gated:
         said = "passed" if gate.result.passed else "refused"
         yield gate.order_key, Step(at=gate.at, what="gate", said=said)
@@ -221,9 +222,11 @@ def _ordered(order: Order) -> str:
 
 def _trained(made: Candidate) -> str:
     figures = ", ".join(f"{metric_name(m.name)} {m.value:.4g}" for m in made.metrics)
+    said = f"{made.rows:,} rows; {figures} on {made.holdout_rows:,} held-out rows"
+    if made.found:
+        return f"{said}; it answered already, where it is served"
     return (
-        f"{made.rows:,} rows; {figures} on {made.holdout_rows:,} held-out rows; fitted in"
-        f" {made.fit_seconds:.1f} s, lowered in {made.lower_seconds:.1f} s,"
+        f"{said}; fitted in {made.fit_seconds:.1f} s, lowered in {made.lower_seconds:.1f} s,"
         f" parity {made.parity:.1e}"
     )
 

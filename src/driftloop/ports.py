@@ -1,6 +1,6 @@
 """What the loop needs of the world, as Protocols; adapters stand in the rooms that name a tool."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -193,6 +193,10 @@ class Ledger(Protocol):
 
     def fact(self, kind: type[FactT], *, key: str) -> FactT | None:
         """Return the fact of one kind that was appended under `key`, None when there is none."""
+        ...
+
+    def appended(self, kind: type[Fact], keys: Collection[str]) -> frozenset[str]:
+        """Return those of `keys` that a fact of one kind was appended under."""
         ...
 
     def history(self, model: ModelId) -> ModelHistory:

@@ -231,12 +231,15 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One line of proof: what was measured, against which limit, on how many rows."""
+    """One line of proof: what was measured, against which limit, on how many rows.
+
+    `n` is None for what is not measured on rows.
+    """
 
     what: str
     value: str
     limit: str
-    n: int
+    n: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

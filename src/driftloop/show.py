@@ -26,7 +26,7 @@ WHAT: Mapping[str, str] = {
     "watchdog": "pages the platform's owner when the loop itself fails",
 }
 _log = logging.getLogger(__name__)
-COLOURS = {"healthy": "green", "starting": "yellow", "waiting": "yellow"}
+COLOURS = {"healthy": "green", "starting": "yellow", "waiting": "yellow", "stopped": "yellow"}
 
 
 def run_up(settings: Settings) -> None:

@@ -108,8 +108,12 @@ def _step(fact: Fact) -> Step | None:  # noqa: PLR0911 - one for each kind
         case Ordered(order=order):
             return _made(fact, "retraining", order.reason, order.key)
         case Trained(version=version, candidate=candidate):
-            said = f"version {version}, on {candidate.rows} rows, digest {candidate.digest[:12]}"
-            return _made(fact, "trained", said, candidate.order.key)
+            if candidate.found:
+                what, on = "found answering", f"taken over with {candidate.rows} rows of its log"
+            else:
+                what, on = "trained", f"on {candidate.rows} rows"
+            said = f"version {version}, {on}, digest {candidate.digest[:12]}"
+            return _made(fact, what, said, candidate.order.key)
         case Gated(version=version, result=result):
             what = "let through" if result.passed else "refused"
             return _made(fact, what, f"version {version}: {result.reason}", fact.order_key)

@@ -26,6 +26,8 @@ OPEN_AFTER = 2
 CALM_AFTER = 3
 """Looks in a row that must not, for an incident to be over."""
 LOWER_IS_WORSE = frozenset({"disk_free"})
+OF_REQUESTS = frozenset({"error_rate", "p99_ms"})
+"""Measured on requests, of which there must be some."""
 NEVER_PAGES = frozenset({"untold", "monitors"})
 """Shown, but nobody is woken for them."""
 
@@ -128,7 +130,7 @@ def _verdict(reading: Reading, platform: Platform) -> Verdict:
         why = reading.problem or "could not be taken"
         return Verdict(reading=reading, level=Level.BLIND, limit=limit, reason=why)
     said = f"{_shown(reading.metric, reading.value)}, limit {_shown(reading.metric, limit)}"
-    if reading.metric in ("error_rate", "p99_ms") and reading.n < platform.min_requests:
+    if reading.metric in OF_REQUESTS and reading.n < platform.min_requests:
         why = f"{reading.n} requests, at least {platform.min_requests} are needed"
         return Verdict(reading=reading, level=Level.BLIND, limit=limit, reason=why)
     lower = reading.metric in LOWER_IS_WORSE
@@ -186,9 +188,10 @@ def _notice(
             Evidence(
                 what=metric_name(reading.metric)
                 + (f" ({reading.column})" if reading.column else ""),
-                value=_shown(reading.metric, reading.value),
+                value=_shown(reading.metric, reading.value)
+                + (f" ({reading.n:,} requests)" if reading.metric in OF_REQUESTS else ""),
                 limit=_shown(reading.metric, verdict.limit),
-                n=reading.n,
+                n=None,
             ),
         ),
         links=links,

@@ -70,20 +70,22 @@ def backup(settings: Settings, file: Path) -> Backup:
     brings an SQLite of its own, so that closing the copy would take the writer's locks away.
 
     Raises:
-        BadRequest: there is no installation, or `file` is there already or cannot be written.
+        BadRequest: there is no installation, or nothing in it yet; or `file` is there already,
+            or its folder is not.
         ArtifactError: the file of a champion is not there.
         DriftloopError: something could not be copied; no file is left behind.
     """
     home = settings.home.absolute()
     if not (home / "ledger.db").is_file():
-        raise BadRequest(
-            "there is nothing to back up", where=str(home), hint="see --home: what is its path?"
-        )
+        raise _nothing(home)
     if file.exists():
         raise BadRequest("is there already", where=str(file), hint="name a new file")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise BadRequest("there is no such folder", where=str(folder), hint="make it first")
     part = file.with_name(f"{file.name}.part")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as at:
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=folder) as at:
             with part.open("wb") as raw:
                 with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
                     made = _Writer(tar, home, Path(at)).write(settings.monitors)
@@ -120,6 +122,9 @@ class _Writer:
         if (self.home / "slack.db").is_file():
             self._database("slack.db")
         self._file(self.home / "clock.json", needed=False)
+        # Any command makes an empty ledger on its way.
+        if not facts and len(self.items) == 1:
+            raise _nothing(self.home)
         for one in sorted(monitors.glob("*.toml")):
             self._file(one, name=f"monitors/{one.name}")
         made = Backup(
@@ -247,6 +252,14 @@ class _Hashed:
         body = self._source.read(size)
         self.digest.update(body)
         return body
+
+
+def _nothing(home: Path) -> BadRequest:
+    return BadRequest(
+        "there is nothing to back up",
+        where=str(home),
+        hint="nothing was ever started here; is --home the one you mean?",
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:

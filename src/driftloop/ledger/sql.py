@@ -1,7 +1,7 @@
 """The ledger in an SQL database."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -138,6 +138,14 @@ class SqlLedger:
         mine = (table.c.kind == kind.__name__) & (table.c.key == key)
         found = self._read(self._sa.select(table.c.body).where(mine))
         return _decoded(found[0][0], kind) if found else None
+
+    def appended(self, kind: type[Fact], keys: Collection[str]) -> frozenset[str]:
+        """Return those of `keys` that a fact of one kind was appended under."""
+        if not keys:
+            return frozenset()
+        table = self._facts
+        theirs = (table.c.kind == kind.__name__) & table.c.key.in_(keys)
+        return frozenset(row[0] for row in self._read(self._sa.select(table.c.key).where(theirs)))
 
     def trace(self, key: str) -> tuple[Fact, ...]:
         """Return every fact that belongs to one decision or order, oldest first.

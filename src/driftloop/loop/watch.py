@@ -95,13 +95,14 @@ class Watcher:
         """Return what earlier decisions called for and the ledger knows nothing of."""
         left: list[Watched] = []
         for model, history in histories.items():
-            notices = tuple(
-                notice
+            called_for = {
+                notice.key: notice
                 for before, decision in pairwise((None, *history.decisions))
                 if decision is not None
                 for notice in self._notices(family, decision, before)
-                if self.ledger.fact(Paged, key=notice.key) is None
-            )
+            }
+            told = self.ledger.appended(Paged, called_for)
+            notices = tuple(notice for key, notice in called_for.items() if key not in told)
             order = self._not_begun(family, history)
             if notices or order is not None:
                 left.append(Watched(model=model, order=order, notices=notices))

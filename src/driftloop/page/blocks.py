@@ -168,8 +168,8 @@ def _evidence(evidence: Sequence[Evidence]) -> list[Block]:
 def _field(one: Evidence) -> str:
     part = FIELD // 4
     limit = f" · limit {fit(_line(one.limit), part)}" if one.limit else ""
-    told = f"{fit(_line(one.value), part)}{limit}"
-    return f"*{fit(_line(one.what), part)}*\n{told}\n{_counted(one.n, 'row')}"
+    told = f"*{fit(_line(one.what), part)}*\n{fit(_line(one.value), part)}{limit}"
+    return told if one.n is None else f"{told}\n{_counted(one.n, 'row')}"
 
 
 def _links(links: Sequence[Link]) -> list[Block]:

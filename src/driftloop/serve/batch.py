@@ -1,7 +1,6 @@
 """A table scored by one version, through the slot that online answers from, and logged."""
 
 import hashlib
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -102,21 +101,25 @@ def _checked(table: pa.Table, family: Family, model: ModelId, *, now: datetime) 
             kind = pa.float64() if feature.kind == "numeric" else pa.string()
             columns[name] = pa.nulls(table.num_rows, kind)
             continue
-        read: Callable[[pa.ChunkedArray, str, ModelId], pa.ChunkedArray]
-        read = _numbers if feature.kind == "numeric" else _categories
-        columns[name] = read(table[name], name, model)
+        if feature.kind == "numeric":
+            columns[name] = _numbers(table[name], name, model, required=feature.required)
+        else:
+            columns[name] = _categories(table[name], name, model)
         if feature.required:
             _refuse_first(pc.is_null(columns[name]), name, model, "is required and null")
     return pa.table({"id": _ids(table, pa.table(columns), model), **columns})
 
 
-def _numbers(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.ChunkedArray:
+def _numbers(
+    column: pa.ChunkedArray, name: str, model: ModelId, *, required: bool
+) -> pa.ChunkedArray:
     kind = column.type
     usable = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
     if not any(fits(kind) for fits in usable):
         raise _fault(model, name, f"should be numbers, and is {kind}")
     numbers = column.cast(pa.float64(), safe=False)
-    _refuse_first(pc.is_nan(numbers), name, model, "is NaN", "null stands for an unknown value")
+    hint = "it is required" if required else "null stands for an unknown value"
+    _refuse_first(pc.is_nan(numbers), name, model, "is NaN", hint)
     beyond = pc.greater(pc.abs(numbers), LARGEST)
     _refuse_first(beyond, name, model, "is infinite, or too large for float32")
     return numbers

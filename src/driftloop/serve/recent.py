@@ -62,7 +62,7 @@ class Recent:
         # What is older than the oldest bucket that could still be kept has been forgotten.
         oldest = (self._number() - BUCKETS + 1) * BUCKET
         return {
-            "seconds": round(self._tick() - max(oldest, self._since), 1),
+            "seconds": round(self._tick() - max(oldest, self._since), 3),
             "requests": every.requests,
             "errors": every.errors,
             "error_rate": every.errors / every.requests if every.requests else None,

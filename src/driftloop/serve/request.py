@@ -12,7 +12,7 @@ import msgspec
 
 from driftloop.errors import BadRequest
 from driftloop.records import FeatureValue, Label, ModelId, Task
-from driftloop.spec import Family
+from driftloop.spec import Family, Feature
 
 MOST_ROWS = 10_000
 """Rows or labels in one request."""
@@ -28,6 +28,8 @@ AHEAD = timedelta(days=366)
 """How far an event may lie after the service's clock: one may predict what is yet to come."""
 OBSERVED_AHEAD = timedelta(days=1)
 """How far an observation may: callers' clocks differ."""
+NAN = "is NaN"
+TOO_LARGE = "is infinite, or too large for the float32 that models are given"
 
 _STEM = len("2026-03-01T10:00:00")
 
@@ -327,7 +329,7 @@ def _row(family: Family, number: int, given: object, faults: Faults, now: dateti
         elif value is not None:
             what = _not_a_number(value) if feature.kind == "numeric" else _not_text(value)
             if what:
-                faults.add(number, name, what)
+                faults.add(number, name, what, _instead(what, feature))
                 refused.add(name)
             else:
                 features[name] = float(value) if feature.kind == "numeric" else value or None
@@ -355,7 +357,7 @@ def _label(
     if not what and family.task is Task.BINARY and value not in (0, 1):
         what = f"should be 0 or 1, got {_shown(value)}"
     if what:
-        faults.add(number, "value", what)
+        faults.add(number, "value", what, "send it once it is known" if what == NAN else "")
     at = given.get("observed_at")
     observed_at = (
         now if at is None else _time(number, "observed_at", at, faults, (now, OBSERVED_AHEAD))
@@ -400,10 +402,17 @@ def _not_a_number(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"should be a number, got {_shown(value)}"
     if value != value:  # noqa: PLR0124 - only NaN differs from itself
-        return "is NaN; send null, or leave it out"
-    if not -LARGEST <= value <= LARGEST:
-        return "is infinite, or too large for the float32 that models are given"
-    return ""
+        return NAN
+    return "" if -LARGEST <= value <= LARGEST else TOO_LARGE
+
+
+def _instead(what: str, feature: Feature) -> str:
+    """Return what to send instead of a number that is none, or too large."""
+    if what not in (NAN, TOO_LARGE):
+        return ""
+    if feature.required:
+        return "it is required: give it a finite number"
+    return "if it is not known send null, or leave it out"
 
 
 def _not_text(value: object) -> str:

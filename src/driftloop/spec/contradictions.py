@@ -21,7 +21,10 @@ RESERVED = frozenset(
 
 
 def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Iterator[DriftloopError]:
-    """Yield what each value alone does not show; values of the wrong type are the schema's."""
+    """Yield what each value alone does not show; values of the wrong type are the schema's.
+
+    Where there are no `owners` at all, that is the fault of their file, and of no family.
+    """
     task, metric = whole.get("task"), _at(whole, "decay", "metric")
     known_to = METRICS.get(Task(task), ()) if isinstance(task, str) and task in tuple(Task) else ()
     if known_to and isinstance(metric, str) and metric not in known_to:
@@ -43,8 +46,8 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
                 where="retention.log",
             )
     owner = whole.get("owner")
-    if isinstance(owner, str) and owner not in owners:
-        known = ", ".join(sorted(owners)) or "none"
+    if owners and isinstance(owner, str) and owner not in owners:
+        known = ", ".join(sorted(owners))
         yield DriftloopError(
             f"{owner!r} is not in owners.toml", where="owner", hint=f"known: {known}"
         )

@@ -1,7 +1,7 @@
 """Reads a folder of monitor files, and gathers every fault on the way."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from driftloop.records import ModelId
 from driftloop.spec.contradictions import NAME, contradictions
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.schema import Family, Feature, Owner, Platform
+
+DEFAULTS = "defaults.toml"
+AN_OWNER = 'write [operations], and below it channel = "#ml-operations"'
 
 
 def load_fleet(folder: Path) -> Fleet:
@@ -34,6 +37,10 @@ class _Reader:
         self.folder = folder
         self.faults: list[DriftloopError] = []
         self._owner_names: frozenset[str] = frozenset()
+        self._defaults: dict[str, Any] | None = {}
+        """None when they cannot be read."""
+        self._of_defaults: frozenset[str] = frozenset()
+        """What is contradictory in the defaults alone."""
 
     def fleet(self) -> Fleet | None:
         if not self.folder.is_dir():
@@ -41,14 +48,12 @@ class _Reader:
             return None
         owners = self._owners()
         platform = self._platform()
-        defaults = self._toml("defaults.toml", needed=False) or {}
-        for key in sorted(defaults.keys() & {"name", "markets", "features", "target", "task"}):
-            self._fault("defaults.toml", "belongs in a family's own file", key=key)
-        names = {"owners.toml", "platform.toml", "defaults.toml"}
+        self._read_defaults()
+        names = {"owners.toml", "platform.toml", DEFAULTS}
         files = sorted(path.name for path in self.folder.glob("*.toml") if path.name not in names)
         if not files:
             self._fault(str(self.folder), "no family is declared", hint="add <family>.toml")
-        families = tuple(f for name in files if (f := self._family(name, defaults)))
+        families = tuple(f for name in files if (f := self._family(name)))
         taken: dict[ModelId, str] = {}
         for family in families:
             for model in family.models:
@@ -62,24 +67,27 @@ class _Reader:
         )
 
     def _owners(self) -> dict[str, Owner]:
-        raw = self._toml("owners.toml", needed=True) or {}
+        file = "owners.toml"
+        raw = self._toml(file, hint=AN_OWNER)
+        if raw == {}:
+            self._fault(file, "declares nobody", hint=AN_OWNER)
         owners: dict[str, Owner] = {}
-        for name, value in raw.items():
-            owner = self._parse(Owner, value, "owners.toml", prefix=f"{name}.")
+        for name, value in (raw or {}).items():
+            owner = self._parse(Owner, value, file, prefix=f"{name}.")
             if isinstance(owner, Owner):
                 owners[name] = owner
         # An owner with a fault of its own is still one that families may name.
-        self._owner_names = frozenset(raw)
+        self._owner_names = frozenset(raw or ())
         return owners
 
     def _platform(self) -> Platform:
         file = "platform.toml"
-        raw = self._toml(file, needed=True)
+        raw = self._toml(file)
         platform = None if raw is None else self._parse(Platform, raw, file)
         if not isinstance(platform, Platform):
             return Platform(owner="")
-        if platform.owner not in self._owner_names:
-            known = ", ".join(sorted(self._owner_names)) or "nobody"
+        if self._owner_names and platform.owner not in self._owner_names:
+            known = ", ".join(sorted(self._owner_names))
             self._fault(
                 file,
                 f"{platform.owner!r} is not in owners.toml",
@@ -88,8 +96,18 @@ class _Reader:
             )
         return platform
 
-    def _family(self, file: str, defaults: Mapping[str, Any]) -> Family | None:
-        raw = self._toml(file, needed=True)
+    def _read_defaults(self) -> None:
+        if not (self.folder / DEFAULTS).exists():
+            return
+        self._defaults = self._toml(DEFAULTS)
+        given = self._defaults or {}
+        for key in sorted(given.keys() & {"name", "markets", "features", "target", "task"}):
+            self._fault(DEFAULTS, "belongs in a family's own file", key=key)
+        alone = contradictions(given, owners=self._owner_names)
+        self._of_defaults = frozenset(str(fault) for fault in alone)
+
+    def _family(self, file: str) -> Family | None:
+        raw = self._toml(file)
         if raw is None:
             return None
         name = file.removesuffix(".toml")
@@ -97,18 +115,22 @@ class _Reader:
             self._fault(file, "a family's file is lower case words joined by -")
         if "name" in raw:
             self._fault(file, "the file's name is the family's name", key="name", hint="remove it")
-        whole = {**_merged(defaults, raw), "name": name}
-        family = self._parse(Family, whole, file)
+        whole = {**_merged(self._defaults or {}, raw), "name": name}
+        family = self._parse(Family, whole, file, own=raw)
         # Told even where the schema has faults already: all of them at once.
         for fault in contradictions(whole, owners=self._owner_names):
-            self._fault(file, fault.what, key=fault.where, hint=fault.hint)
+            inherited = str(fault) in self._of_defaults
+            place = self._place(file, raw, fault.where.split(".")) if inherited else file
+            self._fault(place, fault.what, key=fault.where, hint=fault.hint)
         return family if isinstance(family, Family) else None
 
-    def _toml(self, name: str, *, needed: bool) -> dict[str, Any] | None:
+    def _toml(self, name: str, *, hint: str = "") -> dict[str, Any] | None:
         path = self.folder / name
         if not path.exists():
-            if needed:
-                self._fault(name, "the file is missing", hint=f"expected in {self.folder}")
+            expected = f"expected in {self.folder}"
+            self._fault(
+                name, "the file is missing", hint=f"{expected}; {hint}" if hint else expected
+            )
             return None
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -120,21 +142,47 @@ class _Reader:
             return None
 
     def _parse(
-        self, kind: type[BaseModel], value: object, file: str, *, prefix: str = ""
+        self,
+        kind: type[BaseModel],
+        value: object,
+        file: str,
+        *,
+        prefix: str = "",
+        own: Mapping[str, Any] | None = None,
     ) -> BaseModel | None:
+        """Return `value` as `kind`; `own` is what `file` says of it where it inherits the rest."""
         try:
             return kind.model_validate(value)
         except ValidationError as error:
             for fault in error.errors():
+                if fault["type"] == "missing" and own is not None and self._defaults is None:
+                    continue  # it may well stand in what cannot be read
+                place = file if own is None else self._place(file, own, fault["loc"])
                 key = prefix + ".".join(str(part) for part in fault["loc"])
-                what, hint = _worded(fault, kind)
+                what, hint = _worded(fault, kind, place)
                 for line in what.splitlines():
-                    self._fault(file, line, key=key.removesuffix("."), hint=hint)
+                    self._fault(place, line, key=key.removesuffix("."), hint=hint)
             return None
+
+    def _place(self, file: str, own: Mapping[str, Any], loc: Sequence[str | int]) -> str:
+        """Return the file whose fault it is: the defaults' if they say more of the key."""
+        return DEFAULTS if _said(self._defaults, loc) > _said(own, loc) else file
 
     def _fault(self, file: str, what: str, *, key: str = "", hint: str = "") -> None:
         where = f"{file}: {key}" if key else file
-        self.faults.append(DriftloopError(what, where=where, hint=hint))
+        fault = DriftloopError(what, where=where, hint=hint)
+        # A fault of the defaults is found in every family, and told once.
+        if str(fault) not in map(str, self.faults):
+            self.faults.append(fault)
+
+
+def _said(table: object, loc: Sequence[str | int]) -> int:
+    """Return how many parts of a key `table` has."""
+    for depth, part in enumerate(loc):
+        if not isinstance(table, Mapping) or part not in table:
+            return depth
+        table = table[part]
+    return len(loc)
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,11 +194,12 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **over, **both}
 
 
-def _worded(fault: Any, kind: type[BaseModel]) -> tuple[str, str]:  # noqa: ANN401 - pydantic's own dict
+def _worded(fault: Any, kind: type[BaseModel], file: str) -> tuple[str, str]:  # noqa: ANN401 - pydantic's own dict
     if fault["type"] == "extra_forbidden":
         return "unknown key", _nearest(fault["loc"], kind)
     if fault["type"] == "missing":
-        return "missing", "give it here or in defaults.toml" if kind is Family else "give it here"
+        other = "the family's own file" if file == DEFAULTS else DEFAULTS
+        return "missing", f"give it here or in {other}" if kind is Family else "give it here"
     given = fault["input"]
     shown = "" if isinstance(given, dict) else f", got {given!r}"
     return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", ""

@@ -21,9 +21,9 @@ class ServiceStatus:
     """One service: its state in a word, its process, since when, and how often restarted.
 
     `state` is `waiting`, `starting`, `healthy`, `unhealthy` (it runs and does not answer),
-    `restarting` or `dead`. `created` is when the operating system made the process and
-    `started_at` when it was asked to, both in seconds since 1970. One with `silence` shows that
-    it works at least once in so many seconds.
+    `restarting`, `dead` or `stopped` (it was told to). `created` is when the operating system
+    made the process and `started_at` when it was asked to, both in seconds since 1970. One with
+    `silence` shows that it works at least once in so many seconds.
     """
 
     name: str

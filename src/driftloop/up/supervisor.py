@@ -51,6 +51,7 @@ class Phase(StrEnum):
     HEALTHY = "healthy"
     RESTARTING = "restarting"
     DEAD = "dead"
+    STOPPED = "stopped"
 
 
 class Supervisor:
@@ -132,7 +133,9 @@ class Supervisor:
             # In a ring nobody could go first: then all go at once.
             self._stop([c for c in running if c.service.name not in used] or running)
         for child in self._children.values():
-            child.phase = Phase.DEAD
+            # One that died, and was not to be started again, is not among those that were stopped.
+            if child.phase is not Phase.DEAD:
+                child.phase = Phase.STOPPED
         if self._lock is not None:
             self._write_status()
         self._dismiss_guardian()

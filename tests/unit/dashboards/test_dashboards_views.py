@@ -14,6 +14,7 @@ from dashboards.points import Point, alarm_at
 from dashboards.timeline import Marker, timeline
 from driftloop.clock import Clock
 from driftloop.records import (
+    Candidate,
     Decided,
     Decision,
     Failed,
@@ -29,6 +30,7 @@ from driftloop.records import (
     Receipt,
     Stage,
     State,
+    Trained,
     Window,
 )
 from driftloop.spec import Family, Fleet
@@ -329,3 +331,24 @@ def test_bad_data_in_an_open_incident_is_an_event_of_its_own() -> None:
     (event,) = timeline(ModelFacts(paged=(fact,)))
     assert (event.what, event.tone) == ("blocked", "bad")
     assert event.detail == "told in #ml: Not retraining: the data is at fault."
+
+
+def test_what_was_found_answering_is_not_called_trained() -> None:
+    """Nothing was fitted or lowered: no seconds, and no parity."""
+    candidate = Candidate(
+        order=ORDER,
+        digest="d",
+        folder="f",
+        rows=2_000,
+        holdout_rows=300,
+        metrics=(),
+        parity=0.0,
+        fit_seconds=0.0,
+        lower_seconds=0.0,
+        found=True,
+    )
+    made = Trained(model=MODEL, at=NOW, version=1, candidate=candidate)
+    begun = Ordered(model=MODEL, at=NOW, order=ORDER)
+    (event,) = timeline(ModelFacts(ordered=(begun,), trained=(made,)))
+    assert [step.what for step in event.steps] == ["ordered", "found"]
+    assert "fitted" not in event.steps[1].said

@@ -202,8 +202,16 @@ def test_a_backup_needs_an_installation_and_a_new_file(
     house_at: Any, house: Any, saved: Path, tmp_path: Path
 ) -> None:
     """Nothing to back up, or a file that is there: exit code 2, and the file stays as it was."""
+    nothing = house_at(tmp_path / "nothing").system
     with pytest.raises(BadRequest, match="nothing to back up"):
-        backup(house_at(tmp_path / "nothing").system.settings, tmp_path / "new.tar")
+        backup(nothing.settings, tmp_path / "new.tar")
+    # As `driftloop trace` leaves it where nothing was ever started.
+    assert nothing.ledger.count() == 0
+    with pytest.raises(BadRequest, match="nothing was ever started here"):
+        backup(nothing.settings, tmp_path / "new.tar")
+    assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
+    with pytest.raises(BadRequest, match=f"{tmp_path}/no: there is no such folder"):
+        backup(house.system.settings, tmp_path / "no" / "new.tar")
     before = saved.read_bytes()
     with pytest.raises(BadRequest, match="is there already"):
         backup(house.system.settings, saved)

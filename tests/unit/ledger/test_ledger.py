@@ -77,6 +77,15 @@ def test_a_key_is_taken_once(ledger: SqlLedger) -> None:
     assert ledger.fact(Moved, key="k") is None
 
 
+def test_many_keys_are_asked_for_at_once(ledger: SqlLedger) -> None:
+    """Those of the kind asked for, and no others; of no keys there are none."""
+    ledger.append(fact(0), key="k")
+    ledger.append(fact(1), key="l")
+    assert ledger.appended(Failed, ["k", "other", "k"]) == {"k"}
+    assert ledger.appended(Moved, ["k"]) == frozenset()
+    assert ledger.appended(Failed, []) == frozenset()
+
+
 def test_the_champion_moves_only_from_where_it_was(ledger: SqlLedger) -> None:
     """Compare-and-set: whoever moves second from the same head is refused."""
     ledger.move(head(1), at=AT, previous=None, reason="first")

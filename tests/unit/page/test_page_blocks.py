@@ -29,7 +29,8 @@ NOTICES = st.builds(
     headline=SAID,
     doing=SAID,
     evidence=st.lists(
-        st.builds(Evidence, what=SAID, value=SAID, limit=SAID, n=st.integers(0, 10**9)), max_size=14
+        st.builds(Evidence, what=SAID, value=SAID, limit=SAID, n=st.none() | st.integers(0, 10**9)),
+        max_size=14,
     ).map(tuple),
     links=st.lists(st.builds(Link, text=SAID, url=SAID.map("http://h/{}".format)), max_size=30).map(
         tuple
@@ -87,6 +88,14 @@ def test_the_proof_is_read_at_a_glance(notice: Notice) -> None:
         ],
         "links": ["<http://127.0.0.1:8401/models/eta-de?a=1&amp;b=2|Fleet page>"],
     }
+
+
+def test_what_was_not_measured_on_rows_counts_none(notice: Notice) -> None:
+    """A disk has no rows."""
+    disk = Evidence(what="share of the disk that is free", value="1.0%", limit="5.0%", n=None)
+    _, blocks = opening(replace(notice, evidence=(disk,)))
+    (evidence,) = (block for block in blocks if block["block_id"] == "evidence")
+    assert texts(evidence)[0][0] == "*share of the disk that is free*\n1.0% · limit 5.0%"
 
 
 def test_a_headline_without_the_model_is_given_it(notice: Notice) -> None:

@@ -244,8 +244,8 @@ def test_faults_are_told_by_row_and_field(serving: Any, made: Any) -> None:
         {
             "row": 0,
             "field": "distance",
-            "what": "is NaN; send null, or leave it out",
-            "hint": "",
+            "what": "is NaN",
+            "hint": "it is required: give it a finite number",
         },
         {"row": 1, "field": "vehicel", "what": "unknown field", "hint": "did you mean 'vehicle'?"},
     ]

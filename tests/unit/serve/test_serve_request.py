@@ -73,7 +73,7 @@ def test_a_value_outside_its_range_is_answered(eta: Family) -> None:
         ({"distance": "12"}, "distance", "should be a number, got the string '12'"),
         ({"distance": ""}, "distance", "should be a number, got the string ''"),
         ({"distance": True}, "distance", "should be a number, got True"),
-        ({"distance": float("nan")}, "distance", "is NaN; send null, or leave it out"),
+        ({"distance": float("nan")}, "distance", "is NaN"),
         ({"distance": float("-inf")}, "distance", "is infinite, or too large for"),
         ({"distance": 1e39}, "distance", "is infinite, or too large for"),
         ({"distance": 10**400}, "distance", "is infinite, or too large for"),
@@ -99,6 +99,18 @@ def test_one_fault_is_named_by_row_and_field(
     found = faults(eta, {"rows": [{**ROW, "id": "b"}, {**ROW, **change}]})
     assert [(row, name) for row, name, _ in found] == [(1, field)]
     assert found[0][2].startswith(what)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e39])
+def test_advice_is_to_send_what_will_be_taken(eta: Family, value: float) -> None:
+    """Null where a value may be missing, and never where it would be refused as well."""
+    body = json.dumps({**ROW, "distance": value, "load": value}).encode()
+    with pytest.raises(BadRows) as raised:
+        parse_rows(eta, body, now=NOW)
+    assert [(fault.field, fault.hint) for fault in raised.value.faults] == [
+        ("distance", "it is required: give it a finite number"),
+        ("load", "if it is not known send null, or leave it out"),
+    ]
 
 
 def test_a_misspelt_field_is_answered_with_the_nearest_name(eta: Family) -> None:
@@ -203,7 +215,7 @@ def test_labels_at_fault_are_named(churn: Family, eta: Family) -> None:
         (8, "observed_at"),
         (6, "id"),
     ]
-    with pytest.raises(BadRows, match="NaN"):
+    with pytest.raises(BadRows, match=r"is NaN \(hint: send it once it is known\)"):
         parse_labels(eta, ModelId("eta-de"), b'{"id": "a", "value": NaN}', now=NOW)
     assert parse_labels(eta, ModelId("eta-de"), b'{"id": "a", "value": -3.5}', now=NOW)
 

@@ -142,15 +142,12 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_recipe_that_cannot_be_one_is_a_fault_of_the_file(
     folder: Path, recipe: str, said: str
 ) -> None:
-    """Whatever its module does, file and key are named, and every family that has it."""
+    """Whatever its module does, the file that names it and the key are named, once."""
     spoil(folder, "defaults.toml", "driftloop.retrain.recipes:gradient_boosting", recipe)
     with pytest.raises(SpecError) as caught:
         load_fleet(folder)
     told = str(caught.value).splitlines()
-    assert [line.split(": ")[:2] for line in told] == [
-        ["churn.toml", "retrain.recipe"],
-        ["eta.toml", "retrain.recipe"],
-    ]
+    assert [line.split(": ")[:2] for line in told] == [["defaults.toml", "retrain.recipe"]]
     assert said in told[0]
 
 
@@ -181,6 +178,70 @@ def test_all_faults_are_told_at_once(folder: Path) -> None:
         load_fleet(folder)
     places = [line.split(": ")[:2] for line in str(caught.value).splitlines()]
     assert places == [["churn.toml", "owner"], ["eta.toml", "unit"], ["eta.toml", "decay.metric"]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("seed = 7", "sed = 7", ["retrain.seed: missing", "retrain.sed: unknown key"]),
+        ("seed = 7", 'seed = "7"', ["retrain.seed: Input should be a valid integer"]),
+        ("alarm = 0.25", "alarm = 0.05", ["drift: warn must not be above alarm"]),
+        ("[window]", "windw = 3\n[window]", ["windw: unknown key"]),
+        ("[window]", 'owner = "gone"\n[window]', ["owner: 'gone' is not in owners.toml"]),
+        ('holdout = "7d"', 'holdout = "70d"', ["gate.holdout: must be shorter"]),
+        ("[window]", "[window", ["not valid TOML"]),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_defaults_is_told_once_and_as_theirs(
+    folder: Path, old: str, new: str, told: list[str]
+) -> None:
+    """However many families inherit it."""
+    spoil(folder, "defaults.toml", old, new)
+    for family, owner in (("eta.toml", "logistics"), ("churn.toml", "growth")):
+        if "owner" in new:
+            spoil(folder, family, f'owner = "{owner}"\n', "")
+    with pytest.raises(SpecError) as caught:
+        load_fleet(folder)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(told)
+    for line, said in zip(lines, told, strict=True):
+        assert line.startswith(f"defaults.toml: {said}")
+
+
+def test_what_a_family_says_itself_stays_its_own_fault(folder: Path) -> None:
+    """Also where the defaults say something of the same key, or what it contradicts."""
+    spoil(folder, "eta.toml", "[decay]", '[window]\nspan = "two"\n[retrain]\nspan = "6d"\n[decay]')
+    spoil(folder, "defaults.toml", "[window]", '[decay]\nmetric = "mae"\n[window]')
+    spoil(folder, "churn.toml", 'metric = "log_loss"\n', "")
+    with pytest.raises(SpecError) as caught:
+        load_fleet(folder)
+    assert [line.split(": ")[:2] for line in str(caught.value).splitlines()] == [
+        ["churn.toml", "decay.metric"],
+        ["eta.toml", "window.span"],
+        ["eta.toml", "gate.holdout"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "owners.toml: the file is missing (hint: expected in "),
+        ("# later\n", "owners.toml: declares nobody (hint: write [operations], and below it chan"),
+        ("[growth", "owners.toml: not valid TOML"),
+    ],
+)
+def test_without_owners_that_is_said_and_of_no_family(
+    folder: Path, text: str | None, said: str
+) -> None:
+    """Once, with what to write; that nobody is known is no fault of those who name somebody."""
+    (folder / "owners.toml").unlink()
+    if text is not None:
+        (folder / "owners.toml").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        load_fleet(folder)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(said)
+    assert ("channel = " in line) == (text != "[growth")
 
 
 def test_an_empty_or_missing_folder_says_so(tmp_path: Path) -> None:

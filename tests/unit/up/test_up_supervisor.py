@@ -15,6 +15,7 @@ import pytest
 from driftloop.errors import BadRequest, ServiceError
 from driftloop.heartbeat import beat
 from driftloop.settings import Settings
+from driftloop.show import show_status
 from driftloop.up import Service, ServiceStatus, Supervisor, status
 from driftloop.up.status import write_status
 
@@ -173,7 +174,8 @@ def test_all_become_healthy_in_order_and_stop_in_reverse(settings: Settings, por
         ("store", "stopped"),
     ]
     assert not any(pid and lives(pid) for pid in pids)
-    assert [each.state for each in status(settings.home)] == ["dead", "dead"]
+    assert [each.state for each in status(settings.home)] == ["stopped", "stopped"]
+    assert not show_status(settings)
 
 
 def test_one_nobody_waits_for_starts_last_and_holds_up_nobody(settings: Settings) -> None:
@@ -266,13 +268,14 @@ def test_a_large_log_is_put_aside_while_its_service_writes(
 
 
 def test_restart_can_be_switched_off(tmp_path: Path) -> None:
-    """With `restart` off a dead service stays dead and is said to be."""
+    """With `restart` off a dead service stays dead and is said to be, also once all is stopped."""
     settings = Settings(home=tmp_path, restart=False)
-    with Supervisor(settings, (plain("worker"),)):
+    with Supervisor(settings, (plain("worker"), plain("other"))):
         os.kill(pid_of(tmp_path, "worker"), signal.SIGKILL)
         assert eventually(lambda: named(tmp_path, "worker").state == "dead")
         time.sleep(0.8)
         assert named(tmp_path, "worker").restarts == 0
+    assert (named(tmp_path, "worker").state, named(tmp_path, "other").state) == ("dead", "stopped")
 
 
 def test_children_of_a_dead_service_go_with_it(settings: Settings, tmp_path: Path) -> None:
@@ -341,6 +344,7 @@ def test_one_that_does_not_come_up_stops_the_rest(settings: Settings, code: str,
     assert "no such lake" in str(caught.value)
     assert "bad.log" in str(caught.value)
     assert [each.pid for each in status(settings.home)] == [None, None]
+    assert [each.state for each in status(settings.home)] == ["stopped", "dead"]
 
 
 def test_second_supervisor_is_refused_and_welcome_afterwards(settings: Settings) -> None:

@@ -127,5 +127,21 @@ def test_the_page_says_what_is_wrong_and_what_to_do() -> None:
     (notice,) = found.notices
     assert notice.headline == "driftloop: mlflow is down or does not answer (dead)"
     assert "restarts what dies" in notice.doing
-    assert [(e.value, e.limit) for e in notice.evidence] == [("75", "60")]
+    assert [(e.value, e.limit, e.n) for e in notice.evidence] == [("75", "60", None)]
     assert (notice.channel, notice.mention) == ("#ops", "@here")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "said"),
+    [
+        ("error_rate", 0.02, "2.0% (1,000 requests)"),
+        ("p99_ms", 120.0, "120 (1,000 requests)"),
+        ("disk_free", 0.01, "1.0%"),
+    ],
+)
+def test_requests_are_counted_and_never_called_rows(metric: str, value: float, said: str) -> None:
+    """The platform is not measured on rows; of requests it is said how many there were."""
+    verdicts = judged([reading(metric, value)], PLATFORM_POLICY)
+    before = {metric: Streak(bad=OPEN_AFTER - 1, since=NOW)}
+    (notice,) = follow(before, verdicts, now=NOW, owner=OWNER).notices
+    assert [(e.value, e.n) for e in notice.evidence] == [(said, None)]

@@ -158,7 +158,7 @@ def test_nothing_of_ours_answers_or_logs_for_them(theirs: Theirs, tmp_path: Path
 
 
 def test_an_id_of_theirs_is_traced(theirs: Theirs) -> None:
-    """From their log to the decision that judged it."""
+    """From their log to the decision that judged it; what was found was not trained."""
     system, now = theirs.system, theirs.system.clock.now()
     system.__dict__["registry"] = FakeRegistry()
     theirs.serve(range(60, 0, -1), now=now)
@@ -169,7 +169,8 @@ def test_an_id_of_theirs_is_traced(theirs: Theirs) -> None:
     decision = decided(system)
     id_ = system.logs.rows(system.fleet.family(DE), decision.window)["id"][0].as_py()
     found = [step.what for step in system.trace(id_)]
-    assert {"predicted", "labelled", "decided", "trained"} <= set(found)
+    assert {"predicted", "labelled", "decided", "found answering"} <= set(found)
+    assert "trained" not in found
 
 
 def decided(system: "System") -> Any:

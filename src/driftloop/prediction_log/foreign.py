@@ -8,7 +8,7 @@ label when it was observed, and who answered a row is what the ledger says was c
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,14 +92,20 @@ class ForeignLog(Windows):
             SpecError: the source lacks a column, or one is of the wrong type; every fault.
             LogError: it cannot be read, or holds what no log can.
         """
-        return self._possible(super().rows(family, window))
+        rows = super().rows(family, window)
+        if (fault := self._impossible(rows)) is not None:
+            raise fault
+        return rows
 
     def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        """Return the rows and the summary of many models; see `Windows.looks` and `rows`."""
-        found = super().looks(family, windows)
-        for look in found.values():
-            self._possible(look.rows)
-        return found
+        """Return the rows and the summary of many models; see `Windows.looks` and `rows`.
+
+        Rows that hold what no log can are the `fault` of that model's look.
+        """
+        return {
+            model: replace(look, fault=self._impossible(look.rows))
+            for model, look in super().looks(family, windows).items()
+        }
 
     def horizon(self, family: Family) -> datetime | None:  # noqa: ARG002 - one family's log
         """Return None: what may still arrive is known to its writer alone."""
@@ -129,24 +135,25 @@ class ForeignLog(Windows):
         }
         return tuple(held.get(model, Contents(model=model)) for model in self._family.models)
 
-    def _possible(self, rows: pa.Table) -> pa.Table:
-        """Return `rows`; raise for the first that no door of ours would have let in."""
-        if self._family.task is Task.BINARY:
-            self._refuse(rows, "label", no_outcome(rows["label"]), "is neither 0 nor 1")
-            answer = rows["prediction"]
-            out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
-            self._refuse(rows, "prediction", out, "is no probability of 1")
-        return rows
+    def _impossible(self, rows: pa.Table) -> LogError | None:
+        """Return what is wrong with the first row that no door of ours would have let in."""
+        if self._family.task is not Task.BINARY:
+            return None
+        answer = rows["prediction"]
+        out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
+        return self._wrong(
+            rows, "label", no_outcome(rows["label"]), "is neither 0 nor 1"
+        ) or self._wrong(rows, "prediction", out, "is no probability of 1")
 
-    def _refuse(self, rows: pa.Table, name: str, wrong: pa.Array, what: str) -> None:
+    def _wrong(self, rows: pa.Table, name: str, wrong: pa.Array, what: str) -> LogError | None:
         row = pc.index(wrong, pa.scalar(True)).as_py()  # noqa: FBT003 - the value looked for
-        if row >= 0:
-            id_, value = rows["id"][row].as_py(), rows[name][row].as_py()
-            raise LogError(
-                f"the {name} {'' if value is None else f'{value!r} '}{what}",
-                where=f"{self._family.name}.toml: log, id {id_}",
-                hint="mend the source, or leave such rows out with a view or a query",
-            )
+        if row < 0:
+            return None
+        return LogError(
+            f"the {name} {rows[name][row].as_py()!r} {what}",
+            where=f"{self._family.name}.toml: log, id {rows['id'][row].as_py()}",
+            hint="mend the source, or leave such rows out with a view or a query",
+        )
 
 
 class _Theirs(Reads):

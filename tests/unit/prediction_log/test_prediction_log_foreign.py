@@ -290,21 +290,32 @@ def test_every_fault_of_the_columns_at_once(tmp_path: Path, eta: Family, log: Ma
 def test_what_no_log_can_hold_is_refused(
     tmp_path: Path, churn: Family, log: Make, change: str, said: str
 ) -> None:
-    """With the id of the first such row, not measured as if it were something."""
+    """With the id of the first such row; the family's other models are as before."""
     features = ", ".join(
         f"{'1.0' if feature.kind == 'numeric' else repr('a')} AS {name}"
         for name, feature in churn.features.items()
     )
     binary = (
-        f"SELECT request, 'uk' AS market, asked_at AS {churn.time}, 0.5 AS yhat, 1 AS truth,"
-        f" {features} FROM ({SCORED})"
+        f"SELECT request, CASE market WHEN 'de' THEN 'uk' ELSE 'us' END AS market,"
+        f" asked_at AS {churn.time}, 0.5 AS yhat, 1 AS truth, {features} FROM ({SCORED})"
     )
     parquet(tmp_path, binary)
-    model = ModelId("churn-uk")
-    assert log("scored.parquet", family=churn).rows(churn, window(model)).num_rows == 60
-    parquet(tmp_path, f"SELECT * REPLACE ({change}) FROM ({binary})")
-    with pytest.raises(LogError, match=said):
-        log("scored.parquet", family=churn).looks(churn, [window(model)])
+    two = churn.model_copy(update={"markets": ("uk", "us")})
+    british, american = (window(model) for model in two.models)
+    theirs = log("scored.parquet", family=two)
+    assert theirs.rows(two, british).num_rows == 30
+    parquet(
+        tmp_path,
+        f"FROM ({binary}) WHERE market = 'us' UNION ALL"
+        f" SELECT * REPLACE ({change}) FROM ({binary}) WHERE market = 'uk'",
+    )
+    with pytest.raises(LogError, match=said) as raised:
+        theirs.rows(two, british)
+    looks = theirs.looks(two, [british, american])
+    assert str(looks[british.model].fault) == str(raised.value)
+    assert raised.value.where == "churn.toml: log, id r0"
+    assert looks[american.model].fault is None
+    assert looks[american.model].rows.num_rows == theirs.rows(two, american).num_rows == 30
 
 
 @pytest.mark.parametrize(

@@ -390,6 +390,13 @@ class System:
         log = self.logs.of(family)
         return log.contents() if isinstance(log, ForeignLog) else ()
 
+    def warnings(self, family: Family) -> tuple[str, ...]:
+        """Return what will bite in the log of a family that is served elsewhere; see `contents`."""
+        from driftloop.prediction_log import ForeignLog
+
+        log = self.logs.of(family)
+        return log.warnings() if isinstance(log, ForeignLog) else ()
+
     def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
         """Return how many rows of `source` were scored into `out` and logged, as one version.
 

@@ -1,14 +1,24 @@
 """The command line as a person meets it: real processes, exit codes, what they print."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 MONITORS = Path(__file__).parents[2] / "monitors"
+
+
+@pytest.fixture
+def monitors(tmp_path: Path) -> Path:
+    """A copy of the tests' monitors that a test may change."""
+    return Path(shutil.copytree(MONITORS, tmp_path / "monitors"))
 
 
 def driftloop(
@@ -38,6 +48,58 @@ def test_check_lists_the_fleet(tmp_path: Path) -> None:
     ran = driftloop("check", home=tmp_path)
     assert ran.returncode == 0
     assert "eta: 2 models, 3 features, regression, owner logistics" in ran.stdout
+    assert "\n  eta-de, eta-fr\n" in ran.stdout
+    assert ran.stdout.endswith("3 models in 2 families: all well\n")
+
+
+def test_check_wraps_the_names_of_many_models(tmp_path: Path, monitors: Path) -> None:
+    """No name is broken, at its hyphens neither."""
+    markets = [f"no-{number}" for number in range(40)]
+    text = (monitors / "eta.toml").read_text().replace('["de", "fr"]', str(markets))
+    (monitors / "eta.toml").write_text(text)
+    ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("  eta-")]
+    assert max(len(line) for line in lines) <= 100
+    names = [name.strip() for line in lines for name in line.strip(" ,").split(",")]
+    assert names == [f"eta-{market}" for market in markets]
+
+
+def test_check_reads_the_log_of_others_and_warns(tmp_path: Path, monitors: Path) -> None:
+    """What will bite stands on lines of its own; the exit code is 0."""
+    with (monitors / "eta.toml").open("a") as file:
+        file.write('[log]\nsource = "scored.parquet"\n[handover]\ncommand = ["cat"]\n')
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    rows = [
+        {"id": id_, "model": market, "asked_at": at, "prediction": 1.0, "label": 1.0}
+        | {"distance": 1.0, "load": 0.5, "vehicle": "van"}
+        for id_, market in (("a", "de"), ("a", "de"), (None, "fr"), ("b", "it"))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), monitors / "scored.parquet")
+    ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    assert "  eta-de: 2 rows, 2 labelled, 2026-02-01 00:00 to 2026-02-01 00:00 UTC\n" in ran.stdout
+    warnings = [line for line in ran.stdout.splitlines() if line.startswith("  warning: ")]
+    assert [line.partition(": ")[2][:13] for line in warnings] == [
+        "1 rows have n",
+        "1 rows repeat",
+        "1 rows are of",
+    ]
+    assert ran.stdout.endswith("3 models in 2 families: 3 warnings\n")
+
+
+def test_check_refuses_a_handover_that_cannot_be_run(tmp_path: Path, monitors: Path) -> None:
+    """With the faults of the log, all at once; a fleet is loaded all the same."""
+    with (monitors / "eta.toml").open("a") as file:
+        file.write('[log]\nsource = "scored.parquet"\n[handover]\ncommand = ["./roll-out"]\n')
+    pq.write_table(pa.table({"id": ["a"]}), monitors / "scored.parquet")
+    ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home")
+    assert ran.returncode == 2
+    assert "eta.toml: handover.command: there is no program './roll-out' (hint: " in ran.stderr
+    assert "eta.toml: log.columns.model: the source has no column 'model'" in ran.stderr
+    assert "all well" not in ran.stdout
+    ran = driftloop("--monitors", str(monitors), "rollback", "eta-de", home=tmp_path / "home")
+    assert "has never had a champion" in ran.stderr
 
 
 def test_check_reports_faults_with_exit_code_2(tmp_path: Path) -> None:

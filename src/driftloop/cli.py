@@ -172,18 +172,30 @@ def backfill(
 ) -> None:
     """Give the log what was known before driftloop: features and labels, without predictions.
 
-    Columns: id, model, the family's time column, its features, label, observed_at.
+    Columns: id, model, the family's time column, its features, label, observed_at. Nothing is
+    handed over when one id is in the log already.
     """
-    from driftloop.prediction_log import read_source
+    from driftloop.prediction_log import history_columns, history_rows, read_source
 
     system = _system()
     declared = system.fleet.family_named(family)
     declared.need_own_log()
-    spool = system.spool("backfill")
-    try:
-        rows, known = spool.history(declared, read_source(source), now=system.clock.now())
-    finally:
-        spool.close()
+    table = read_source(source)
+    predictions, outcomes = history_rows(declared, table, now=system.clock.now())
+    columns = history_columns(declared)
+    if ignored := [name for name in table.column_names if name not in columns]:
+        typer.echo(f"ignored: {', '.join(ignored)} (known: {', '.join(columns)})", err=True)
+    if empty := [name for name in declared.features if table[name].null_count == len(table)]:
+        typer.echo(f"null in every row: {', '.join(empty)}", err=True)
+    if not system.is_read(within=READ_WITHIN):
+        typer.echo(
+            "rows that wait for the ingester could not be compared with these; `driftloop up`"
+            " runs it",
+            err=True,
+        )
+    system.refuse_logged(declared, predictions)
+    with system.spool("backfill") as spool:
+        rows, known = spool.checked_history(declared, predictions, outcomes)
     _say_read(system, f"{rows} rows, {known} of them labelled")
 
 

@@ -12,6 +12,7 @@ from driftloop.prediction_log.routed import RoutedLog
 from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.source import (
     check_writable,
+    history_columns,
     history_rows,
     read_labels,
     read_source,
@@ -36,6 +37,7 @@ __all__ = [
     "RoutedLog",
     "SegmentSpool",
     "check_writable",
+    "history_columns",
     "history_rows",
     "is_ingesting",
     "named_files",

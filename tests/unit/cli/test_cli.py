@@ -1,6 +1,7 @@
 """The command line as a person meets it: real processes, exit codes, what they print."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from driftloop.settings import Settings
+from driftloop.wiring import System
 
 MONITORS = Path(__file__).parents[2] / "monitors"
 
@@ -132,6 +136,84 @@ def test_bad_input_exits_2_with_a_line(tmp_path: Path, words: tuple[str, ...], s
     assert ran.returncode == 2, ran.stderr
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """Three rows of eta, with a column too many and a feature that nobody filled in."""
+    file = tmp_path / "history.csv"
+    file.write_text(
+        "id,model,asked_at,distance,load,vehicle,label,observed_at,note\n"
+        "a,eta-de,2026-02-01,3.5,,van,7,2026-02-01,x\n"
+        "b,eta-de,2026-02-01,4.5,,van,9,2026-02-01,x\n"
+        "c,eta-fr,2026-02-01,4.5,,van,,,x\n"
+    )
+    return file
+
+
+def test_backfill_says_what_it_does_not_use(tmp_path: Path, history: Path) -> None:
+    """On stderr: a column nobody knows, a feature without a value; the rest is handed over."""
+    ran = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("3 rows, 2 of them labelled: handed over")
+    assert ran.stderr == (
+        "ignored: note (known: id, model, asked_at, distance, load, vehicle, label, observed_at)\n"
+        "null in every row: load\n"
+    )
+    again = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
+    assert "rows that wait for the ingester could not be compared" in again.stderr
+
+
+def test_backfill_refuses_what_is_in_the_log_already(tmp_path: Path, history: Path) -> None:
+    """One such row is enough, and nothing is written; other rows are taken."""
+    home = tmp_path / "home"
+    assert driftloop("backfill", "eta", str(history), home=home).returncode == 0
+    system = System(Settings(home=home, monitors=MONITORS))
+    with system.ingester() as ingester:
+        assert ingester.ingest().rows == 3
+    text = history.read_text()
+    history.write_text(text.replace("b,eta-de", "new,eta-de"))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 2
+    assert (
+        "history of eta: 2 of 3 rows are in the log already, as id 'a' of eta-de; nothing was"
+        " handed over (hint: leave these rows out"
+    ) in ran.stderr
+    assert list((home / "spool").rglob("*.ndjson")) == []
+    # The same ids of other models are other rows.
+    swapped = {"eta-de": "eta-fr", "eta-fr": "eta-de"}
+    history.write_text(re.sub("eta-de|eta-fr", lambda found: swapped[found[0]], text))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list((home / "spool").rglob("*.ndjson"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("b,eta-de", "a,eta-de", "row 2, column id: 'a' stands twice"),
+        (",load,", ",lode,", "it has no column load (hint: it has id, model"),
+    ],
+)
+def test_backfill_of_a_file_that_does_not_fit(
+    tmp_path: Path, history: Path, old: str, new: str, said: str
+) -> None:
+    """Exit code 2, and not even a folder is made."""
+    history.write_text(history.read_text().replace(old, new))
+    ran = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_backfill_of_an_empty_file(tmp_path: Path) -> None:
+    """Nothing at all, and a header alone."""
+    file = tmp_path / "history.csv"
+    for text, said in (("", "it is empty"), ("id,model\n", "a header but no rows")):
+        file.write_text(text)
+        ran = driftloop("backfill", "eta", str(file), home=tmp_path / "home")
+        assert ran.returncode == 2
+        assert said in ran.stderr
 
 
 def test_a_setting_that_does_not_fit_names_its_variable(tmp_path: Path) -> None:

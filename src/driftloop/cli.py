@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,18 +118,35 @@ def init(
 
 @app.command()
 def check() -> None:
-    """Check the monitor files and say what they declare; every fault at once, exit code 2."""
+    """Check the monitor files and say what they declare; every fault at once, exit code 2.
+
+    Run it where the loop runs: it reads the logs of others, and looks for handover commands.
+    """
     system = _system()
     fleet = system.fleet
+    faults: list[DriftloopError] = []
+    warned = 0
     for family in fleet.families:
         typer.echo(
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
             f"{family.task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
-        if family.log is not None:
-            for held in system.contents(family):
-                typer.echo(f"  {held}")
-    typer.echo(f"{len(fleet.models)} models in {len(fleet.families)} families: all well")
+        try:
+            for line in system.contents(family) or _wrapped(family.models):
+                typer.echo(f"  {line}")
+            for warning in system.warnings(family):
+                typer.echo(f"  warning: {warning}")
+                warned += 1
+        except SpecError as error:
+            faults += error.faults
+        try:
+            system.handover.check(family)
+        except BadRequest as error:
+            faults.append(error)
+    if faults:
+        raise SpecError(tuple(faults))
+    well = f"{warned} warnings" if warned else "all well"
+    typer.echo(f"{len(fleet.models)} models in {len(fleet.families)} families: {well}")
 
 
 @app.command()
@@ -154,18 +172,30 @@ def backfill(
 ) -> None:
     """Give the log what was known before driftloop: features and labels, without predictions.
 
-    Columns: id, model, the family's time column, its features, label, observed_at.
+    Columns: id, model, the family's time column, its features, label, observed_at. Nothing is
+    handed over when one id is in the log already.
     """
-    from driftloop.prediction_log import read_source
+    from driftloop.prediction_log import history_columns, history_rows, read_source
 
     system = _system()
     declared = system.fleet.family_named(family)
     declared.need_own_log()
-    spool = system.spool("backfill")
-    try:
-        rows, known = spool.history(declared, read_source(source), now=system.clock.now())
-    finally:
-        spool.close()
+    table = read_source(source)
+    predictions, outcomes = history_rows(declared, table, now=system.clock.now())
+    columns = history_columns(declared)
+    if ignored := [name for name in table.column_names if name not in columns]:
+        typer.echo(f"ignored: {', '.join(ignored)} (known: {', '.join(columns)})", err=True)
+    if empty := [name for name in declared.features if table[name].null_count == len(table)]:
+        typer.echo(f"null in every row: {', '.join(empty)}", err=True)
+    if not system.is_read(within=READ_WITHIN):
+        typer.echo(
+            "rows that wait for the ingester could not be compared with these; `driftloop up`"
+            " runs it",
+            err=True,
+        )
+    system.refuse_logged(declared, predictions)
+    with system.spool("backfill") as spool:
+        rows, known = spool.checked_history(declared, predictions, outcomes)
     _say_read(system, f"{rows} rows, {known} of them labelled")
 
 
@@ -477,6 +507,13 @@ def _system(service: str = "") -> "System":
     if service:
         _configure_logs(service)
     return System(_settings())
+
+
+def _wrapped(names: Sequence[str]) -> list[str]:
+    """Return names in lines as wide as a terminal; none is broken."""
+    import textwrap
+
+    return textwrap.wrap(", ".join(names), 96, break_on_hyphens=False, break_long_words=False)
 
 
 def _say_read(system: "System", what: str) -> bool:

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from driftloop.errors import HandoverFailed
+from driftloop.errors import BadRequest, HandoverFailed
 from driftloop.records import Head
 from driftloop.spec import Family, HandoverPolicy
 
@@ -60,6 +61,37 @@ class Handover:
             self._run(policy, told, where)
         else:
             self._post(policy, policy.url, told, where)
+
+    def check(self, family: Family) -> None:
+        """Check that the command could be run from here; nobody is called.
+
+        Raises:
+            BadRequest: there is no such program, or it may not be executed.
+        """
+        policy = family.handover
+        if policy is None or not policy.command:
+            return
+        where = f"{family.name}.toml: handover.command"
+        program = policy.command[0]
+        if "/" not in program:
+            if shutil.which(program) is None:
+                raise BadRequest(
+                    f"there is no program {program!r} on the PATH",
+                    where=where,
+                    hint=f"one beside the monitor files is './{program}'",
+                )
+            return
+        file = self._folder.absolute() / program
+        if not file.is_file():
+            raise BadRequest(
+                f"there is no program {program!r}",
+                where=where,
+                hint=f"it would be {file}: names go from the folder of the monitor files on",
+            )
+        if not os.access(file, os.X_OK):
+            raise BadRequest(
+                f"the program {program!r} is not executable", where=where, hint=f"chmod +x {file}"
+            )
 
     def _run(self, policy: HandoverPolicy, told: dict[str, Any], where: str) -> None:
         with tempfile.TemporaryFile() as output:

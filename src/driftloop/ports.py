@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
+from driftloop.errors import DriftloopError
 from driftloop.records import (
     Candidate,
     Fact,
@@ -53,10 +54,14 @@ class Spool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a window holds: its rows, and counts that no longer show in them."""
+    """What a window holds: its rows, and counts that no longer show in them.
+
+    With a `fault` the rows hold what no log can, and must not be judged.
+    """
 
     rows: pa.Table
     summary: LogSummary
+    fault: DriftloopError | None = None
 
 
 class PredictionLog(Protocol):
@@ -76,7 +81,10 @@ class PredictionLog(Protocol):
         ...
 
     def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        """Return `rows` and `summary` of windows that differ in their models, read together."""
+        """Return `rows` and `summary` of windows that differ in their models, read together.
+
+        What is wrong with one model's rows is the `fault` of its look alone.
+        """
         ...
 
     def horizon(self, family: Family) -> datetime | None:

@@ -220,6 +220,24 @@ class System:
             time.sleep(0.1)
         return not waiting
 
+    def refuse_logged(self, family: Family, rows: pa.Table) -> None:
+        """Refuse `rows` (id, model) of which some are in the log; without a lake none is.
+
+        Raises:
+            BadRequest: some are; says how many.
+            LogError: the lake cannot be read.
+        """
+        if not (self.settings.lake / "catalog.sqlite").exists():
+            return
+        found = self.log.logged(family, rows)
+        if found.num_rows:
+            raise BadRequest(
+                f"{found.num_rows} of {rows.num_rows} rows are in the log already, as id"
+                f" {found['id'][0].as_py()!r} of {found['model'][0]}; nothing was handed over",
+                where=f"history of {family.name}",
+                hint="leave these rows out; outcomes that came later go in with `driftloop labels`",
+            )
+
     def ingester(self) -> "Ingester":
         """Return the one writer of the lake, which it migrates first."""
         from driftloop.keep import expiries
@@ -389,6 +407,13 @@ class System:
 
         log = self.logs.of(family)
         return log.contents() if isinstance(log, ForeignLog) else ()
+
+    def warnings(self, family: Family) -> tuple[str, ...]:
+        """Return what will bite in the log of a family that is served elsewhere; see `contents`."""
+        from driftloop.prediction_log import ForeignLog
+
+        log = self.logs.of(family)
+        return log.warnings() if isinstance(log, ForeignLog) else ()
 
     def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
         """Return how many rows of `source` were scored into `out` and logged, as one version.

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from loop.test_timelines import World
 
 from driftloop.errors import HandoverFailed
 from driftloop.ledger import SqlLedger
 from driftloop.loop.watch import first_orders
+from driftloop.prediction_log import ForeignLog
 from driftloop.records import Failed, Gated, ModelId, Moved, Stage
 from driftloop.spec import Fleet, HandoverPolicy, LogSource
 
@@ -125,3 +129,49 @@ def test_a_champion_that_moved_during_a_hand_over_is_handed_over_again(world: Wo
     assert world.renew(decided).outcome == "failed"
     assert world.ledger.head(DE).version == 1  # type: ignore[union-attr]
     assert [(version, before) for _, version, before, _ in world.handover.taken] == [(2, 1), (1, 2)]
+
+
+def test_an_impossible_label_is_the_trouble_of_one_model(
+    fleet: Fleet, clock: "StoppedClock", tmp_path: Path
+) -> None:
+    """Its problem names the id and what to do; the family's other model is judged."""
+    away = fleet.family_named("churn").model_copy(
+        update={"markets": ("uk", "us"), "log": LogSource(source="scored.parquet")}
+    )
+    british, american = away.models
+    ids = [f"{market}-{n}" for market in away.markets for n in range(60)]
+    rows = {
+        "id": ids,
+        "model": [id_.partition("-")[0] for id_ in ids],
+        "asked_at": [clock.now() + timedelta(minutes=n) for n in range(len(ids))],
+        "prediction": [0.5] * len(ids),
+        "label": [2.0 if id_ == "uk-7" else 1.0 for id_ in ids],
+        "tenure": [1.0] * len(ids),
+        "spend": [1.0] * len(ids),
+        "plan": ["a"] * len(ids),
+    }
+    pq.write_table(pa.table(rows), tmp_path / "scored.parquet")
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    world = World(
+        fleet=replace(fleet, families=(away,)),
+        clock=clock,
+        ledger=ledger,
+        log=ForeignLog(
+            away,
+            folder=tmp_path,
+            scratch=tmp_path,
+            moves=lambda model: ledger.facts(Moved, model=model),
+        ),  # type: ignore[arg-type]
+    )
+    for order in first_orders(world.fleet, (), clock.now()):
+        assert world.renewer.renew(order).outcome == "promoted"
+    seen = world.watch()
+    ledger.close()
+    assert seen[british].decision is None
+    assert seen[british].problem == (
+        "churn.toml: log, id uk-7: the label 2.0 is neither 0 nor 1"
+        " (hint: mend the source, or leave such rows out with a view or a query)"
+    )
+    assert seen[american].problem is None
+    assert seen[american].decision is not None
+    assert seen[american].rows == 60

@@ -153,9 +153,10 @@ class Watcher:
                 head = histories[model].head
                 if head is None:
                     raise UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one")
-                seen.append(
-                    self._model(family, head, histories[model], windows[model], looks[model])
-                )
+                look = looks[model]
+                if look.fault is not None:
+                    raise look.fault
+                seen.append(self._model(family, head, histories[model], windows[model], look))
             except DriftloopError as error:
                 seen.append(Watched(model=model, problem=str(error)))
         return seen

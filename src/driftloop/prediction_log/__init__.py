@@ -5,13 +5,14 @@ segments into the `Lake` exactly once; everyone else reads the lake. Families th
 elsewhere have a `ForeignLog`, which is read and never written.
 """
 
-from driftloop.prediction_log.foreign import Contents, ForeignLog
+from driftloop.prediction_log.foreign import ForeignLog
 from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
 from driftloop.prediction_log.lake import Lake
 from driftloop.prediction_log.routed import RoutedLog
 from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.source import (
     check_writable,
+    history_columns,
     history_rows,
     read_labels,
     read_source,
@@ -19,6 +20,7 @@ from driftloop.prediction_log.source import (
 )
 from driftloop.prediction_log.spool import SegmentSpool
 from driftloop.prediction_log.store import named_files
+from driftloop.prediction_log.survey import Contents
 from driftloop.prediction_log.tables import SCHEMA as LAYOUT
 from driftloop.prediction_log.upkeep import Expired, Expiry
 
@@ -35,6 +37,7 @@ __all__ = [
     "RoutedLog",
     "SegmentSpool",
     "check_writable",
+    "history_columns",
     "history_rows",
     "is_ingesting",
     "named_files",

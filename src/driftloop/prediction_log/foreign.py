@@ -8,7 +8,7 @@ label when it was observed, and who answered a row is what the ledger says was c
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, LogError, SpecError
 from driftloop.ports import Look
+from driftloop.prediction_log import survey
 from driftloop.prediction_log.source import no_outcome
 from driftloop.prediction_log.store import Reads, configured, faults
-from driftloop.prediction_log.windows import Windows, utc
+from driftloop.prediction_log.windows import Windows
 from driftloop.records import ModelId, Moved, Task, Window
 from driftloop.spec import QUERY, Family, LogSource, is_database
 
@@ -37,26 +38,6 @@ NUMBERS = (
 WHOLE = tuple(kind for kind in NUMBERS if kind not in ("FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN"))
 TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
 TEXTS = ("VARCHAR", "ENUM", "UUID", "BOOLEAN", "DATE", *WHOLE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """What a log holds for one model: its rows, how many have a label, and when they were."""
-
-    model: ModelId
-    rows: int = 0
-    labelled: int = 0
-    first: datetime | None = None
-    last: datetime | None = None
-
-    def __str__(self) -> str:
-        """Return the counts in a line."""
-        if self.first is None or self.last is None:
-            return f"{self.model}: no rows"
-        return (
-            f"{self.model}: {self.rows} rows, {self.labelled} labelled,"
-            f" {self.first:%Y-%m-%d %H:%M} to {self.last:%Y-%m-%d %H:%M} UTC"
-        )
 
 
 class ForeignLog(Windows):
@@ -92,61 +73,60 @@ class ForeignLog(Windows):
             SpecError: the source lacks a column, or one is of the wrong type; every fault.
             LogError: it cannot be read, or holds what no log can.
         """
-        return self._possible(super().rows(family, window))
+        rows = super().rows(family, window)
+        if (fault := self._impossible(rows)) is not None:
+            raise fault
+        return rows
 
     def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        """Return the rows and the summary of many models; see `Windows.looks` and `rows`."""
-        found = super().looks(family, windows)
-        for look in found.values():
-            self._possible(look.rows)
-        return found
+        """Return the rows and the summary of many models; see `Windows.looks` and `rows`.
+
+        Rows that hold what no log can are the `fault` of that model's look.
+        """
+        return {
+            model: replace(look, fault=self._impossible(look.rows))
+            for model, look in super().looks(family, windows).items()
+        }
 
     def horizon(self, family: Family) -> datetime | None:  # noqa: ARG002 - one family's log
         """Return None: what may still arrive is known to its writer alone."""
         return None
 
-    def contents(self) -> tuple[Contents, ...]:
+    def contents(self) -> tuple[survey.Contents, ...]:
         """Return what the log holds for each model; those without rows too.
 
         Raises:
             SpecError, LogError: as for `rows`.
         """
-        name = self._family.table
-        found = self._store.fetch(
-            f"""
-            SELECT p.model, count(*), count(l.id), min(event_time), max(event_time)
-            FROM lake.{name}_predictions p
-            LEFT JOIN (SELECT DISTINCT id, model FROM lake.{name}_labels) l
-            ON l.id = p.id AND l.model = p.model GROUP BY 1
-            """,  # noqa: S608 - identifiers come from the checked spec
-            {},
-        )
-        held = {
-            model: Contents(
-                model=model, rows=rows, labelled=labelled, first=utc(first), last=utc(last)
-            )
-            for model, rows, labelled, first, last in found
-        }
-        return tuple(held.get(model, Contents(model=model)) for model in self._family.models)
+        return survey.contents(self._store, self._family)
 
-    def _possible(self, rows: pa.Table) -> pa.Table:
-        """Return `rows`; raise for the first that no door of ours would have let in."""
-        if self._family.task is Task.BINARY:
-            self._refuse(rows, "label", no_outcome(rows["label"]), "is neither 0 nor 1")
-            answer = rows["prediction"]
-            out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
-            self._refuse(rows, "prediction", out, "is no probability of 1")
-        return rows
+    def warnings(self) -> tuple[str, ...]:
+        """Return what in the log will bite: rows that cannot count, and values that cannot be.
 
-    def _refuse(self, rows: pa.Table, name: str, wrong: pa.Array, what: str) -> None:
+        Raises:
+            SpecError, LogError: as for `rows`.
+        """
+        return survey.warnings(self._store, self._family)
+
+    def _impossible(self, rows: pa.Table) -> LogError | None:
+        """Return what is wrong with the first row that no door of ours would have let in."""
+        if self._family.task is not Task.BINARY:
+            return None
+        answer = rows["prediction"]
+        out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
+        return self._wrong(
+            rows, "label", no_outcome(rows["label"]), "is neither 0 nor 1"
+        ) or self._wrong(rows, "prediction", out, "is no probability of 1")
+
+    def _wrong(self, rows: pa.Table, name: str, wrong: pa.Array, what: str) -> LogError | None:
         row = pc.index(wrong, pa.scalar(True)).as_py()  # noqa: FBT003 - the value looked for
-        if row >= 0:
-            id_, value = rows["id"][row].as_py(), rows[name][row].as_py()
-            raise LogError(
-                f"the {name} {'' if value is None else f'{value!r} '}{what}",
-                where=f"{self._family.name}.toml: log, id {id_}",
-                hint="mend the source, or leave such rows out with a view or a query",
-            )
+        if row < 0:
+            return None
+        return LogError(
+            f"the {name} {rows[name][row].as_py()!r} {what}",
+            where=f"{self._family.name}.toml: log, id {rows['id'][row].as_py()}",
+            hint="mend the source, or leave such rows out with a view or a query",
+        )
 
 
 class _Theirs(Reads):
@@ -242,12 +222,15 @@ class _Theirs(Reads):
 
     def _row_columns(self, given: "_Columns", *, labelled: bool) -> dict[str, str]:
         family = self._family
+        called = self._name(given)
         event_time = given.time(family.time)
         predicted_at = given.time("predicted_at") if given.has("predicted_at") else event_time
         columns = {
             # Rows without one are each other's duplicates: a fault of that model's data alone.
             "id": f"coalesce({given.text('id')}, '')",
-            "model": self._model(given),
+            "model": self._model(called),
+            # As it is written there; no feature can be called so.
+            "_model": called or "CAST(NULL AS VARCHAR)",
             "event_time": event_time,
             "predicted_at": predicted_at,
             "arrived_at": given.time("arrived_at") if given.has("arrived_at") else predicted_at,
@@ -268,23 +251,27 @@ class _Theirs(Reads):
     def _label_columns(self, known: "_Columns") -> dict[str, str]:
         columns = {"id": known.text("id"), "label": known.number("label")}
         if known.has("model") or len(self._family.markets) == 1:
-            columns["model"] = self._model(known)
+            columns["model"] = self._model(self._name(known))
         columns["observed_at"] = (
             known.time("observed_at") if known.has("observed_at") else "TIMESTAMPTZ '-infinity'"
         )
         return columns
 
-    def _model(self, given: "_Columns") -> str:
+    def _name(self, given: "_Columns") -> str | None:
+        """Return what the source calls a row's model; None where all are of the only one."""
+        needed = given.has("model") or len(self._family.markets) > 1
+        return given.text("model") if needed else None
+
+    def _model(self, called: str | None) -> str:
         family = self._family
-        if not given.has("model") and len(family.markets) == 1:
+        if called is None:
             return f"'{family.models[0]}'"
-        theirs = given.text("model")
         names = [
             f"WHEN '{said}' THEN '{model}'"
             for market, model in zip(family.markets, family.models, strict=True)
             for said in dict.fromkeys((market, str(model)))
         ]
-        return f"CASE {theirs} {' '.join(names)} END"
+        return f"CASE {called} {' '.join(names)} END"
 
     def _show_moves(self, con: "duckdb.DuckDBPyConnection") -> None:
         """Make the table of who was champion from when on; the first of all was so before, too."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pyarrow as pa
+
 from driftloop.prediction_log import tables, upkeep
 from driftloop.prediction_log.segments import (
     BadLine,
@@ -112,6 +114,31 @@ class Lake(Windows):
         """  # noqa: S608 - identifiers come from the checked spec
         asked = {"models": [each.model for each in labels], "ids": [each.id for each in labels]}
         return int(self._store.fetch(sql, asked)[0][0])
+
+    def logged(self, family: Family, rows: pa.Table) -> pa.Table:
+        """Return id and model of those of `rows` that are in the log already, by model and id.
+
+        A family whose tables are yet to be made has none.
+
+        Raises:
+            LogError: as for `rows`.
+        """
+        name = f"{family.table}_predictions"
+        made = """
+            SELECT count(*) FROM information_schema.tables
+            WHERE table_catalog = 'lake' AND table_name = $name
+        """
+        asked = rows.select(["id", "model"])
+        if self._store.fetch(made, {"name": name}) == [(0,)]:
+            return asked.slice(0, 0)
+        with self._store.cursor() as con:
+            try:
+                con.register("asked", asked)
+                return con.execute(
+                    f"FROM asked SEMI JOIN lake.{name} USING (id, model) ORDER BY model, id"
+                ).to_arrow_table()
+            except faults() as error:
+                raise self._store.unread(error) from error
 
     def models(self, family: Family) -> dict[ModelId, int]:
         """Return how many rows arrived for each model that has any, history included.

@@ -104,15 +104,20 @@ def write_lines(table: pa.Table, file: Path) -> None:
         os.fsync(written.fileno())
 
 
+def history_columns(family: Family) -> tuple[str, ...]:
+    """Return the columns of what was known of `family` before driftloop; see `history_rows`."""
+    return ("id", "model", family.time, *family.features, "label", "observed_at")
+
+
 def history_rows(
     family: Family, table: pa.Table, *, now: datetime | None = None
 ) -> tuple[pa.Table, pa.Table]:
     """Return `table` as the spool's predictions and labels of version 0, fully checked.
 
-    `table` has the columns id (text or whole numbers, each once), model, the family's time
-    column, its features, label and observed_at; others are passed over. A time without a zone
-    (TIMESTAMP) is taken as UTC; none is before 1900 nor, given `now`, far ahead of it. NaN is null;
-    a number is at most the largest float32. A row whose label is null has no label row.
+    `table` has the `history_columns`, with ids that are text or whole numbers, each once; others
+    are passed over. A time without a zone (TIMESTAMP) is taken as UTC; none is before 1900 nor,
+    given `now`, far ahead of it. NaN is null; a number is at most the largest float32. A feature
+    may be null in every row, but not left out. A row whose label is null has no label row.
 
     Returns:
         Predictions (id, model, version 0, epoch 0, event_time, predicted_at, which is the event
@@ -120,11 +125,14 @@ def history_rows(
         observed_at).
 
     Raises:
-        BadRequest: a column is missing or of the wrong type, an id stands twice, a model is not
-            the family's, or a value is missing or impossible; names column and row (from 1).
+        BadRequest: there are no rows, a column is missing or of the wrong type, an id stands
+            twice, a model is not the family's, or a value is missing or impossible; names column
+            and row (from 1).
     """
     given = _Columns(table, where=f"history of {family.name}")
-    given.need("id", "model", family.time, *family.features, "label", "observed_at")
+    given.need(*history_columns(family))
+    if not table.num_rows:
+        raise BadRequest("it has no rows", where=f"history of {family.name}")
     ids = given.ids()
     models = given.models(family)
     event_time = given.times(family.time)
@@ -297,11 +305,12 @@ class _Columns:
     def ids(self) -> pa.Array:
         ids = self.texts("id")
         self.refuse("id", ids.is_null(), "is missing")
-        if pc.count_distinct(ids).as_py() < len(ids):
+        if again := len(ids) - pc.count_distinct(ids).as_py():
             seen: set[str] = set()
             for row, name in enumerate(ids.to_pylist(), start=1):
                 if name in seen:
-                    self._fault("id", row, f"{name!r} stands twice")
+                    more = f", and {again} rows in all repeat an id" if again > 1 else ""
+                    self._fault("id", row, f"{name!r} stands twice{more}")
                 seen.add(name)
         return ids
 
@@ -359,7 +368,11 @@ class _Columns:
             self._fault(name, row + 1, f"{'' if value is None else repr(value) + ' '}{what}")
 
     def _column(self, name: str) -> pa.ChunkedArray:
-        return self._table.column(name)
+        column = self._table.column(name)
+        if column.null_count < len(column):
+            return column
+        # Of a CSV's column without any value DuckDB can only say that it is text.
+        return pa.chunked_array([pa.nulls(len(column))])
 
     def _cast(self, name: str, to: pa.DataType, words: str) -> pa.Array:
         column = self._column(name)

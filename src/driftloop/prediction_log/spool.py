@@ -143,14 +143,24 @@ class SegmentSpool:
         """Write known outcomes from before driftloop as sealed segments.
 
         They become rows of version 0 and epoch 0 whose prediction is null; see `history_rows`
-        for the columns of `table` and for `now`. Return the numbers of rows and of labels. After an
-        error do it again: what had come through is in the log once all the same.
+        for the columns of `table` and for `now`. Return the numbers of rows and of labels.
 
         Raises:
             BadRequest: the table does not fit the family; names row and column.
+            LogError: as for `checked_history`.
+        """
+        return self.checked_history(family, *history_rows(family, table, now=now))
+
+    def checked_history(
+        self, family: Family, predictions: pa.Table, labels: pa.Table
+    ) -> tuple[int, int]:
+        """Write what `history_rows` returned as sealed segments; return how many rows and labels.
+
+        After an error do it again: what had come through is in the log once all the same.
+
+        Raises:
             LogError: the segments could not be written.
         """
-        predictions, labels = history_rows(family, table, now=now)
         parts: list[Path] = []
         kinds: tuple[tuple[SegmentKind, pa.Table], ...] = (
             ("predictions", predictions),
@@ -161,7 +171,8 @@ class SegmentSpool:
                 for start in range(0, rows.num_rows, _HISTORY_ROWS):
                     parts.append(self._path(kind, family.name, _PART))
                     write_lines(rows.slice(start, _HISTORY_ROWS), parts[-1])
-            for part in parts:
+            # Labels first: a row that came through is not let in again, and has its label then.
+            for part in reversed(parts):
                 _rename(part, part.stat().st_size)
         except (OSError, LogError) as error:
             for part in parts:

@@ -1,14 +1,28 @@
 """The command line as a person meets it: real processes, exit codes, what they print."""
 
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from driftloop.settings import Settings
+from driftloop.wiring import System
+
 MONITORS = Path(__file__).parents[2] / "monitors"
+
+
+@pytest.fixture
+def monitors(tmp_path: Path) -> Path:
+    """A copy of the tests' monitors that a test may change."""
+    return Path(shutil.copytree(MONITORS, tmp_path / "monitors"))
 
 
 def driftloop(
@@ -38,6 +52,58 @@ def test_check_lists_the_fleet(tmp_path: Path) -> None:
     ran = driftloop("check", home=tmp_path)
     assert ran.returncode == 0
     assert "eta: 2 models, 3 features, regression, owner logistics" in ran.stdout
+    assert "\n  eta-de, eta-fr\n" in ran.stdout
+    assert ran.stdout.endswith("3 models in 2 families: all well\n")
+
+
+def test_check_wraps_the_names_of_many_models(tmp_path: Path, monitors: Path) -> None:
+    """No name is broken, at its hyphens neither."""
+    markets = [f"no-{number}" for number in range(40)]
+    text = (monitors / "eta.toml").read_text().replace('["de", "fr"]', str(markets))
+    (monitors / "eta.toml").write_text(text)
+    ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("  eta-")]
+    assert max(len(line) for line in lines) <= 100
+    names = [name.strip() for line in lines for name in line.strip(" ,").split(",")]
+    assert names == [f"eta-{market}" for market in markets]
+
+
+def test_check_reads_the_log_of_others_and_warns(tmp_path: Path, monitors: Path) -> None:
+    """What will bite stands on lines of its own; the exit code is 0."""
+    with (monitors / "eta.toml").open("a") as file:
+        file.write('[log]\nsource = "scored.parquet"\n[handover]\ncommand = ["cat"]\n')
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    rows = [
+        {"id": id_, "model": market, "asked_at": at, "prediction": 1.0, "label": 1.0}
+        | {"distance": 1.0, "load": 0.5, "vehicle": "van"}
+        for id_, market in (("a", "de"), ("a", "de"), (None, "fr"), ("b", "it"))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), monitors / "scored.parquet")
+    ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    assert "  eta-de: 2 rows, 2 labelled, 2026-02-01 00:00 to 2026-02-01 00:00 UTC\n" in ran.stdout
+    warnings = [line for line in ran.stdout.splitlines() if line.startswith("  warning: ")]
+    assert [line.partition(": ")[2][:13] for line in warnings] == [
+        "1 rows have n",
+        "1 rows repeat",
+        "1 rows are of",
+    ]
+    assert ran.stdout.endswith("3 models in 2 families: 3 warnings\n")
+
+
+def test_check_refuses_a_handover_that_cannot_be_run(tmp_path: Path, monitors: Path) -> None:
+    """With the faults of the log, all at once; a fleet is loaded all the same."""
+    with (monitors / "eta.toml").open("a") as file:
+        file.write('[log]\nsource = "scored.parquet"\n[handover]\ncommand = ["./roll-out"]\n')
+    pq.write_table(pa.table({"id": ["a"]}), monitors / "scored.parquet")
+    ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home")
+    assert ran.returncode == 2
+    assert "eta.toml: handover.command: there is no program './roll-out' (hint: " in ran.stderr
+    assert "eta.toml: log.columns.model: the source has no column 'model'" in ran.stderr
+    assert "all well" not in ran.stdout
+    ran = driftloop("--monitors", str(monitors), "rollback", "eta-de", home=tmp_path / "home")
+    assert "has never had a champion" in ran.stderr
 
 
 def test_check_reports_faults_with_exit_code_2(tmp_path: Path) -> None:
@@ -70,6 +136,84 @@ def test_bad_input_exits_2_with_a_line(tmp_path: Path, words: tuple[str, ...], s
     assert ran.returncode == 2, ran.stderr
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """Three rows of eta, with a column too many and a feature that nobody filled in."""
+    file = tmp_path / "history.csv"
+    file.write_text(
+        "id,model,asked_at,distance,load,vehicle,label,observed_at,note\n"
+        "a,eta-de,2026-02-01,3.5,,van,7,2026-02-01,x\n"
+        "b,eta-de,2026-02-01,4.5,,van,9,2026-02-01,x\n"
+        "c,eta-fr,2026-02-01,4.5,,van,,,x\n"
+    )
+    return file
+
+
+def test_backfill_says_what_it_does_not_use(tmp_path: Path, history: Path) -> None:
+    """On stderr: a column nobody knows, a feature without a value; the rest is handed over."""
+    ran = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("3 rows, 2 of them labelled: handed over")
+    assert ran.stderr == (
+        "ignored: note (known: id, model, asked_at, distance, load, vehicle, label, observed_at)\n"
+        "null in every row: load\n"
+    )
+    again = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
+    assert "rows that wait for the ingester could not be compared" in again.stderr
+
+
+def test_backfill_refuses_what_is_in_the_log_already(tmp_path: Path, history: Path) -> None:
+    """One such row is enough, and nothing is written; other rows are taken."""
+    home = tmp_path / "home"
+    assert driftloop("backfill", "eta", str(history), home=home).returncode == 0
+    system = System(Settings(home=home, monitors=MONITORS))
+    with system.ingester() as ingester:
+        assert ingester.ingest().rows == 3
+    text = history.read_text()
+    history.write_text(text.replace("b,eta-de", "new,eta-de"))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 2
+    assert (
+        "history of eta: 2 of 3 rows are in the log already, as id 'a' of eta-de; nothing was"
+        " handed over (hint: leave these rows out"
+    ) in ran.stderr
+    assert list((home / "spool").rglob("*.ndjson")) == []
+    # The same ids of other models are other rows.
+    swapped = {"eta-de": "eta-fr", "eta-fr": "eta-de"}
+    history.write_text(re.sub("eta-de|eta-fr", lambda found: swapped[found[0]], text))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list((home / "spool").rglob("*.ndjson"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("b,eta-de", "a,eta-de", "row 2, column id: 'a' stands twice"),
+        (",load,", ",lode,", "it has no column load (hint: it has id, model"),
+    ],
+)
+def test_backfill_of_a_file_that_does_not_fit(
+    tmp_path: Path, history: Path, old: str, new: str, said: str
+) -> None:
+    """Exit code 2, and not even a folder is made."""
+    history.write_text(history.read_text().replace(old, new))
+    ran = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_backfill_of_an_empty_file(tmp_path: Path) -> None:
+    """Nothing at all, and a header alone."""
+    file = tmp_path / "history.csv"
+    for text, said in (("", "it is empty"), ("id,model\n", "a header but no rows")):
+        file.write_text(text)
+        ran = driftloop("backfill", "eta", str(file), home=tmp_path / "home")
+        assert ran.returncode == 2
+        assert said in ran.stderr
 
 
 def test_a_setting_that_does_not_fit_names_its_variable(tmp_path: Path) -> None:

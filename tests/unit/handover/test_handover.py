@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from driftloop.errors import HandoverFailed
+from driftloop.errors import BadRequest, HandoverFailed
 from driftloop.handover import Handover
 from driftloop.records import Head, ModelId
 from driftloop.spec import Family, HandoverPolicy
@@ -114,6 +114,45 @@ def test_a_command_that_is_not_there(told: Any) -> None:
     """Named, with why."""
     with pytest.raises(HandoverFailed, match=r"'\./nothing' cannot be run: No such file"):
         told(command=("./nothing",))
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("./nothing", r"there is no program '\./nothing' \(hint: it would be /.*/nothing"),
+        ("./folder", r"there is no program '\./folder'"),
+        ("./plain", r"'\./plain' is not executable \(hint: chmod \+x /.*/plain"),
+        ("take.sh", r"no program 'take\.sh' on the PATH \(hint: .* is '\./take\.sh'"),
+        ("/no/where", r"there is no program '/no/where'"),
+    ],
+)
+def test_what_could_not_be_run_is_found_beforehand(
+    eta: Family, tmp_path: Path, program: str, said: str
+) -> None:
+    """Where it was looked for, and what to do; nothing is run."""
+    script(tmp_path, "touch ran")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "plain").write_text("")
+    family = eta.model_copy(update={"handover": HandoverPolicy(command=(program,))})
+    with pytest.raises(BadRequest, match=said) as raised:
+        Handover(tmp_path).check(family)
+    assert raised.value.where == "eta.toml: handover.command"
+
+
+def test_what_can_be_run_is_not_run_by_looking(
+    eta: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in the folder, one of the PATH, a URL, and nobody at all."""
+    command = script(tmp_path, "touch ran")
+    monkeypatch.chdir("/")
+    for policy in (
+        HandoverPolicy(command=command),
+        HandoverPolicy(command=("sh", "-c", "touch ran")),
+        HandoverPolicy(url="http://nowhere.invalid/versions"),
+        None,
+    ):
+        Handover(tmp_path).check(eta.model_copy(update={"handover": policy}))
+    assert [file.name for file in tmp_path.iterdir()] == ["take.sh"]
 
 
 def test_a_command_that_hangs_is_ended_with_all_it_started(told: Any, tmp_path: Path) -> None:

@@ -62,6 +62,18 @@ def parquet(folder: Path, sql: str = SCORED, name: str = "scored.parquet") -> No
     duckdb.execute(f"COPY ({sql}) TO '{folder / name}' (FORMAT parquet)")
 
 
+def binary(churn: Family, even: str = "uk", odd: str = "uk") -> str:
+    """Return the query of sound rows of churn, every other one of each market."""
+    features = ", ".join(
+        f"{'1.0' if feature.kind == 'numeric' else repr('a')} AS {name}"
+        for name, feature in churn.features.items()
+    )
+    return (
+        f"SELECT request, CASE market WHEN 'de' THEN '{even}' ELSE '{odd}' END AS market,"
+        f" asked_at AS {churn.time}, 0.5 AS yhat, 1 AS truth, {features} FROM ({SCORED})"
+    )
+
+
 def window(model: ModelId = DE, *, known_at: datetime = NOW, version: int | None = None) -> Window:
     start = NOW - timedelta(days=14)
     return Window(model=model, start=start, end=NOW, known_at=known_at, version=version)
@@ -262,11 +274,70 @@ def test_rows_without_an_id_are_duplicates_of_one_another(
     assert (found[FR].summary.rows, found[FR].summary.duplicates) == (30, 0)
 
 
+def test_what_will_bite_is_told_before_it_does(tmp_path: Path, eta: Family, log: Make) -> None:
+    """Rows without id or time, ids that stand twice, names of nobody: counted over all rows."""
+    parquet(tmp_path)
+    assert log("scored.parquet").warnings() == ()
+    parquet(
+        tmp_path,
+        f"""
+        SELECT * REPLACE (
+            CASE WHEN distance IN (0, 1, 2) THEN NULL WHEN distance IN (5, 7) THEN 'r3'
+                 ELSE request END AS request,
+            CASE WHEN distance NOT IN (10, 11) THEN asked_at END AS asked_at,
+            CASE WHEN distance < 50 THEN market WHEN distance < 55 THEN 'it'
+                 WHEN distance < 57 THEN 'es' WHEN distance < 58 THEN 'pl'
+                 WHEN distance < 59 THEN 'uk' END AS market)
+        FROM ({SCORED})
+        """,
+    )
+    theirs = log("scored.parquet")
+    assert theirs.warnings() == (
+        "3 rows have no id: they count as duplicates of one another, and no label finds them",
+        "2 rows have no asked_at: they are in no window, ever",
+        (
+            "2 rows repeat an id of their model, as 'r3' of eta-fr: of each id one row counts,"
+            " and the others are duplicates"
+        ),
+        (
+            "10 rows are of none of these models, and are passed over: 'it', 'es', 'pl' and 2"
+            " names more; written as 'de' or 'eta-de' they would count"
+        ),
+    )
+    one = eta.model_copy(update={"markets": ("de",)})
+    columns = {name: theirs for name, theirs in MAPPED.items() if name != "model"}
+    assert len(log("scored.parquet", family=one, columns=columns).warnings()) == 3
+
+
+def test_impossible_values_are_told_before_they_stop_a_model(
+    tmp_path: Path, churn: Family, log: Make
+) -> None:
+    """As a window would meet them: of labels the newest counts, of ids the first row."""
+    parquet(tmp_path, binary(churn))
+    assert log("scored.parquet", family=churn).warnings() == ()
+    parquet(
+        tmp_path,
+        f"SELECT * REPLACE (CASE WHEN request IN ('r8', 'r9') THEN 3 ELSE 1 END AS truth,"
+        f" CASE request WHEN 'r6' THEN 1.5 END AS yhat) FROM ({binary(churn)})",
+    )
+    assert log("scored.parquet", family=churn).warnings() == (
+        (
+            "2 rows have a label that is neither 0 nor 1, as 3.0 of id 'r8' of churn-uk: a model"
+            " is not judged while its window has such a row"
+        ),
+        (
+            "1 rows have a prediction that is no probability of 1, as 1.5 of id 'r6' of churn-uk:"
+            " a model is not judged while its window has such a row"
+        ),
+    )
+
+
 def test_every_fault_of_the_columns_at_once(tmp_path: Path, eta: Family, log: Make) -> None:
     """A feature that is missing, types that do not fit: each by name, with what there is."""
     parquet(
         tmp_path,
-        f"SELECT * EXCLUDE vehicle REPLACE ('late' AS truth, [1] AS distance) FROM ({SCORED})",
+        f"SELECT * EXCLUDE vehicle REPLACE ('late' AS truth, [1] AS distance, 0.5 AS market)"
+        f" FROM ({SCORED})",
     )
     with pytest.raises(SpecError) as raised:
         log("scored.parquet", columns={**MAPPED, "version": "yhat"}).rows(eta, window())
@@ -274,6 +345,7 @@ def test_every_fault_of_the_columns_at_once(tmp_path: Path, eta: Family, log: Ma
     assert sorted(line.partition(" (hint")[0] for line in said) == [
         "eta.toml: log.columns.distance: the column 'distance' should be numbers, and is INTEGER[]",
         "eta.toml: log.columns.label: the column 'truth' should be numbers, and is VARCHAR",
+        "eta.toml: log.columns.model: the column 'market' should be text, and is DECIMAL(2,1)",
         "eta.toml: log.columns.vehicle: the source has no column 'vehicle'",
         "eta.toml: log.columns.version: the column 'yhat' should be whole numbers, and is FLOAT",
     ]
@@ -290,21 +362,24 @@ def test_every_fault_of_the_columns_at_once(tmp_path: Path, eta: Family, log: Ma
 def test_what_no_log_can_hold_is_refused(
     tmp_path: Path, churn: Family, log: Make, change: str, said: str
 ) -> None:
-    """With the id of the first such row, not measured as if it were something."""
-    features = ", ".join(
-        f"{'1.0' if feature.kind == 'numeric' else repr('a')} AS {name}"
-        for name, feature in churn.features.items()
+    """With the id of the first such row; the family's other models are as before."""
+    parquet(tmp_path, binary(churn, "uk", "us"))
+    two = churn.model_copy(update={"markets": ("uk", "us")})
+    british, american = (window(model) for model in two.models)
+    theirs = log("scored.parquet", family=two)
+    assert theirs.rows(two, british).num_rows == 30
+    parquet(
+        tmp_path,
+        f"FROM ({binary(churn, 'uk', 'us')}) WHERE market = 'us' UNION ALL"
+        f" SELECT * REPLACE ({change}) FROM ({binary(churn, 'uk', 'us')}) WHERE market = 'uk'",
     )
-    binary = (
-        f"SELECT request, 'uk' AS market, asked_at AS {churn.time}, 0.5 AS yhat, 1 AS truth,"
-        f" {features} FROM ({SCORED})"
-    )
-    parquet(tmp_path, binary)
-    model = ModelId("churn-uk")
-    assert log("scored.parquet", family=churn).rows(churn, window(model)).num_rows == 60
-    parquet(tmp_path, f"SELECT * REPLACE ({change}) FROM ({binary})")
-    with pytest.raises(LogError, match=said):
-        log("scored.parquet", family=churn).looks(churn, [window(model)])
+    with pytest.raises(LogError, match=said) as raised:
+        theirs.rows(two, british)
+    looks = theirs.looks(two, [british, american])
+    assert str(looks[british.model].fault) == str(raised.value)
+    assert raised.value.where == "churn.toml: log, id r0"
+    assert looks[american.model].fault is None
+    assert looks[american.model].rows.num_rows == theirs.rows(two, american).num_rows == 30
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,26 @@ def test_labels_may_come_before_their_prediction_or_without_one(
         ingester.maintain()
 
 
+def test_what_is_in_the_log_already_is_known(
+    tmp_path: Path,
+    fleet: Fleet,
+    lake: Lake,
+    ingester: Ingester,
+    spool: SegmentSpool,
+    prediction: Make,
+    eta: Family,
+) -> None:
+    """By id and model together; a family whose tables are not made yet has nothing."""
+    rows = pa.table({"id": ["c", "a", "a", "b"], "model": ["eta-de", "eta-fr", "eta-de", "eta-de"]})
+    spool.predictions("eta", [prediction(id_) for id_ in ("a", "c", "d")])
+    spool.seal()
+    assert lake.logged(eta, rows).num_rows == 0
+    assert ingester.ingest().bad == 0
+    assert lake.logged(eta, rows).to_pydict() == {"id": ["a", "c"], "model": ["eta-de", "eta-de"]}
+    later = eta.model_copy(update={"name": "later"})
+    assert lake.logged(later, rows).num_rows == 0
+
+
 def test_a_new_feature_is_a_new_column(
     tmp_path: Path,
     fleet: Fleet,

@@ -187,7 +187,8 @@ def test_times_without_zone_are_utc(eta: Family) -> None:
     [
         ({"load": None}, "no column load"),
         ({"id": pa.array(["a", None, "c"])}, "row 2, column id: is missing"),
-        ({"id": pa.array(["a", "b", "a"])}, "row 3, column id: 'a' stands twice"),
+        ({"id": pa.array(["a", "b", "a"])}, "row 3, column id: 'a' stands twice$"),
+        ({"id": pa.array(["a"] * 3)}, "'a' stands twice, and 2 rows in all repeat an id"),
         ({"model": pa.array(["eta-de", "eta-de", "eta-xx"])}, "row 3, column model: 'eta-xx'"),
         ({"model": pa.array(["eta-de", None, "eta-de"])}, "row 2, column model"),
         ({"asked_at": pa.array([NOON, None, NOON], TIMES)}, "row 2, column asked_at: is missing"),
@@ -208,6 +209,29 @@ def test_history_that_does_not_fit_is_refused(
     with pytest.raises(BadRequest, match=said):
         spool.history(eta, history(**given))
     assert [path.name for path in (tmp_path / "spool" / "one").iterdir()] == ["owner.lock"]
+
+
+def test_history_without_rows_is_refused(tmp_path: Path, eta: Family) -> None:
+    """A Parquet file too, and a query that finds nothing."""
+    file = tmp_path / "history.parquet"
+    write_table(history().slice(0, 0), file)
+    for source in (str(file), f"FROM '{file}' WHERE false"):
+        with pytest.raises(BadRequest, match="history of eta: it has no rows"):
+            history_rows(eta, read_source(source))
+
+
+def test_columns_of_a_csv_may_be_empty(tmp_path: Path, eta: Family) -> None:
+    """What DuckDB then calls text is null all the same: features, labels and their times."""
+    file = tmp_path / "history.csv"
+    file.write_text(
+        "id,model,asked_at,distance,load,vehicle,label,observed_at\n"
+        "1,eta-de,2026-02-28,3.5,,,,\n2,eta-de,2026-02-28,4.5,,,,\n"
+    )
+    rows, labels = history_rows(eta, read_source(str(file)))
+    assert rows["features"].to_pylist() == [
+        {"distance": distance, "load": None, "vehicle": None} for distance in (3.5, 4.5)
+    ]
+    assert labels.num_rows == 0
 
 
 def test_a_binary_label_is_zero_or_one(churn: Family) -> None:

@@ -9,6 +9,7 @@ import pytest
 from integration.house import eventually
 from integration.worker_house import DE, Home, alive, home
 
+from driftloop.loop.tell import PREFIX
 from driftloop.records import Failed, Trained
 
 pytestmark = pytest.mark.long
@@ -111,11 +112,7 @@ def test_a_renewal_ends_while_prefect_is_dead(here: Home) -> None:
     eventually(lambda: len(here.fits()) == 6, "the fit", within=PATIENCE)
     trained = len(here.system.ledger.facts(Trained, model=DE))
 
-    def passes() -> set[tuple[str, str]]:
-        ended = [each for each in here.runs("watch") if each["state_type"] == "COMPLETED"]
-        return {(each["id"], each["state"]["message"]) for each in ended}
-
-    before = passes()
+    before = here.passes()
     here.signal("prefect", signal.SIGKILL)
     here.hang(on=False)
     eventually(
@@ -134,8 +131,48 @@ def test_a_renewal_ends_while_prefect_is_dead(here: Home) -> None:
         lambda: "Prefect is back" in here.said("worker"), "the worker to resume", within=PATIENCE
     )
     later = eventually(
-        lambda: found if len(found := passes() - before) > 3 else None, "passes", within=PATIENCE
+        lambda: found if len(found := here.passes() - before) > 3 else None,
+        "passes",
+        within=PATIENCE,
     )
     assert any("skipped for this one" in said for _, said in later), later
     assert alive(worker)
     assert here.pid("worker") == worker
+
+
+def test_what_slack_did_not_take_is_told_once_when_it_is_back(here: Home) -> None:
+    """A renewal begins and ends, and passes go on, without it; then its thread has each once."""
+    incident = "eta-de/unheard"
+    here.open_incident(incident)
+    assert here.thread(incident) == [incident]
+    here.signal("slack", signal.SIGKILL)
+    run = here.order(here.made(incident, incident=incident))
+    eventually(lambda: here.run(run)["state_type"] == "COMPLETED", "the run's end", within=PATIENCE)
+    before = here.passes()
+    eventually(lambda: len(here.passes() - before) > 3, "passes without Slack", within=PATIENCE)
+    waiting = here.system.ledger.unfinished(PREFIX)
+    assert len(waiting) == 2
+    here.start("slack")
+    eventually(lambda: not here.system.ledger.unfinished(PREFIX), "all to be told", within=PATIENCE)
+    told = here.passes()
+    eventually(lambda: len(here.passes() - told) > 2, "passes after it", within=PATIENCE)
+    thread = here.thread(incident)
+    assert len(thread) == len(set(thread)) == 3
+
+
+def test_a_registry_that_is_away_fails_a_renewal_and_nothing_else(here: Home) -> None:
+    """The champion stays, the ledger says why, passes go on; the next order is carried out."""
+    ledger = here.system.ledger
+    head, before = ledger.head(DE), here.passes()
+    with here.mlflow_locked():
+        run = here.order(here.made("eta-de/unregistered"))
+        eventually(lambda: here.run(run)["state_type"] == "FAILED", "the end", within=PATIENCE)
+        eventually(lambda: len(here.passes() - before) > 3, "passes without it", within=PATIENCE)
+    failed = ledger.facts(Failed, model=DE)[-1]
+    assert failed.order_key == "eta-de/unregistered"
+    assert "registry" in failed.error
+    assert ledger.head(DE) == head
+    assert not list(here.temporary.glob("driftloop-*"))
+    later = here.order(here.made("eta-de/registered"))
+    eventually(lambda: here.run(later)["state_type"] == "COMPLETED", "the next", within=PATIENCE)
+    assert here.run(later)["state_name"] in {"Promoted", "Refused"}

@@ -219,6 +219,15 @@ class Home:
             httpx.get(f"http://127.0.0.1:{self.settings.slack_port}/messages.json").json()
         )
 
+    def thread(self, incident: str) -> list[str]:
+        """Return the keys of what the local Slack was told of an incident, its page first."""
+        told = [
+            (each["ts"], each.get("thread_ts"), each["metadata"]["event_payload"]["key"])
+            for each in json.loads(self.messages())
+        ]
+        (page,) = (ts for ts, _, key in told if key == incident)
+        return [key for ts, thread, key in told if page in (ts, thread)]
+
     # -- Prefect ----------------------------------------------------------------------------
 
     def call(self, path: str, **body: object) -> Any:
@@ -233,6 +242,11 @@ class Home:
             "flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="EXPECTED_START_TIME_ASC"
         )
         return [run for run in found if run["state_name"] != "Scheduled"]
+
+    def passes(self) -> set[tuple[str, str]]:
+        """Return the passes that came to their end, and what each said."""
+        ended = [each for each in self.runs("watch") if each["state_type"] == "COMPLETED"]
+        return {(each["id"], each["state"]["message"]) for each in ended}
 
     def run(self, id_: str) -> dict[str, Any]:
         """Return a run."""

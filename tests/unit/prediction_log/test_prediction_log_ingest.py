@@ -357,15 +357,16 @@ def test_maintenance_forgets_old_names_and_keeps_rows(
     window: Make,
     eta: Family,
 ) -> None:
-    """Names a week old are forgotten, younger ones and all rows stay."""
-    for i in range(3):
+    """Of names a week old the last of each day stays, as do younger ones and all rows."""
+    for i in range(6):
         spool.predictions("eta", [prediction(str(i))])
         spool.seal()
         ingester.ingest()
-        clock.shown += timedelta(days=5)
+        clock.shown += timedelta(hours=1) if i % 2 == 0 else timedelta(days=5)
     ingester.maintain()
-    assert lake.query("SELECT name FROM lake.segments").num_rows == 2
-    assert lake.rows(eta, window()).num_rows == 3
+    held = lake.query("SELECT ingested_at FROM lake.segments ORDER BY 1")["ingested_at"].to_pylist()
+    assert [(held[-1] - at) / timedelta(hours=1) for at in held] == [242, 122, 121, 1, 0]
+    assert lake.rows(eta, window()).num_rows == 6
 
 
 def count(lake: Lake) -> int:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from driftloop.clock import SharedClock
-from driftloop.errors import BadRequest, CalledOff
+from driftloop.errors import ArtifactError, BadRequest, CalledOff
 from driftloop.handover import Handover
 from driftloop.judge import window_at
 from driftloop.ledger import SqlLedger
@@ -489,8 +489,20 @@ class System:
 
 
 def read_table(file: Path) -> pa.Table:
-    """Return the Parquet file's rows."""
-    return pq.read_table(file)
+    """Return the rows of a Parquet file that a fit left behind.
+
+    Raises:
+        ArtifactError: it is not there, or is damaged.
+    """
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        gone = isinstance(error, FileNotFoundError)
+        raise ArtifactError(
+            "there is no such file" if gone else f"it cannot be read: {error}",
+            where=str(file),
+            hint="`driftloop train MODEL` makes a new version, `restore` brings back a backup",
+        ) from error
 
 
 class IsolatedTrainer:

@@ -55,14 +55,15 @@ class FakeLog:
 
 @dataclass
 class FakeMeasure:
-    """Reads what a test says the decay metric is now, in every model."""
+    """Reads what a test says the decay metric is now, in every model; `breaks` in the first."""
 
     error: float = 10.0
     breaks: Exception | None = None
 
     def readings(self, *, family: Family, summary: LogSummary, **_: object) -> tuple[Reading, ...]:
-        if self.breaks is not None and family.name == "churn":
-            raise self.breaks
+        if (breaks := self.breaks) is not None:
+            self.breaks = None
+            raise breaks
         return (
             Reading(
                 kind=Kind.QUALITY,

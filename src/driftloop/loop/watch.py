@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import DriftloopError, UnknownModel
+from driftloop.errors import DriftloopError, UnknownModel, named
 from driftloop.judge import decide, is_due, window_at
 from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
@@ -147,19 +147,32 @@ class Watcher:
             looks = self.log.looks(family, tuple(windows.values()))
         except DriftloopError as error:
             return [Watched(model=model, problem=str(error)) for model in due]
-        seen: list[Watched] = []
-        for model in due:
-            try:
-                head = histories[model].head
-                if head is None:
-                    raise UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one")
-                look = looks[model]
-                if look.fault is not None:
-                    raise look.fault
-                seen.append(self._model(family, head, histories[model], windows[model], look))
-            except DriftloopError as error:
-                seen.append(Watched(model=model, problem=str(error)))
-        return seen
+        return [
+            self._one(family, model, histories[model], windows.get(model), looks.get(model))
+            for model in due
+        ]
+
+    def _one(
+        self,
+        family: Family,
+        model: ModelId,
+        history: ModelHistory,
+        window: Window | None,
+        look: Look | None,
+    ) -> Watched:
+        """Return what was seen of one model, whatever went wrong with it."""
+        if history.head is None or window is None or look is None:
+            none = UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one")
+            return Watched(model=model, problem=str(none))
+        if look.fault is not None:
+            return Watched(model=model, problem=str(look.fault))
+        try:
+            return self._model(family, history.head, history, window, look)
+        except DriftloopError as error:
+            return Watched(model=model, problem=str(error))
+        except Exception as error:  # noqa: BLE001 - a fault of ours: the others are watched all the same
+            _log.exception("%s: looking at it broke", model)
+            return Watched(model=model, problem=f"it broke on {named(error)}")
 
     def _model(
         self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look

@@ -12,13 +12,29 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.errors import BadRequest
 
 Seconds = Annotated[float, Field(gt=0.0, le=366 * 24 * 3600.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _without_dots(folder: Path) -> Path:
+    """Return a folder under one name however it is called: what lies in it is written down so."""
+    return Path(os.path.abspath(folder)) if ".." in folder.parts else folder  # noqa: PTH100 - a link stays one
+
+
+Folder = Annotated[Path, AfterValidator(_without_dots)]
 
 FILE = Path("driftloop.toml")
 CONFIG = "DRIFTLOOP_CONFIG"
@@ -38,9 +54,9 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    home: Path = Path(".driftloop")
+    home: Folder = Path(".driftloop")
     """Everything this installation writes."""
-    monitors: Path = Path("monitors")
+    monitors: Folder = Path("monitors")
     """The folder of monitor files."""
     models: str = ""
     """Comma-separated models to run; empty for the whole fleet."""

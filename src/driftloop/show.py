@@ -43,6 +43,8 @@ def run_up(settings: Settings) -> None:
     system = System(settings)
     console.print(f"{len(system.fleet.models)} models; everything is kept in {settings.home}")
     system.check_versions()
+    for old in system.settle():
+        console.print(f"this home was {old}; what it names lies here now")
     if settings.slack_token is not None:
         _greet_slack(console, system)
 

@@ -461,6 +461,18 @@ class System:
             self.log.layout()
             self.log.close()
 
+    def settle(self) -> tuple[Path, ...]:
+        """Bring the paths of a home that was moved up; return where it was.
+
+        Raises:
+            LedgerError: the ledger could not be read or written.
+            sqlite3.Error: MLflow's database could not be.
+        """
+        from driftloop.keep import settle
+
+        home = self.settings.home.absolute()
+        return settle(self.ledger, home / "mlflow" / "mlflow.db", home)
+
     def prune(self, *, dry_run: bool = False) -> "tuple[Prune, ...]":
         """Return what was removed of old reports, model files and measurements, or would be."""
         from driftloop.keep import prune

@@ -20,6 +20,7 @@ import msgspec
 
 from driftloop import __version__
 from driftloop.errors import ArtifactError, BadRequest, DriftloopError
+from driftloop.keep.moved import settle
 from driftloop.ledger import SCHEMA_VERSION, SqlLedger
 from driftloop.records import Trained
 from driftloop.settings import Settings
@@ -120,7 +121,7 @@ class _Writer:
             self._tree(self.home / folder)
         self._mlflow()
         if (self.home / "slack.db").is_file():
-            self._database("slack.db")
+            self._file(self._copied("slack.db"), name="slack.db")
         self._file(self.home / "clock.json", needed=False)
         # Any command makes an empty ledger on its way.
         if not facts and len(self.items) == 1:
@@ -146,9 +147,12 @@ class _Writer:
 
     def _ledger(self) -> tuple[int, int, list[Path]]:
         """Copy the ledger; return its numbers of facts and heads, and the folders it names."""
-        copy = self._database("ledger.db")
+        copy, registry = self._copied("ledger.db"), self.scratch / "mlflow.db"
+        if (self.home / "mlflow" / "mlflow.db").is_file():
+            self._copied("mlflow/mlflow.db")
         ledger = SqlLedger(f"sqlite:///{copy}")
         try:
+            settle(ledger, registry, self.home)
             heads = ledger.heads()
             for head in heads:
                 artifact = Path(head.artifact)
@@ -166,6 +170,7 @@ class _Writer:
             counted = ledger.count()
         finally:
             ledger.close()
+        self._file(copy, name="ledger.db")
         return counted, len(heads), sorted(folders)
 
     def _spool(self) -> None:
@@ -209,16 +214,17 @@ class _Writer:
     def _mlflow(self) -> None:
         from driftloop.registry import version_folders
 
-        if (self.home / "mlflow" / "mlflow.db").is_file():
-            for folder in version_folders(self._database("mlflow/mlflow.db")):
+        copy = self.scratch / "mlflow.db"
+        if copy.is_file():
+            self._file(copy, name="mlflow/mlflow.db")
+            for folder in version_folders(copy):
                 if folder.is_relative_to(self.home):
                     self._tree(folder)
 
-    def _database(self, name: str) -> Path:
-        """Add a database as it is now; return the copy."""
+    def _copied(self, name: str) -> Path:
+        """Return a copy of a database as it is now."""
         copy = self.scratch / Path(name).name
         copy_sqlite(self.home / name, copy)
-        self._file(copy, name=name)
         return copy
 
     def _tree(self, folder: Path) -> None:

@@ -214,14 +214,16 @@ class _Service:
     async def readyz(self) -> Response:
         empty = [slot for slot in self._slots.all() if slot.held is None]
         damaged = [slot.model for slot in empty if slot.refused is not None]
-        # One damaged model is no reason to take the others away from whoever balances the load.
+        # One damaged model is no reason to take the others away from whoever balances the load;
+        # one that answers for none is.
+        ready = self._ready and not (damaged and len(empty) == len(self._slots.all()))
         shown = {
-            "ready": self._ready,
+            "ready": ready,
             "without_champion": [slot.model for slot in empty if slot.model not in damaged],
             "only_refused_champion": damaged,
             "refused": self._refused(),
         }
-        return _response(told(200 if self._ready else UNAVAILABLE, shown))
+        return _response(told(200 if ready else UNAVAILABLE, shown))
 
     async def measured(self) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

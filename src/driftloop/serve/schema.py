@@ -92,8 +92,9 @@ class RefusedVersion(_Shape):
 
 
 class Readiness(_Shape):
-    """Ready once the heads were first read: models that cannot answer do not take others away.
+    """Ready once the heads were first read, unless no model at all can answer for refusals.
 
+    Models that cannot answer do not take others away.
     A model that was never trained is `without_champion`; one whose only champion was refused, for
     a damaged file or a failed warm-up, is `only_refused_champion`.
     """

@@ -14,6 +14,7 @@ import pytest
 
 from driftloop.clock import Clock
 from driftloop.deploy import promoted
+from driftloop.keep import backup
 from driftloop.loop.watch import order
 from driftloop.prediction_log import Ingester, Lake, SegmentSpool
 from driftloop.records import (
@@ -170,6 +171,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         made.version("second/eta-de", seed=2)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def saved(house: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of the house at rest."""
+    file = tmp_path_factory.mktemp("saved") / "backup.tar"
+    backup(house.system.settings, file)
+    return file
 
 
 @dataclass

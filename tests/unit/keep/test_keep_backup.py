@@ -22,14 +22,6 @@ MONITORS = Path(__file__).parents[2] / "monitors"
 Change = Callable[[dict[str, bytes]], None]
 
 
-@pytest.fixture(scope="module")
-def saved(house: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backup of the house at rest."""
-    file = tmp_path_factory.mktemp("saved") / "backup.tar"
-    backup(house.system.settings, file)
-    return file
-
-
 def contents(file: Path) -> dict[str, bytes]:
     with tarfile.open(file) as tar:
         return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]

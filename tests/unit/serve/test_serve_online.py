@@ -172,6 +172,20 @@ def test_a_damaged_only_champion_is_told_as_such(
     assert service.http.post(PREDICT, json=ROW).json()["version"] == 1
 
 
+def test_a_service_that_can_answer_for_none_is_not_ready(
+    serving: Any, made: Any, tmp_path: Path, until: Any
+) -> None:
+    """As after a move of the model files: whoever balances the load sends callers elsewhere."""
+    service = serving()
+    gone = replace(made["ten"].head("eta-de", epoch=1), artifact=str(tmp_path / "gone.onnx"))
+    service.ledger.now = (gone,)
+    until(lambda: service.http.get("/readyz").json()["only_refused_champion"])
+    ready = service.http.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    service.ledger.now = (made["twenty"].head("eta-de", epoch=2),)
+    until(lambda: service.http.get("/readyz").status_code == 200)
+
+
 def test_nothing_is_answered_that_is_not_logged(serving: Any, made: Any) -> None:
     """When the spool fails the caller gets an error and no prediction; afterwards all is well."""
     service = serving(made["ten"].head("eta-de", epoch=1))

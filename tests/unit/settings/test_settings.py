@@ -1,5 +1,7 @@
 """Settings: from the environment, to children, and what is wrong with them."""
 
+from pathlib import Path
+
 import pytest
 
 from driftloop.errors import BadRequest
@@ -59,3 +61,14 @@ def test_two_services_on_one_port_are_refused() -> None:
     """Both settings are named."""
     with pytest.raises(BadRequest, match="online_port and pages_port are the same port"):
         read_settings(online_port=9000, pages_port=9000)
+
+
+def test_a_folder_has_one_name_however_it_is_called(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Dots are followed at once: what a home holds is written down under its name."""
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    monkeypatch.setenv("DRIFTLOOP_HOME", "../home")
+    assert read_settings().home == tmp_path / "home"
+    assert read_settings(home=tmp_path / "in" / ".." / "home").home == tmp_path / "home"

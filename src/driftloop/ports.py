@@ -101,7 +101,7 @@ class Measure(Protocol):
         family: Family,
         current: pa.Table,
         own: pa.Table,
-        reference: pa.Table,
+        reference: Path,
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
@@ -109,7 +109,7 @@ class Measure(Protocol):
         """Return every reading of one model; a column that cannot be measured says why.
 
         `current` holds the window's rows, for drift and quality; `own` those that the champion
-        itself predicted, for decay; `reference` the champion's training rows, sampled.
+        itself predicted, for decay; `reference` is the file of the champion's training rows.
         """
         ...
 

@@ -181,7 +181,6 @@ class System:
             ledger=self.ledger,
             clock=self.clock,
             places=self.places,
-            table=read_table,
         )
 
     @property

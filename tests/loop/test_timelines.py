@@ -68,7 +68,6 @@ class World:
             ledger=self.ledger,
             clock=self.clock,
             places=Places(pages="http://pages", prefect="http://prefect"),
-            table=held_out,
         )
         return watcher.watch()
 

@@ -269,4 +269,9 @@ def _nothing(home: Path) -> BadRequest:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+    # What is hidden was prepared of the others, and can be again.
+    return (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    )

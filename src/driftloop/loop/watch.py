@@ -2,13 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
@@ -57,7 +56,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Everything a pass needs of the world; `table` reads a Parquet file."""
+    """Everything a pass needs of the world."""
 
     fleet: Fleet
     log: PredictionLog
@@ -65,7 +64,6 @@ class Watcher:
     ledger: Ledger
     clock: Clock
     places: Places
-    table: Callable[[Path], pa.Table]
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -208,7 +206,7 @@ class Watcher:
             family=family,
             current=rows,
             own=own,
-            reference=self.table(Path(head.artifact).with_name(REFERENCE_FILE)),
+            reference=Path(head.artifact).with_name(REFERENCE_FILE),
             summary=summary,
             baselines=(
                 {metric.name: metric.value for metric in champion.candidate.metrics}

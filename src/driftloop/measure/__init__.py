@@ -18,8 +18,11 @@ from driftloop.errors import MeasureError
 from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings
 from driftloop.measure.quality import quality_readings
+from driftloop.measure.reference import Reference, References, prepared
 from driftloop.records import LogSummary, Reading
 from driftloop.spec import Family
+
+__all__ = ["EvidentlyMeasure", "Measurement", "prepared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,11 @@ class Measurement:
 
 
 class EvidentlyMeasure:
-    """Measures through Evidently; the port `Measure`."""
+    """Measures, and records through Evidently; the port `Measure`."""
+
+    def __init__(self) -> None:
+        """Prepare nothing yet."""
+        self._references = References()
 
     def readings(
         self,
@@ -43,17 +50,24 @@ class EvidentlyMeasure:
         family: Family,
         current: pa.Table,
         own: pa.Table,
-        reference: pa.Table,
+        reference: Path,
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
     ) -> tuple[Reading, ...]:
-        """Return every reading of one model; see `measure`."""
+        """Return every reading of one model; see `measure`.
+
+        `reference` is the Parquet file of the champion's training rows.
+
+        Raises:
+            ArtifactError: it is not there, or is damaged.
+            MeasureError: as for `measure`.
+        """
         return self.measure(
             family=family,
             current=current,
             own=own,
-            reference=reference,
+            reference=self._references.of(family, reference),
             summary=summary,
             baselines=baselines,
             now=now,
@@ -65,7 +79,7 @@ class EvidentlyMeasure:
         family: Family,
         current: pa.Table,
         own: pa.Table,
-        reference: pa.Table,
+        reference: Reference,
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
@@ -76,7 +90,7 @@ class EvidentlyMeasure:
             family: gives the task, the features with their kinds and ranges.
             current: the window's rows, for drift and quality.
             own: the rows that the champion itself predicted, for decay.
-            reference: features, `prediction` and `label` of the champion's training rows.
+            reference: the champion's training rows, `prepared`.
             summary: counts of the window, for duplicates, volume and freshness.
             baselines: the champion's metrics at its gate, by name.
             now: when freshness is judged, and the snapshot's time.
@@ -87,7 +101,7 @@ class EvidentlyMeasure:
         """
         door = _door()
         readings = (
-            *drift_readings(family, current, reference, distance=door.distance),
+            *drift_readings(family, current, reference),
             *decay_readings(family, own, baselines),
             *quality_readings(family, current, reference, summary, now),
         )

@@ -36,26 +36,33 @@ def numbers(table: pa.Table, name: str, *, of: str) -> Floats:
     return values
 
 
-def categories(current: pa.Table, reference: pa.Table, name: str) -> tuple[Codes, Codes, int]:
-    """Return the column of both tables as codes shared by them, and how many codes there are.
-
-    Null is -1. Values are compared as text; codes count from 0 in order of appearance,
-    the reference first.
+def texts(table: pa.Table, name: str, *, of: str) -> tuple[Codes, pa.Array]:
+    """Return a column as codes, null as -1, and the text of each code in order of appearance.
 
     Raises:
-        Unmeasurable: a table has no rows, no such column, or the column is not text.
+        Unmeasurable: there are no rows, no such column, or it is not text.
     """
-    sides = [
-        _text(_column(table, name, of=of), name, of=of)
-        for table, of in ((reference, "the reference"), (current, "the window"))
-    ]
-    chunks = [chunk for side in sides for chunk in side.chunks]
-    encoded = pa.chunked_array(chunks, type=pa.string()).dictionary_encode().combine_chunks()
+    column = _text(_column(table, name, of=of), name, of=of)
+    encoded = column.dictionary_encode().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
     codes: Codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
-    split = len(sides[0])
-    return codes[split:], codes[:split], len(encoded.dictionary)
+    return codes, encoded.dictionary
+
+
+def counted(codes: Codes, names: pa.Array, known: pa.Array) -> Codes:
+    """Return how often each text stands in a column: first the `known`, then the new ones.
+
+    Args:
+        codes: as `texts` returns them, with `names`.
+        names: likewise.
+        known: distinct texts.
+    """
+    counts = np.bincount(codes[codes >= 0], minlength=len(names)).astype(np.int64)
+    at = pc.index_in(names, value_set=known).fill_null(-1).to_numpy()
+    shared: Codes = np.zeros(len(known), dtype=np.int64)
+    shared[at[at >= 0]] = counts[at >= 0]
+    return np.concatenate([shared, counts[at < 0]])
 
 
 def nulls(table: pa.Table, name: str, *, of: str) -> int:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import pandas as pd
 from evidently import DataDefinition, Dataset, Report
-from evidently.core.metric_types import SingleValueCalculation, SingleValueMetric
+from evidently.core.metric_types import MetricConfig, SingleValueCalculation, SingleValueMetric
 from evidently.core.report import Snapshot
 from evidently.legacy.calculations.stattests import (
     jensenshannon_stat_test,
@@ -79,6 +79,17 @@ class PushedReading(SingleValueMetric):  # type: ignore[misc]  # Evidently has n
     metric: str
     column: str | None = None
 
+    def get_fingerprint(self) -> str:
+        """Return what Evidently calls it: the same for the same fields, so computed once."""
+        key = (self.kind, self.metric, self.column)
+        found = _fingerprints.get(key)
+        if found is None:
+            found = _fingerprints[key] = str(super().get_fingerprint())
+        return found
+
+
+_fingerprints: dict[Key, str] = {}
+
 
 class PushedReadingCalculation(SingleValueCalculation[PushedReading]):  # type: ignore[misc]
     """Looks the value up; Evidently binds it to the metric by the generic argument."""
@@ -89,15 +100,24 @@ class PushedReadingCalculation(SingleValueCalculation[PushedReading]):  # type: 
         self, _context: object, current_data: "_Values", _reference_data: object
     ) -> object:
         """Return the value, with no widget: None would draw Evidently's default one."""
-        result = self.result(
-            current_data.pushed[self.metric.kind, self.metric.metric, self.metric.column]
-        )
+        key = (self.metric.kind, self.metric.metric, self.metric.column)
+        result = self.result(current_data.pushed[key])
         result.widget = []
         return result
+
+    def to_metric_config(self) -> MetricConfig:
+        """Return what is recorded of the metric: as Evidently makes it, once."""
+        found = _configs.get(self.id)
+        if found is None:
+            found = _configs[self.id] = super().to_metric_config()
+        return found
 
     def display_name(self) -> str:
         """Return what the metric is called in Evidently's UI."""
         return f"{self.metric.metric} of {self.metric.column or 'the model'}"
+
+
+_configs: dict[str, MetricConfig] = {}
 
 
 class _Values(Dataset):  # type: ignore[misc]

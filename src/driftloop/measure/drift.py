@@ -1,30 +1,29 @@
 """How far columns have moved from their reference, and how sure that is."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, categories, numbers
+from driftloop.measure.columns import Floats, Unmeasurable, counted, numbers, texts
+from driftloop.measure.distances import (
+    FEWEST,
+    chi_square_p_value,
+    jensen_shannon,
+    ks_p_values,
+    wasserstein,
+)
+from driftloop.measure.reference import Reference
 from driftloop.records import Kind, Reading
 from driftloop.spec import Family
 
-Distance = Callable[[str, Floats | Codes, Floats | Codes], float]
-"""A method's name, the reference and the window -> Evidently's distance of the two."""
-
 NUMERIC, CATEGORICAL = "wasserstein", "jensenshannon"
-FEWEST = 2
-"""One value has no distribution to compare."""
-EXPECTED = 5.0
-"""Least expected count of a cell in a chi-square test (Cochran 1954)."""
-EVIDENTLY_FLOOR = 1e-3
-"""Evidently divides by no standard deviation below this."""
+OF = "the window"
 
 
-def drift_readings(
-    family: Family, current: pa.Table, reference: pa.Table, *, distance: Distance
-) -> Iterator[Reading]:
+def drift_readings(family: Family, current: pa.Table, reference: Reference) -> Iterator[Reading]:
     """Yield one reading for each feature and for the prediction.
 
     Numbers: Evidently's Wasserstein distance over the reference's standard deviation, with the
@@ -33,88 +32,65 @@ def drift_readings(
     own is one-sample and forgets the reference's noise. `n` counts the window's usable values;
     null, NaN and infinity are none.
     """
-    for name in (*family.numeric, "prediction"):
-        yield _reading(NUMERIC, name, partial(_numeric, name, current, reference, distance))
-    for name in family.categorical:
-        yield _reading(CATEGORICAL, name, partial(_categorical, name, current, reference, distance))
-
-
-def ks_p_value(reference: Floats, current: Floats) -> float:
-    """Return the asymptotic p-value of the two-sample Kolmogorov-Smirnov test.
-
-    Source: Hodges 1958, as in `scipy.stats.ks_2samp(method="asymp")`; two-sided.
-
-    Args:
-        reference: sorted finite values, at least one.
-        current: likewise.
-
-    >>> ks_p_value(np.arange(100.0), np.arange(100.0))
-    1.0
-    """
-    from scipy.stats import distributions
-
-    n, m = len(reference), len(current)
-    both = np.concatenate([reference, current])
-    steps = (
-        np.searchsorted(reference, both, side="right") / n
-        - np.searchsorted(current, both, side="right") / m
+    moved = {
+        name: _tried(partial(_numeric, name, current, reference))
+        for name in (*family.numeric, "prediction")
+    }
+    tested = {name: found for name, found in moved.items() if isinstance(found, _Moved)}
+    p_values = ks_p_values(
+        [found.gap for found in tested.values()], [(found.of, found.n) for found in tested.values()]
     )
-    gap = float(np.abs(steps).max())
-    return float(np.clip(distributions.kstwo.sf(gap, np.round(n * m / (n + m))), 0.0, 1.0))
+    sure = dict(zip(tested, p_values, strict=True))
+    for name, found in moved.items():
+        yield _reading(NUMERIC, name, found, sure.get(name))
+    for name in family.categorical:
+        found = _tried(partial(_categorical, name, current, reference))
+        sure_of_it = found.p_value if isinstance(found, _Moved) else None
+        yield _reading(CATEGORICAL, name, found, sure_of_it)
 
 
-def chi_square_p_value(reference: Codes, current: Codes) -> float:
-    """Return the p-value of the two-sample chi-square test on counts of the same categories.
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """How far a column has moved; `n` values of the window, `of` the reference."""
 
-    Categories with an expected count below 5 on either side are pooled first, rarest first
-    (Cochran 1954); no continuity correction. 1.0 where fewer than two groups remain.
-
-    Args:
-        reference: counts of each category in the reference.
-        current: counts of each category in the window, in the same order.
-
-    >>> round(chi_square_p_value(np.array([50, 50]), np.array([50, 50])), 3)
-    1.0
-    """
-    from scipy.stats import chi2_contingency
-
-    counts = np.stack([reference, current]).astype(np.float64)
-    total = counts.sum(axis=0)
-    counts, total = counts[:, total > 0], total[total > 0]
-    share = counts.sum(axis=1).min() / counts.sum()
-    order = np.argsort(total, kind="stable")
-    counts, total = counts[:, order], total[order]
-    rare = int(np.searchsorted(total * share, EXPECTED))
-    if rare:
-        # The pool must itself be large enough: it takes in the next rarest until it is.
-        pooled = max(rare, int(np.searchsorted(np.cumsum(total) * share, EXPECTED)) + 1)
-        pool = counts[:, :pooled].sum(axis=1, keepdims=True)
-        counts = np.hstack([pool, counts[:, pooled:]])
-    if counts.shape[1] < FEWEST:
-        return 1.0
-    return float(chi2_contingency(counts, correction=False).pvalue)
+    distance: float
+    n: int
+    of: int
+    gap: float = 0.0
+    p_value: float | None = None
 
 
-def _reading(metric: str, column: str, measured: Callable[[], tuple[float, int, float]]) -> Reading:
+def _tried(measured: Callable[[], _Moved]) -> _Moved | Unmeasurable:
     try:
-        value, n, p_value = measured()
+        found = measured()
     except Unmeasurable as problem:
+        return problem
+    if not np.isfinite(found.distance):
+        return Unmeasurable(f"the distance is {found.distance}", n=found.n)
+    return found
+
+
+def _reading(
+    metric: str, column: str, found: _Moved | Unmeasurable, p_value: float | None
+) -> Reading:
+    if isinstance(found, Unmeasurable):
         return Reading(
-            kind=Kind.DRIFT,
-            metric=metric,
-            column=column,
-            value=None,
-            n=problem.n,
-            problem=str(problem),
+            kind=Kind.DRIFT, metric=metric, column=column, value=None, n=found.n, problem=str(found)
         )
-    return Reading(kind=Kind.DRIFT, metric=metric, column=column, value=value, n=n, p_value=p_value)
+    return Reading(
+        kind=Kind.DRIFT,
+        metric=metric,
+        column=column,
+        value=found.distance,
+        n=found.n,
+        p_value=p_value,
+    )
 
 
-def _numeric(
-    name: str, current: pa.Table, reference: pa.Table, distance: Distance
-) -> tuple[float, int, float]:
-    cur = _sorted(numbers(current, name, of="the window"))
-    ref = _sorted(numbers(reference, name, of="the reference"))
+def _numeric(name: str, current: pa.Table, reference: Reference) -> _Moved:
+    cur = _sorted(numbers(current, name, of=OF))
+    column = reference.numbers(name)
+    ref = column.values
     _enough(name, len(ref), len(cur))
     if ref[0] == ref[-1]:
         changed = int(np.count_nonzero(cur != ref[0]))
@@ -123,23 +99,20 @@ def _numeric(
             f" {changed} of {len(cur)} values differ from it",
             n=len(cur),
         )
-    return _distance(distance, NUMERIC, name, *_in_scale(ref, cur)), len(cur), ks_p_value(ref, cur)
+    gap, distance = wasserstein(ref, cur, column.spread)
+    return _Moved(distance, len(cur), len(ref), gap=gap)
 
 
-def _categorical(
-    name: str, current: pa.Table, reference: pa.Table, distance: Distance
-) -> tuple[float, int, float]:
-    cur, ref, levels = categories(current, reference, name)
-    cur, ref = cur[cur >= 0], ref[ref >= 0]
-    _enough(name, len(ref), len(cur))
-    p_value = chi_square_p_value(
-        np.bincount(ref, minlength=levels), np.bincount(cur, minlength=levels)
-    )
-    return _distance(distance, CATEGORICAL, name, ref, cur), len(cur), p_value
+def _categorical(name: str, current: pa.Table, reference: Reference) -> _Moved:
+    codes, names = texts(current, name, of=OF)
+    levels = reference.levels(name)
+    cur = counted(codes, names, levels.names)
+    ref = np.concatenate([levels.counts, np.zeros(len(cur) - len(levels.counts), dtype=np.int64)])
+    _enough(name, int(ref.sum()), n := int(cur.sum()))
+    return _Moved(jensen_shannon(ref, cur), n, int(ref.sum()), p_value=chi_square_p_value(ref, cur))
 
 
 def _sorted(values: Floats) -> Floats:
-    # Sorted once here, both the distance and the test take a third of the time.
     return np.sort(values[np.isfinite(values)])
 
 
@@ -152,31 +125,3 @@ def _enough(name: str, reference: int, current: int) -> None:
 
 def _values(n: int) -> str:
     return "a single value" if n else "no values"
-
-
-def _in_scale(ref: Floats, cur: Floats) -> tuple[Floats, Floats]:
-    # Evidently's floor would hide any shift of a feature with tiny values, and squares of huge
-    # ones overflow. The distance has no unit and a power of two costs no digit, so rescale.
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        spread = float(np.std(ref))
-        if EVIDENTLY_FLOOR <= spread < np.inf:
-            return ref, cur
-        reach = -int(np.frexp(max(abs(ref[0]), abs(ref[-1])))[1])
-        ref, cur = np.ldexp(ref, reach), np.ldexp(cur, reach)
-        unit = -int(np.frexp(float(np.std(ref)))[1])
-        return np.ldexp(ref, unit), np.ldexp(cur, unit)
-
-
-def _distance(
-    distance: Distance, method: str, name: str, ref: Floats | Codes, cur: Floats | Codes
-) -> float:
-    try:
-        with np.errstate(all="ignore"):
-            value = distance(method, ref, cur)
-    except Exception as error:
-        raise Unmeasurable(
-            f"Evidently's {method} of {name} raised {error!r}", n=len(cur)
-        ) from error
-    if not np.isfinite(value):
-        raise Unmeasurable(f"Evidently's {method} of {name} is {value}", n=len(cur))
-    return value

@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from driftloop.measure.columns import Unmeasurable, categories, nulls, numbers
+from driftloop.measure.columns import Unmeasurable, counted, nulls, numbers, texts
+from driftloop.measure.reference import Reference
 from driftloop.records import Kind, LogSummary, Reading
 from driftloop.spec import Family
 
 
 def quality_readings(
-    family: Family, current: pa.Table, reference: pa.Table, summary: LogSummary, now: datetime
+    family: Family, current: pa.Table, reference: Reference, summary: LogSummary, now: datetime
 ) -> Iterator[Reading]:
     """Yield the readings of quality, each with the rows it was taken over.
 
@@ -72,16 +73,12 @@ def _over(count: int, n: int, *, what: str | None) -> tuple[float, int]:
     return count / n, n
 
 
-def _nulls(name: str, current: pa.Table, reference: pa.Table) -> Reading:
-    try:
-        baseline = nulls(reference, name, of="the reference") / reference.num_rows
-    except Unmeasurable:
-        baseline = None
+def _nulls(name: str, current: pa.Table, reference: Reference) -> Reading:
     return _share(
         "null_share",
         name,
         lambda: (nulls(current, name, of="the window"), current.num_rows),
-        baseline=baseline,
+        baseline=reference.null_share(name),
     )
 
 
@@ -92,13 +89,14 @@ def _outside(name: str, current: pa.Table, low: float, high: float) -> tuple[int
     return int(np.count_nonzero(outside)), len(values)
 
 
-def _unseen(name: str, current: pa.Table, reference: pa.Table) -> tuple[int, int]:
-    cur, ref, levels = categories(current, reference, name)
-    cur, ref = cur[cur >= 0], ref[ref >= 0]
-    if not len(ref):
-        raise Unmeasurable(f"{name} has no values in the reference", n=len(cur))
-    seen = np.bincount(ref, minlength=levels) > 0
-    return int(np.count_nonzero(~seen[cur])), len(cur)
+def _unseen(name: str, current: pa.Table, reference: Reference) -> tuple[int, int]:
+    codes, names = texts(current, name, of="the window")
+    levels = reference.levels(name)
+    counts = counted(codes, names, levels.names)
+    n = int(counts.sum())
+    if not len(levels.names):
+        raise Unmeasurable(f"{name} has no values in the reference", n=n)
+    return int(counts[len(levels.names) :].sum()), n
 
 
 def _freshness(summary: LogSummary, now: datetime) -> Reading:

@@ -12,7 +12,7 @@ from evidently.legacy.renderers.html_widgets import group_widget, text_widget
 from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
 
 from driftloop.errors import MeasureError
-from driftloop.measure.columns import Floats, Unmeasurable, categories, numbers
+from driftloop.measure.columns import Floats, Unmeasurable, numbers, texts
 from driftloop.measure.drift import CATEGORICAL, NUMERIC
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
@@ -182,9 +182,9 @@ def _finite(values: Floats, name: str, *, of: str) -> pd.Series:
 
 
 def _categorical(current: pa.Table, reference: pa.Table, name: str) -> tuple[pd.Series, pd.Series]:
-    cur, ref, _ = categories(current, reference, name)
-    _enough(int(np.count_nonzero(cur >= 0)), name, of="the window")
-    _enough(int(np.count_nonzero(ref >= 0)), name, of="the reference")
+    for table, of in ((reference, "the reference"), (current, "the window")):
+        codes, _ = texts(table, name, of=of)
+        _enough(int(np.count_nonzero(codes >= 0)), name, of=of)
     return _texts(current, name), _texts(reference, name)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from driftloop.measure import EvidentlyMeasure, Measurement
+from driftloop.measure import EvidentlyMeasure, Measurement, prepared
 from driftloop.records import LogSummary, Reading
 from driftloop.spec import Family
 
@@ -78,7 +78,10 @@ def measured() -> Callable[..., Measurement]:
             "now": NOW,
         }
         return EvidentlyMeasure().measure(
-            family=family, current=current, reference=reference, **{**given, **other}
+            family=family,
+            current=current,
+            reference=prepared(family, reference),
+            **{**given, **other},
         )
 
     return measure

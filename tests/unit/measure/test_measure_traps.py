@@ -235,23 +235,6 @@ def test_one_outlier_does_not_pass_for_a_shift(
     assert after.p_value == pytest.approx(before.p_value, abs=0.05)
 
 
-def test_a_stat_test_that_raises_costs_its_column_alone(
-    eta: Family, regression: Make, measured: Make, pick: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What Evidently cannot digest is a problem of that column."""
-    real = door.distance
-
-    def fragile(method: str, reference: Any, current: Any) -> float:
-        if method == "jensenshannon":
-            raise ValueError("no")
-        return real(method, reference, current)
-
-    monkeypatch.setattr(door, "distance", fragile)
-    got = measured(eta, regression(300, seed=1), regression(600, seed=2))
-    assert "raised ValueError('no')" in pick(got, "jensenshannon", "vehicle").problem
-    assert pick(got, "wasserstein", "load").value is not None
-
-
 def test_evidently_itself_breaking_is_named(
     eta: Family, regression: Make, measured: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

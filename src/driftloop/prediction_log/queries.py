@@ -28,6 +28,38 @@ def counts(family: Family) -> str:
     """  # noqa: S608 - identifiers come from the checked spec
 
 
+def arrivals(family: Family) -> str:
+    """Return the query for each model's (model, rows, distinct ids, newest event)."""
+    return f"""
+        SELECT model, count(*), count(DISTINCT id), max(event_time)
+        FROM lake.{family.table}_predictions WHERE {_IN_WINDOW} GROUP BY model
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+def single(family: Family, *more: str) -> str:
+    """Return what `rows` does where each id arrived once: at a third of its cost.
+
+    It takes no `version`.
+    """
+    wanted = [*more, "id", "version", "event_time", "prediction"]
+    return f"""
+        WITH known AS (
+            SELECT model, id, arg_max(value, (arrived_at, rowid)) AS label
+            FROM lake.{family.table}_labels
+            WHERE list_contains($models, model) AND arrived_at <= $known_at GROUP BY model, id
+        )
+        SELECT {", ".join([*wanted, "label", *quoted(family)])}
+        FROM lake.{family.table}_predictions LEFT JOIN known USING (model, id)
+        WHERE {_IN_WINDOW}
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+_IN_WINDOW = """
+    list_contains($models, model) AND event_time >= $start AND event_time < $end
+    AND arrived_at <= $known_at
+"""
+
+
 def bound(window: Window) -> dict[str, object]:
     """Return the parameters that these queries take, for the one model of `window`."""
     return {
@@ -45,8 +77,7 @@ def _first_arrivals(family: Family, columns: str) -> str:
         SELECT model, {columns},
                row_number() OVER (PARTITION BY model, id ORDER BY arrived_at, rowid) AS turn
         FROM lake.{family.table}_predictions
-        WHERE list_contains($models, model) AND event_time >= $start AND event_time < $end
-              AND arrived_at <= $known_at
+        WHERE {_IN_WINDOW}
     )"""  # noqa: S608 - identifiers come from the checked spec
 
 

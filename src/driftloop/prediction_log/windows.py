@@ -67,10 +67,7 @@ class Windows:
         if any(replace(window, model=models[0]) != windows[0] for window in windows):
             raise ValueError("windows that are read together differ in their models alone")
         asked = {**queries.bound(windows[0]), "models": models}
-        rows = self._store.arrow(
-            f"{queries.rows(family, 'model')} ORDER BY model, event_time, id", asked
-        )
-        summaries = self._summaries(family, asked)
+        rows, summaries = self._once(family, asked) or self._more_than_once(family, asked)
         # In the order of the models: each has its slice, and none is copied.
         counted = pc.value_counts(rows["model"]).to_pylist()
         ends = accumulate(each["counts"] for each in counted)
@@ -106,6 +103,36 @@ class Windows:
                 raise BadRequest(f"the query was refused: {error}", where=sql) from error
             except duckdb.Error as error:
                 raise self._store.unread(error) from error
+
+    def _once(
+        self, family: Family, asked: Mapping[str, object]
+    ) -> tuple[pa.Table, dict[ModelId, LogSummary]] | None:
+        """Return rows, in order, and summaries where no id arrived twice, as is usual."""
+        if asked["version"] is not None:
+            return None
+        window = {name: value for name, value in asked.items() if name != "version"}
+        arrived = self._store.fetch(queries.arrivals(family), window)
+        if any(count > distinct for _, count, distinct, _ in arrived):
+            return None
+        rows = self._store.arrow(
+            f"{queries.single(family, 'model')} ORDER BY model, event_time, id", window
+        )
+        known = rows.group_by("model").aggregate([("label", "count")]).to_pydict()
+        labels = dict(zip(known["model"], known["label_count"], strict=True))
+        return rows, {
+            model: LogSummary(
+                rows=count, duplicates=0, labels=labels[model], newest_event=utc(newest)
+            )
+            for model, count, _, newest in arrived
+        }
+
+    def _more_than_once(
+        self, family: Family, asked: Mapping[str, object]
+    ) -> tuple[pa.Table, dict[ModelId, LogSummary]]:
+        rows = self._store.arrow(
+            f"{queries.rows(family, 'model')} ORDER BY model, event_time, id", asked
+        )
+        return rows, self._summaries(family, asked)
 
     def _summaries(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, LogSummary]:
         return {

@@ -125,6 +125,7 @@ def test_the_first_arrival_of_an_id_wins(
         ingester.maintain()
 
 
+@pytest.mark.parametrize("twice", [True, False])
 def test_models_looked_at_together_see_what_each_would_alone(
     lake: Lake,
     ingester: Ingester,
@@ -133,12 +134,16 @@ def test_models_looked_at_together_see_what_each_would_alone(
     label: Make,
     window: Make,
     eta: Family,
+    *,
+    twice: bool,
 ) -> None:
     """The same id in two models stays two rows, and a model without rows has an empty look."""
     french = ModelId("eta-fr")
-    spool.predictions("eta", [prediction("a"), prediction("a"), prediction("b", version=2)])
+    spool.predictions("eta", [prediction("a"), prediction("b", version=2)])
+    spool.predictions("eta", [prediction("a")] * twice)
     spool.predictions("eta", [prediction("a", model=french, prediction=9.0)])
     spool.labels("eta", [label("a", 20.0), label("a", 8.0, model=french), label("a", 21.0)])
+    spool.labels("eta", [label("never", 1.0)])
     spool.seal()
     ingester.ingest()
     for version in (None, 2):

@@ -1,7 +1,7 @@
-"""Run every benchmark; `python -m tests.benchmarks` or `make bench`.
+"""Run benchmarks; `python -m tests.benchmarks [NAME ...]` or `make bench`.
 
 Each module here without a leading underscore is one: `measure` writes raw lines, `figures`
-derives every figure from these lines alone. The last line printed is all figures as JSON.
+derives every figure from these lines alone. The last line of each is all its figures as JSON.
 """
 
 import argparse
@@ -25,38 +25,40 @@ def main() -> None:
     # So that services and homes are cleared away then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = Plan(quick=asked.quick, seed=asked.seed, size=asked.size)
-    began = time.perf_counter()
-    shown: dict[str, object] = {}
     # What is piped has no width of its own.
     console = Console(width=None if sys.stdout.isatty() else 120)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
     about = machine()
     _say(console, about)
-    for name in _benchmarks():
+    for name in asked.names or _benchmarks():
+        began = time.perf_counter()
         module = import_module(f"tests.benchmarks.{name}")
         raw = Raw(asked.out / f"{name}-{stamp}.jsonl")
         raw.note("machine", **about, plan=asdict(plan))
         module.measure(raw, plan)
         figures: dict[str, Figure] = module.figures(raw.lines())
-        if twice := shown.keys() & figures.keys():
-            raise KeyError(f"two benchmarks have the same figure: {', '.join(sorted(twice))}")
-        shown |= {key: _rounded(figure.value) for key, figure in figures.items()}
         console.print(_table(name, figures))
         summary = {key: asdict(figure) for key, figure in figures.items()}
         raw.file.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
         console.print(f"raw measurements: {raw.file}", soft_wrap=True)
-    took = round(time.perf_counter() - began, 1)
-    last = {**shown, "quick": plan.quick, "seed": plan.seed, "size": plan.size, "took_s": took}
-    sys.stdout.write(json.dumps(last) + "\n")
+        shown = {key: _rounded(figure.value) for key, figure in figures.items()}
+        shown |= {**asdict(plan), "took_s": round(time.perf_counter() - began, 1)}
+        sys.stdout.write(json.dumps(shown) + "\n")
+        sys.stdout.flush()
 
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure; nothing is judged.")
+    known = ", ".join(_benchmarks())
+    parser.add_argument("names", nargs="*", help=f"of {known}; all if left out")
     parser.add_argument("--quick", action="store_true", help="smaller, within a minute")
     parser.add_argument("--seed", type=int, default=7, help="of all synthetic data")
     parser.add_argument("--size", type=float, default=1.0, help="times as many rows")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(_benchmarks()):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; known: {known}")
+    return asked
 
 
 def _benchmarks() -> list[str]:

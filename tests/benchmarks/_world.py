@@ -225,6 +225,39 @@ def settle_quiet(made: World, count: int) -> Family:
     return family
 
 
+def settle_many(made: World, count: int, *, reference: int) -> Family:
+    """Do as `settle_quiet`, for many models at once, each with `reference` rows to compare with."""
+    family = made.system.fleet.family_named("quiet")
+    told = columns(made.rng, total := count * len(family.models))
+    models = np.repeat(np.array(family.models, dtype=object), count)
+    at = pa.array(times(count, days=12.0) * len(family.models), pa.timestamp("us", "UTC"))
+    ids = [f"r{number}" for number in range(total)]
+    answers = told["label"] + made.rng.normal(0.0, NOISE, total)
+    ones = pa.array(np.ones(total, dtype=np.int32))
+    features = {name: told[name] for name in (*NUMBERS, *WORDS)}
+    rows = pa.table(
+        {
+            "id": ids,
+            "model": models,
+            "version": ones,
+            "epoch": ones,
+            "event_time": at,
+            "predicted_at": at,
+            "prediction": answers,
+            "features": pa.StructArray.from_arrays(
+                [pa.array(values) for values in features.values()], list(features)
+            ),
+        }
+    )
+    labels = pa.table({"id": ids, "model": models, "value": told["label"], "observed_at": at})
+    with made.system.spool("online") as spool:
+        spool.checked_history(family, rows, labels)
+    for model in family.models:
+        _champion(made, model, rows=reference)
+    made.ingest()
+    return family
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """Return what a process of ours that serves this home is started with."""
     return {**os.environ, **settings.environment(), "DO_NOT_TRACK": "1"}

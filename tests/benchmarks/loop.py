@@ -16,15 +16,14 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-import httpx
 import psutil
 
 from driftloop.loop.watch import order
 from driftloop.records import Decided, Decision, Notice, Order, Stage, State, Window
 from driftloop.spec import Family
-from driftloop.up import Supervisor, services, status
 from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
 from tests.benchmarks._renewal import PARTS, renewal
+from tests.benchmarks._watch import DAY, free_port, watch_figure, watch_runs
 from tests.benchmarks._world import (
     NOW,
     NUMBERS,
@@ -46,9 +45,6 @@ MOST_UNDER_WAY = 64
 """Connections of the paced client: more are due than that only if the service stands still."""
 SHARE = 0.7
 BODIES = 1000
-DAY = 24 * 3600.0
-RUN_BY = ("ingester", "slack", "prefect", "worker")
-ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def measure(raw: Raw, plan: Plan) -> None:
@@ -56,15 +52,15 @@ def measure(raw: Raw, plan: Plan) -> None:
     # Before their first import: neither tells anybody of what is measured here.
     os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
     _cli(raw, runs=5)
-    with world(seed=plan.seed, trees=60 if plan.quick else 100, slack_port=_free_port()) as made:
+    with world(seed=plan.seed, trees=60 if plan.quick else 100, slack_port=free_port()) as made:
         with _slack(made) as slack:
             _renewals(raw, plan, made, slack)
         _online(raw, plan, made)
-    ports = {f"{name}_port": _free_port() for name in ("prefect", "slack")}
+    ports = {f"{name}_port": free_port() for name in ("prefect", "slack")}
     with world(seed=plan.seed, watched=WATCHED, watch_every=DAY, **ports) as made:
         _watch(raw, plan, made)
         if not plan.quick:  # its services alone take 15 s to start
-            _watch_runs(raw, made)
+            watch_runs(raw, made, models=WATCHED)
         _ingest(raw, plan, made)
 
 
@@ -407,57 +403,6 @@ def _watch(raw: Raw, plan: Plan, made: World) -> None:
     _evidently(raw, made, family, models=1 if plan.quick else WATCHED)
 
 
-def _watch_runs(raw: Raw, made: World) -> None:
-    """Run `watch` over the same models as people do: in Prefect, by the worker of `driftloop up`.
-
-    What the two processes spend meanwhile on anything else, a second after the end included,
-    counts too.
-    """
-    needed = tuple(each for each in services(made.settings) if each.name in RUN_BY)
-    with Supervisor(made.settings, needed):
-        pids = {each.name: each.pid for each in status(made.settings.home)}
-        trees = {name: psutil.Process(pids[name]) for name in ("worker", "prefect")}
-        url = f"{made.settings.prefect_api}/"
-        with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as prefect:
-            watch = prefect.get("deployments/name/watch/driftloop").raise_for_status().json()["id"]
-            for number in range(6):
-                made.set_clock(NOW + (number + 10) * timedelta(hours=1, seconds=1))
-                before = {name: _spent(tree) for name, tree in trees.items()}
-                began = time.monotonic()
-                said = _run_to_end(prefect, watch)
-                wall = time.monotonic() - began
-                time.sleep(1.0)
-                if said != f"{WATCHED + 1} models looked at, 0 to renew, 1 problems":
-                    raise RuntimeError(f"a quiet pass says {said}")
-                raw.note(
-                    "run",
-                    # The worker imports as it goes, the first time.
-                    warm=number > 0,
-                    wall_s=wall,
-                    **{
-                        f"{name}_cpu_s": _spent(tree) - before[name] for name, tree in trees.items()
-                    },
-                )
-
-
-def _run_to_end(prefect: httpx.Client, deployment: str) -> str:
-    """Return what a run of `deployment`, ordered now, says at its end."""
-    path = f"deployments/{deployment}/create_flow_run"
-    run = prefect.post(path, json={"state": {"type": "SCHEDULED"}}).raise_for_status().json()["id"]
-    until = time.monotonic() + 120.0
-    while time.monotonic() < until:
-        state = prefect.get(f"flow_runs/{run}").raise_for_status().json()["state"]
-        if state["type"] in ENDS:
-            return str(state["message"])
-        time.sleep(0.25)
-    raise RuntimeError("watch did not end")
-
-
-def _spent(process: psutil.Process) -> float:
-    """Return the CPU seconds of a process and of all that it started, ended ones included."""
-    return sum(sum(each.cpu_times()[:4]) for each in (process, *process.children(recursive=True)))
-
-
 def _evidently(raw: Raw, made: World, family: Family, *, models: int) -> None:
     """Put the same rows through Evidently as it comes."""
     import pyarrow.parquet as pq
@@ -502,17 +447,10 @@ def _watch_figures(lines: Sequence[Line]) -> dict[str, Figure]:
     passes = [line["cpu_s"] for line in lines if line["what"] == "watch" and line["warm"]]
     evidently = [line["cpu_s"] for line in lines if line["what"] == "evidently"]
     ours = _middle(passes)
-    runs = [
-        line["worker_cpu_s"] + line["prefect_cpu_s"]
-        for line in lines
-        if line["what"] == "run" and line["warm"]
-    ]
     theirs = sum(evidently) / len(evidently) * WATCHED if evidently else None
     scaled = f"; {len(evidently)} x {WATCHED // len(evidently)}" if evidently else ""
     return {
-        "watch_quiet_cpu_s": Figure(
-            _middle(runs), "s", f"CPU of `watch` over {WATCHED} quiet models: worker and Prefect"
-        ),
+        "watch_quiet_cpu_s": watch_figure(lines),
         "watch_pass_cpu_s": Figure(ours, "s", "CPU of the same pass, without Prefect"),
         "watch_vs_evidently_ratio": Figure(
             _ratio(ours, theirs),
@@ -583,10 +521,3 @@ def _await(port: int, path: str, *, patience: float = 30.0) -> None:
         if time.monotonic() > until:
             raise TimeoutError(f"nothing answers {path} on port {port}")
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        return int(door.getsockname()[1])

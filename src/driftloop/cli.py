@@ -173,7 +173,7 @@ def backfill(
     """Give the log what was known before driftloop: features and labels, without predictions.
 
     Columns: id, model, the family's time column, its features, label, observed_at. Nothing is
-    handed over when one id is in the log already.
+    handed over when one id is in the log already, or waits for the ingester.
     """
     from driftloop.prediction_log import history_columns, history_rows, read_source
 
@@ -187,12 +187,6 @@ def backfill(
         typer.echo(f"ignored: {', '.join(ignored)} (known: {', '.join(columns)})", err=True)
     if empty := [name for name in declared.features if table[name].null_count == len(table)]:
         typer.echo(f"null in every row: {', '.join(empty)}", err=True)
-    if not system.is_read(within=READ_WITHIN):
-        typer.echo(
-            "rows that wait for the ingester could not be compared with these; `driftloop up`"
-            " runs it",
-            err=True,
-        )
     system.refuse_logged(declared, predictions)
     with system.spool("backfill") as spool:
         rows, known = spool.checked_history(declared, predictions, outcomes)

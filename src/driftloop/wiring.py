@@ -211,29 +211,34 @@ class System:
 
     def is_read(self, *, within: float) -> bool:
         """Return whether the ingester has read all that is sealed, waiting for it if it runs."""
-        from driftloop.prediction_log import is_ingesting
+        from driftloop.prediction_log import is_ingesting, sealed
 
         until = time.monotonic() + within
-        while waiting := any(self.settings.spool.rglob("*.ndjson")):
+        while waiting := bool(sealed(self.settings.spool)):
             if time.monotonic() > until or not is_ingesting(self.settings.spool):
                 break
             time.sleep(0.1)
         return not waiting
 
     def refuse_logged(self, family: Family, rows: pa.Table) -> None:
-        """Refuse `rows` (id, model) of which some are in the log; without a lake none is.
+        """Refuse `rows` (id, model) of which some are in the log, or wait to be read into it.
 
         Raises:
             BadRequest: some are; says how many.
-            LogError: the lake cannot be read.
+            LogError: the lake or the spool cannot be read.
         """
-        if not (self.settings.lake / "catalog.sqlite").exists():
-            return
-        found = self.log.logged(family, rows)
-        if found.num_rows:
+        from driftloop.prediction_log import waiting
+
+        # The lake after the spool: what the ingester takes meanwhile is met twice, and not missed.
+        held = [waiting(self.settings.spool, family, rows)]
+        if (self.settings.lake / "catalog.sqlite").exists():
+            held.append(self.log.logged(family, rows))
+        found = {(row["model"], row["id"]) for table in held for row in table.to_pylist()}
+        if found:
+            model, id_ = min(found)
             raise BadRequest(
-                f"{found.num_rows} of {rows.num_rows} rows are in the log already, as id"
-                f" {found['id'][0].as_py()!r} of {found['model'][0]}; nothing was handed over",
+                f"{len(found)} of {rows.num_rows} rows are in the log already, or wait for the"
+                f" ingester, as id {id_!r} of {model}; nothing was handed over",
                 where=f"history of {family.name}",
                 hint="leave these rows out; outcomes that came later go in with `driftloop labels`",
             )

@@ -18,7 +18,7 @@ from driftloop.prediction_log.source import (
     read_source,
     write_table,
 )
-from driftloop.prediction_log.spool import SegmentSpool
+from driftloop.prediction_log.spool import SegmentSpool, sealed, waiting
 from driftloop.prediction_log.store import named_files
 from driftloop.prediction_log.survey import Contents
 from driftloop.prediction_log.tables import SCHEMA as LAYOUT
@@ -43,5 +43,7 @@ __all__ = [
     "named_files",
     "read_labels",
     "read_source",
+    "sealed",
+    "waiting",
     "write_table",
 ]

@@ -160,8 +160,24 @@ def test_backfill_says_what_it_does_not_use(tmp_path: Path, history: Path) -> No
         "ignored: note (known: id, model, asked_at, distance, load, vehicle, label, observed_at)\n"
         "null in every row: load\n"
     )
-    again = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
-    assert "rows that wait for the ingester could not be compared" in again.stderr
+
+
+def test_backfill_refuses_what_waits_for_the_ingester(tmp_path: Path, history: Path) -> None:
+    """The same file again before any ingester ran is the same rows; others are taken."""
+    home = tmp_path / "home"
+    assert driftloop("backfill", "eta", str(history), home=home).returncode == 0
+    waiting = sorted((home / "spool").rglob("*.ndjson"))
+    history.write_text(history.read_text().replace("b,eta-de", "new,eta-de"))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 2
+    assert (
+        "history of eta: 2 of 3 rows are in the log already, or wait for the ingester, as id 'a' of"
+        " eta-de; nothing was handed over (hint: leave these rows out"
+    ) in ran.stderr
+    assert sorted((home / "spool").rglob("*.ndjson")) == waiting
+    history.write_text(history.read_text().replace("\na,", "\nd,").replace("\nc,", "\ne,"))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_backfill_refuses_what_is_in_the_log_already(tmp_path: Path, history: Path) -> None:
@@ -176,8 +192,8 @@ def test_backfill_refuses_what_is_in_the_log_already(tmp_path: Path, history: Pa
     ran = driftloop("backfill", "eta", str(history), home=home)
     assert ran.returncode == 2
     assert (
-        "history of eta: 2 of 3 rows are in the log already, as id 'a' of eta-de; nothing was"
-        " handed over (hint: leave these rows out"
+        "history of eta: 2 of 3 rows are in the log already, or wait for the ingester, as id 'a' of"
+        " eta-de; nothing was handed over (hint: leave these rows out"
     ) in ran.stderr
     assert list((home / "spool").rglob("*.ndjson")) == []
     # The same ids of other models are other rows.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
-from driftloop.errors import BadRequest, DriftloopError, SpecError
+from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
 
 if TYPE_CHECKING:
     from driftloop.settings import Settings
@@ -120,11 +120,13 @@ def init(
 def check() -> None:
     """Check the monitor files and say what they declare; every fault at once, exit code 2.
 
-    Run it where the loop runs: it reads the logs of others, and looks for handover commands.
+    Exit code 1 when they are sound, but a log of others cannot be read. Run it where the loop runs:
+    it reads these logs, and looks for handover commands.
     """
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
+    unread: list[DriftloopError] = []
     warned = 0
     for family in fleet.families:
         typer.echo(
@@ -139,12 +141,16 @@ def check() -> None:
                 warned += 1
         except SpecError as error:
             faults += error.faults
+        except LogError as error:
+            unread.append(error)
         try:
             system.handover.check(family)
         except BadRequest as error:
             faults.append(error)
     if faults:
-        raise SpecError(tuple(faults))
+        raise SpecError((*faults, *unread))
+    if unread:
+        raise LogError("\n".join(str(error) for error in unread))
     well = f"{warned} warnings" if warned else "all well"
     typer.echo(f"{len(fleet.models)} models in {len(fleet.families)} families: {well}")
 

@@ -170,7 +170,8 @@ class _Theirs(Reads):
             hint="a DuckDB file is readable only while nobody has it open for writing; Parquet"
             " files always are"
             if locked
-            else "`driftloop check` reads it too",
+            else f"files in [log] are looked for from {self._folder.absolute()} on; a query can be"
+            " tried in DuckDB itself",
         )
 
     # -- the source under the lake's names ----------------------------------------------------

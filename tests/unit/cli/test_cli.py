@@ -106,6 +106,26 @@ def test_check_refuses_a_handover_that_cannot_be_run(tmp_path: Path, monitors: P
     assert "has never had a champion" in ran.stderr
 
 
+def test_check_tells_of_every_log_that_cannot_be_read(tmp_path: Path, monitors: Path) -> None:
+    """Exit code 1 where the files are sound, 2 where they are not; no log hides another fault."""
+    for family in ("churn", "eta"):
+        with (monitors / f"{family}.toml").open("a") as file:
+            file.write(f'[log]\nsource = "{family}.parquet"\n[handover]\ncommand = ["cat"]\n')
+    words = ("--monitors", str(monitors), "check")
+    ran = driftloop(*words, home=tmp_path / "home")
+    assert ran.returncode == 1
+    for family in ("churn", "eta"):
+        assert f"{family}.toml: log: the log cannot be read: " in ran.stderr
+    assert ran.stderr.count(f"(hint: files in [log] are looked for from {monitors} on") == 2
+    assert "all well" not in ran.stdout
+    text = (monitors / "churn.toml").read_text()
+    (monitors / "churn.toml").write_text(text.replace('["cat"]', '["./roll-out"]'))
+    ran = driftloop(*words, home=tmp_path / "home")
+    assert ran.returncode == 2
+    assert "churn.toml: handover.command: there is no program './roll-out'" in ran.stderr
+    assert ran.stderr.count(": the log cannot be read: ") == 2
+
+
 def test_check_reports_faults_with_exit_code_2(tmp_path: Path) -> None:
     """A missing folder is bad input: a line on stderr, nothing on stdout."""
     ran = driftloop("--monitors", str(tmp_path / "none"), "check", home=tmp_path)

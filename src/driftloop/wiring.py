@@ -418,7 +418,7 @@ class System:
         from driftloop.prediction_log import ForeignLog
 
         log = self.logs.of(family)
-        return log.warnings() if isinstance(log, ForeignLog) else ()
+        return log.warnings(self.fleet.left_out) if isinstance(log, ForeignLog) else ()
 
     def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
         """Return how many rows of `source` were scored into `out` and logged, as one version.

@@ -100,13 +100,15 @@ class ForeignLog(Windows):
         """
         return survey.contents(self._store, self._family)
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self, left_out: Collection[ModelId] = ()) -> tuple[str, ...]:
         """Return what in the log will bite: rows that cannot count, and values that cannot be.
+
+        Rows of models that a cut fleet has `left_out` are as they should be.
 
         Raises:
             SpecError, LogError: as for `rows`.
         """
-        return survey.warnings(self._store, self._family)
+        return survey.warnings(self._store, self._family, left_out)
 
     def _impossible(self, rows: pa.Table) -> LogError | None:
         """Return what is wrong with the first row that no door of ours would have let in."""

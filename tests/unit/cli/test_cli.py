@@ -90,6 +90,9 @@ def test_check_reads_the_log_of_others_and_warns(tmp_path: Path, monitors: Path)
         "1 rows are of",
     ]
     assert ran.stdout.endswith("3 models in 2 families: 3 warnings\n")
+    cut = driftloop("--monitors", str(monitors), "--models", "eta-fr", "check", home=tmp_path)
+    (strange,) = (line for line in cut.stdout.splitlines() if "none of these" in line)
+    assert strange.startswith("  warning: 1 rows are of none of these models, and are passed over")
 
 
 def test_check_refuses_a_handover_that_cannot_be_run(tmp_path: Path, monitors: Path) -> None:

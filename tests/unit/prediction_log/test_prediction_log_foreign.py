@@ -309,6 +309,22 @@ def test_what_will_bite_is_told_before_it_does(tmp_path: Path, eta: Family, log:
     assert len(log("scored.parquet", family=one, columns=columns).warnings()) == 3
 
 
+def test_rows_of_models_that_a_cut_leaves_out_are_not_nobodys(
+    tmp_path: Path, eta: Family, log: Make
+) -> None:
+    """Written as another market they would count, as what they are not."""
+    parquet(
+        tmp_path,
+        f"SELECT * FROM ({SCORED}) UNION ALL SELECT * REPLACE ('it' AS market) FROM"
+        f" ({SCORED}) UNION ALL SELECT * REPLACE ('eta-fr' AS market) FROM ({SCORED})",
+    )
+    one = eta.model_copy(update={"markets": ("de",)})
+    (warned,) = (
+        each for each in log("scored.parquet", family=one).warnings([FR]) if "none" in each
+    )
+    assert warned.startswith("60 rows are of none of these models, and are passed over: 'it'; ")
+
+
 def test_impossible_values_are_told_before_they_stop_a_model(
     tmp_path: Path, churn: Family, log: Make
 ) -> None:

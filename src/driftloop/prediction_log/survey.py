@@ -76,9 +76,12 @@ def warnings(store: Reads, family: Family, left_out: Collection[ModelId] = ()) -
 def _misfits(store: Reads, family: Family, left_out: Collection[ModelId]) -> list[str]:
     prefix = f"{family.name}-"
     left = {said for model in left_out for said in (str(model), model.removeprefix(prefix))}
-    ((nameless, timeless, repeating, repeated, strange, names, strangers),) = store.fetch(
-        f"""
-        WITH given AS MATERIALIZED (SELECT id, model, _model, event_time FROM lake.given),
+    ((nameless, timeless, unanswered, repeating, repeated, strange, names, strangers),) = (
+        store.fetch(
+            f"""
+        WITH given AS MATERIALIZED (
+            SELECT id, model, _model, event_time, prediction FROM lake.given
+        ),
         ours AS (SELECT * FROM given WHERE model IS NOT NULL),
         repeated AS (
             SELECT model, id, count(*) - 1 AS more FROM ours WHERE id <> ''
@@ -90,6 +93,7 @@ def _misfits(store: Reads, family: Family, left_out: Collection[ModelId]) -> lis
         )
         SELECT (SELECT count(*) FROM ours WHERE id = ''),
                (SELECT count(*) FROM ours WHERE event_time IS NULL),
+               (SELECT count(*) FROM ours WHERE prediction IS NULL),
                (SELECT coalesce(sum(more), 0)::BIGINT FROM repeated),
                (SELECT min_by([id, model], (model, id)) FROM repeated),
                (SELECT coalesce(sum(rows), 0)::BIGINT FROM strangers),
@@ -97,7 +101,8 @@ def _misfits(store: Reads, family: Family, left_out: Collection[ModelId]) -> lis
                 FROM (FROM strangers ORDER BY rows DESC, name LIMIT {NAMED})),
                (SELECT count(*) FROM strangers)
         """,  # noqa: S608 - a number of ours
-        {"left_out": sorted(left)},
+            {"left_out": sorted(left)},
+        )
     )
     found = []
     if nameless:
@@ -107,6 +112,8 @@ def _misfits(store: Reads, family: Family, left_out: Collection[ModelId]) -> lis
         )
     if timeless:
         found.append(f"{timeless} rows have no {family.time}: they are in no window, ever")
+    if unanswered:
+        found.append(f"{unanswered} rows have no prediction: they never count for performance")
     if repeating:
         id_, model = repeated
         found.append(

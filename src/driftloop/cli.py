@@ -243,6 +243,9 @@ def train(
     now = system.clock.now()
     heads = system.ledger.heads()
     if models:
+        for head in heads:
+            if head.model in models:
+                system.fleet.family(head.model).need_handover()
         orders = tuple(
             order(
                 system.fleet.family(name),

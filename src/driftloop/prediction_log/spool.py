@@ -110,6 +110,11 @@ def sealed(spool: Path, kind: str = "*", family: str = "*") -> list[Path]:
     return [spool / name for name in names if not name.startswith(f"{QUARANTINE}/")]
 
 
+def is_waiting(spool: Path) -> bool:
+    """Return whether rows wait under `spool`, in segments that are still written too."""
+    return bool(sealed(spool)) or any(glob.iglob(f"*/*{_OPEN}", root_dir=spool))  # noqa: PTH207 - as above
+
+
 def waiting(spool: Path, family: Family, rows: pa.Table) -> pa.Table:
     """Return id and model of those of `rows` that wait under `spool` in sealed segments.
 

@@ -311,6 +311,20 @@ def test_what_will_bite_is_told_before_it_does(tmp_path: Path, eta: Family, log:
     assert len(log("scored.parquet", family=one, columns=columns).warnings()) == 4
 
 
+def test_labels_of_an_id_whose_time_is_not_told(tmp_path: Path, eta: Family, log: Make) -> None:
+    """Each with its model; without a time of theirs there is none to show."""
+    parquet(tmp_path)
+    parquet(
+        tmp_path,
+        "SELECT 'r2' AS request, unnest(['de', 'fr']) AS market, 9.0 AS truth",
+        "known.parquet",
+    )
+    columns = {"id": "request", "model": "market", "label": "truth"}
+    labels = LabelSource(source="known.parquet", columns=columns)
+    theirs = log("scored.parquet", columns=LABELS_APART, labels=labels)
+    assert theirs.label_history(eta, "r2") == {DE: ((None, 9.0),), FR: ((None, 9.0),)}
+
+
 def test_rows_of_models_that_a_cut_leaves_out_are_not_nobodys(
     tmp_path: Path, eta: Family, log: Make
 ) -> None:

@@ -25,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _given: dict[str, object] = {}
+STOPPED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 READ_WITHIN = 30.0
 """Wall seconds that a command waits for the ingester to read what it handed over."""
 
@@ -45,9 +47,12 @@ def main() -> None:
         where = str(error.filename or "")
         _complain(DriftloopError(error.strerror or str(error), where=where, hint="see --home"))
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer makes of Ctrl-C an exit without a word.
+        if isinstance(ended, SystemExit) and ended.code != STOPPED:
+            raise
         typer.echo("stopped", err=True)
-        sys.exit(130)
+        sys.exit(STOPPED)
 
 
 @app.callback()

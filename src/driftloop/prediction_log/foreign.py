@@ -20,7 +20,7 @@ from driftloop.errors import DriftloopError, LogError, SpecError
 from driftloop.ports import Look
 from driftloop.prediction_log import survey
 from driftloop.prediction_log.source import no_outcome
-from driftloop.prediction_log.store import Reads, configured, faults
+from driftloop.prediction_log.store import Reads, configured, faults, interruptible
 from driftloop.prediction_log.windows import Windows
 from driftloop.records import ModelId, Moved, Task, Window
 from driftloop.spec import QUERY, Family, LogSource, is_database
@@ -153,7 +153,7 @@ class _Theirs(Reads):
     def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
         import duckdb
 
-        with duckdb.connect(config=configured(self._scratch)) as con:
+        with interruptible(), duckdb.connect(config=configured(self._scratch)) as con:
             try:
                 con.execute("SET TimeZone = 'UTC'")
                 con.execute("SET file_search_path = ?", [str(self._folder)])

@@ -86,16 +86,17 @@ class Store(Reads):
     @contextmanager
     def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
         """Give a cursor of its own, closed at the end."""
-        with self._connecting:
-            if self._connection is None:
-                self._connection = self._connect()
-            cursor = self._connection.cursor()
-        try:
-            # It is drawn on stdout, into what programs read, once a query takes two seconds.
-            cursor.execute("SET enable_progress_bar = false")
-            yield cursor
-        finally:
-            cursor.close()
+        with interruptible():
+            with self._connecting:
+                if self._connection is None:
+                    self._connection = self._connect()
+                cursor = self._connection.cursor()
+            try:
+                # It is drawn on stdout, into what programs read, once a query takes two seconds.
+                cursor.execute("SET enable_progress_bar = false")
+                yield cursor
+            finally:
+                cursor.close()
 
     @contextmanager
     def transaction(self) -> Iterator["duckdb.DuckDBPyConnection"]:
@@ -195,6 +196,17 @@ def faults() -> type[Exception]:
     import duckdb
 
     return duckdb.Error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be KeyboardInterrupt in a query too: DuckDB makes an error of its own of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
 
 
 def in_utc(table: pa.Table) -> pa.Table:

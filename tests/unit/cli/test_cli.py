@@ -3,10 +3,12 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -253,6 +255,52 @@ def test_backfill_of_an_empty_file(tmp_path: Path) -> None:
         ran = driftloop("backfill", "eta", str(file), home=tmp_path / "home")
         assert ran.returncode == 2
         assert said in ran.stderr
+
+
+HANGS = """
+import os, pathlib, time
+def hangs(family, *, seed, **parameters):
+    pathlib.Path(__file__).with_name("pid").write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+def test_ctrl_c_in_a_training_ends_it_with_a_line(tmp_path: Path, monitors: Path) -> None:
+    """Exit code 130; a terminal sends the signal to the whole group, and nobody is left of it."""
+    (tmp_path / "hangs_test_recipe.py").write_text(HANGS)
+    with (monitors / "eta.toml").open("a") as file:
+        file.write('[retrain]\nrecipe = "hangs_test_recipe:hangs"\n')
+    now = datetime.now(UTC)
+    rows = [
+        {"id": str(n), "model": "eta-de", "asked_at": now - timedelta(hours=n), "observed_at": now}
+        | {"distance": 1.0, "load": 0.5, "vehicle": "van", "label": 1.0}
+        for n in range(1, 1000)
+    ]
+    system = System(Settings(home=tmp_path / "home", monitors=MONITORS))
+    with system.spool("history") as spool:
+        spool.history(system.fleet.family_named("eta"), pa.Table.from_pylist(rows))
+    with system.ingester() as ingester:
+        assert ingester.ingest().rows == 999
+    words = ["--home", str(tmp_path / "home"), "--monitors", str(monitors)]
+    pythonpath = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "driftloop", *words, "train", "eta-de"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": pythonpath},
+    ) as training:
+        until = time.monotonic() + 60.0
+        while not (tmp_path / "pid").exists():
+            assert training.poll() is None, training.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.killpg(training.pid, signal.SIGINT)
+        assert training.communicate(timeout=30.0) == ("", "stopped\n")
+    assert training.returncode == 130
+    fit = Path("/proc") / (tmp_path / "pid").read_text() / "cmdline"
+    assert not fit.exists() or fit.read_bytes() == b""
 
 
 def test_a_setting_that_does_not_fit_names_its_variable(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ def _connect() -> Iterator["duckdb.DuckDBPyConnection"]:
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": 2,
         "autoinstall_known_extensions": False,
+        "python_enable_replacements": False,  # no variable of ours is a table
     }
     with interruptible(), duckdb.connect(config=config) as con:
         con.execute("SET TimeZone = 'UTC'")

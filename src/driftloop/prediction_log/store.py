@@ -188,6 +188,8 @@ def configured(folder: Path) -> dict[str, str | bool | int | float | list[str]]:
         # grew by 170 MiB an hour. The operating system caches the files anyway.
         "enable_external_file_cache": False,
         "autoinstall_known_extensions": False,
+        # No variable of ours is a table; and looking for one, DuckDB would swallow a Ctrl-C.
+        "python_enable_replacements": False,
     }
 
 
@@ -200,7 +202,10 @@ def faults() -> type[Exception]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C be KeyboardInterrupt in a query too: DuckDB makes an error of its own of it."""
+    """Let Ctrl-C be KeyboardInterrupt in DuckDB too, which makes an error of its own of it."""
+    # DuckDB would import it with the first parameter, and take a Ctrl-C meanwhile for its absence.
+    import pandas  # noqa: F401, ICN001
+
     try:
         yield
     except RuntimeError as error:

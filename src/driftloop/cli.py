@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
-from driftloop.errors import BadRequest, DriftloopError, SpecError
+from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
 
 if TYPE_CHECKING:
     from driftloop.settings import Settings
@@ -25,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _given: dict[str, object] = {}
+STOPPED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 READ_WITHIN = 30.0
 """Wall seconds that a command waits for the ingester to read what it handed over."""
 
@@ -45,9 +47,12 @@ def main() -> None:
         where = str(error.filename or "")
         _complain(DriftloopError(error.strerror or str(error), where=where, hint="see --home"))
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer makes of Ctrl-C an exit without a word.
+        if isinstance(ended, SystemExit) and ended.code != STOPPED:
+            raise
         typer.echo("stopped", err=True)
-        sys.exit(130)
+        sys.exit(STOPPED)
 
 
 @app.callback()
@@ -120,11 +125,13 @@ def init(
 def check() -> None:
     """Check the monitor files and say what they declare; every fault at once, exit code 2.
 
-    Run it where the loop runs: it reads the logs of others, and looks for handover commands.
+    Exit code 1 when they are sound, but a log of others cannot be read. Run it where the loop runs:
+    it reads these logs, and looks for handover commands.
     """
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
+    unread: list[DriftloopError] = []
     warned = 0
     for family in fleet.families:
         typer.echo(
@@ -139,12 +146,16 @@ def check() -> None:
                 warned += 1
         except SpecError as error:
             faults += error.faults
+        except LogError as error:
+            unread.append(error)
         try:
             system.handover.check(family)
         except BadRequest as error:
             faults.append(error)
     if faults:
-        raise SpecError(tuple(faults))
+        raise SpecError((*faults, *unread))
+    if unread:
+        raise LogError("\n".join(str(error) for error in unread))
     well = f"{warned} warnings" if warned else "all well"
     typer.echo(f"{len(fleet.models)} models in {len(fleet.families)} families: {well}")
 
@@ -173,7 +184,7 @@ def backfill(
     """Give the log what was known before driftloop: features and labels, without predictions.
 
     Columns: id, model, the family's time column, its features, label, observed_at. Nothing is
-    handed over when one id is in the log already.
+    handed over when one id is in the log already, or waits for the ingester.
     """
     from driftloop.prediction_log import history_columns, history_rows, read_source
 
@@ -187,12 +198,6 @@ def backfill(
         typer.echo(f"ignored: {', '.join(ignored)} (known: {', '.join(columns)})", err=True)
     if empty := [name for name in declared.features if table[name].null_count == len(table)]:
         typer.echo(f"null in every row: {', '.join(empty)}", err=True)
-    if not system.is_read(within=READ_WITHIN):
-        typer.echo(
-            "rows that wait for the ingester could not be compared with these; `driftloop up`"
-            " runs it",
-            err=True,
-        )
     system.refuse_logged(declared, predictions)
     with system.spool("backfill") as spool:
         rows, known = spool.checked_history(declared, predictions, outcomes)
@@ -243,6 +248,9 @@ def train(
     now = system.clock.now()
     heads = system.ledger.heads()
     if models:
+        for head in heads:
+            if head.model in models:
+                system.fleet.family(head.model).need_handover()
         orders = tuple(
             order(
                 system.fleet.family(name),

@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logged:
-    """A prediction as the log has it; `label` is the newest known, None while there is none."""
+    """A prediction as the log has it."""
 
     id: str
     model: str
@@ -42,8 +42,6 @@ class Logged:
     event_time: datetime
     predicted_at: datetime
     prediction: float | None
-    label: float | None
-    labelled_at: datetime | None
 
 
 def steps(facts: Iterable[Fact]) -> tuple[Step, ...]:
@@ -56,25 +54,27 @@ def in_order(found: Iterable[Step]) -> tuple[Step, ...]:
     return tuple(sorted(dict.fromkeys(found), key=lambda step: step.at))
 
 
-def predicted(row: Logged) -> tuple[Step, ...]:
-    """Return that a row was answered, and that its label arrived."""
+def predicted(row: Logged) -> Step:
+    """Return that a row was answered."""
     answer = "history, before driftloop" if row.prediction is None else f"{row.prediction:.6g}"
-    found = [
-        Step(
-            at=row.predicted_at,
-            what="predicted",
-            said=f"{row.id} by {row.model} version {row.version}: {answer}",
-        )
-    ]
-    if row.label is not None and row.labelled_at is not None:
-        found.append(Step(at=row.labelled_at, what="labelled", said=f"{row.id}: {row.label:.6g}"))
-    return tuple(found)
+    said = f"{row.id} by {row.model} version {row.version}: {answer}"
+    return Step(at=row.predicted_at, what="predicted", said=said)
 
 
-def only_labelled(id_: str, model: str, value: float, at: datetime) -> Step:
-    """Return that a label came for a prediction that has not, or never will."""
-    said = f"{id_} of {model}: {value:.6g}, and no prediction with that id has come"
-    return Step(at=at, what="labelled", said=said)
+def labelled(
+    id_: str, model: str, labels: Sequence[tuple[datetime, float]], *, asked: bool
+) -> tuple[Step, ...]:
+    """Return that labels of one prediction came, oldest first: the last of them counts.
+
+    `asked` is whether that prediction is in the log: it may be yet to come, or never will.
+    """
+    unmatched = "" if asked else ", and no prediction with that id has come"
+    newest = f", which counts{unmatched}" if len(labels) > 1 else unmatched
+    endings = [", corrected later" for _ in labels[1:]] + [newest]
+    return tuple(
+        Step(at=at, what="labelled", said=f"{id_} of {model}: {value:.6g}{ending}")
+        for (at, value), ending in zip(labels, endings, strict=True)
+    )
 
 
 def that_judged(row: Logged, decisions: Sequence[Decision]) -> tuple[Decision, ...]:

@@ -3,7 +3,8 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ from driftloop.trace import (
     Logged,
     Step,
     in_order,
-    only_labelled,
+    labelled,
     predicted,
     steps,
     that_judged,
@@ -210,29 +211,34 @@ class System:
 
     def is_read(self, *, within: float) -> bool:
         """Return whether the ingester has read all that is sealed, waiting for it if it runs."""
-        from driftloop.prediction_log import is_ingesting
+        from driftloop.prediction_log import is_ingesting, sealed
 
         until = time.monotonic() + within
-        while waiting := any(self.settings.spool.rglob("*.ndjson")):
+        while waiting := bool(sealed(self.settings.spool)):
             if time.monotonic() > until or not is_ingesting(self.settings.spool):
                 break
             time.sleep(0.1)
         return not waiting
 
     def refuse_logged(self, family: Family, rows: pa.Table) -> None:
-        """Refuse `rows` (id, model) of which some are in the log; without a lake none is.
+        """Refuse `rows` (id, model) of which some are in the log, or wait to be read into it.
 
         Raises:
             BadRequest: some are; says how many.
-            LogError: the lake cannot be read.
+            LogError: the lake or the spool cannot be read.
         """
-        if not (self.settings.lake / "catalog.sqlite").exists():
-            return
-        found = self.log.logged(family, rows)
-        if found.num_rows:
+        from driftloop.prediction_log import waiting
+
+        # The lake after the spool: what the ingester takes meanwhile is met twice, and not missed.
+        held = [waiting(self.settings.spool, family, rows)]
+        if (self.settings.lake / "catalog.sqlite").exists():
+            held.append(self.log.logged(family, rows))
+        found = {(row["model"], row["id"]) for table in held for row in table.to_pylist()}
+        if found:
+            model, id_ = min(found)
             raise BadRequest(
-                f"{found.num_rows} of {rows.num_rows} rows are in the log already, as id"
-                f" {found['id'][0].as_py()!r} of {found['model'][0]}; nothing was handed over",
+                f"{len(found)} of {rows.num_rows} rows are in the log already, or wait for the"
+                f" ingester, as id {id_!r} of {model}; nothing was handed over",
                 where=f"history of {family.name}",
                 hint="leave these rows out; outcomes that came later go in with `driftloop labels`",
             )
@@ -284,22 +290,25 @@ class System:
         if facts := ledger.trace(id_):
             return steps(facts)
         found: list[Step] = []
-        for row in self._logged(id_, families):
+        rows = self._logged(id_, families)
+        for row in rows:
             made = ledger.fact(Trained, key=version_key(ModelId(row.model), row.version))
             found += self._of_version(made) if made is not None else ()
-            found += predicted(row)
+            found.append(predicted(row))
             decided = ledger.facts(Decided, model=ModelId(row.model), since=row.event_time)
             for decision in that_judged(row, [fact.decision for fact in decided]):
                 found += steps(ledger.trace(decision.key))
+        found += self._labelled(id_, families, {row.model: row.predicted_at for row in rows})
         if not found:
-            found = self._labelled(id_, families)
-        if not found:
-            raise BadRequest(
-                "nothing has that id",
-                where=id_,
-                hint="give a prediction's id, the key of a decision, or model#version",
-            )
+            raise BadRequest("nothing has that id", where=id_, hint=self._why_unknown())
         return in_order(found)
+
+    def _why_unknown(self) -> str:
+        from driftloop.prediction_log import is_waiting
+
+        if is_waiting(self.settings.spool):
+            return "rows wait for the ingester, and it may be one of them: `driftloop up` runs it"
+        return "give a prediction's id, the key of a decision, or model#version"
 
     def _of_version(self, trained: Trained) -> tuple[Step, ...]:
         return steps(self.ledger.trace(trained.candidate.order.key)) or steps((trained,))
@@ -308,29 +317,26 @@ class System:
         rows: list[Logged] = []
         for family in families:
             sql = f"""
-                SELECT p.id, p.model, p.version, p.event_time, p.predicted_at, p.prediction,
-                       l.value AS label, l.arrived_at AS labelled_at
-                FROM lake.{family.table}_predictions p
-                LEFT JOIN lake.{family.table}_labels l ON l.id = p.id AND l.model = p.model
-                WHERE p.id = $id
-                QUALIFY row_number() OVER (
-                    PARTITION BY p.model ORDER BY p.arrived_at, p.rowid, l.arrived_at DESC
-                ) = 1
+                SELECT id, model, version, event_time, predicted_at, prediction
+                FROM lake.{family.table}_predictions WHERE id = $id
+                QUALIFY row_number() OVER (PARTITION BY model ORDER BY arrived_at, rowid) = 1
             """  # noqa: S608 - identifiers come from the checked spec
             found = self.logs.of(family).query(sql, {"id": id_})
             rows += [Logged(**row) for row in found.to_pylist()]
         return rows
 
-    def _labelled(self, id_: str, families: tuple[Family, ...]) -> list[Step]:
-        labels: list[Step] = []
+    def _labelled(
+        self, id_: str, families: tuple[Family, ...], asked: Mapping[str, datetime]
+    ) -> list[Step]:
+        """Return every label of `id_`; `asked` is when each model predicted it."""
+        found: list[Step] = []
         for family in families:
-            sql = (
-                f"SELECT model, value, arrived_at AS at FROM lake.{family.table}_labels"  # noqa: S608 - from the checked spec
-                " WHERE id = $id"
-            )
-            rows = self.logs.of(family).query(sql, {"id": id_}).to_pylist()
-            labels += [only_labelled(id_, **row) for row in rows]
-        return labels
+            for model, labels in self.logs.of(family).label_history(family, id_).items():
+                # What a log of others does not tell was known when it was asked for.
+                since = asked.get(model) or self.clock.now()
+                known = [(at or since, value) for at, value in labels]
+                found += labelled(id_, model, known, asked=model in asked)
+        return found
 
     def decision(self, key: str) -> Decision:
         """Return the decision with `key` (`model/YYYYMMDDThhmmss`).
@@ -412,7 +418,7 @@ class System:
         from driftloop.prediction_log import ForeignLog
 
         log = self.logs.of(family)
-        return log.warnings() if isinstance(log, ForeignLog) else ()
+        return log.warnings(self.fleet.left_out) if isinstance(log, ForeignLog) else ()
 
     def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
         """Return how many rows of `source` were scored into `out` and logged, as one version.

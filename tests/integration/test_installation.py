@@ -324,8 +324,8 @@ def test_labels_over_http_and_from_a_file(house: Fleet, tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "50 labels: in the log\n"), ran.stderr
     eventually(lambda: house.labelled(DE) == before + 50, "fifty labels in the log")
     eta = house.system.fleet.family(DE)
-    history = house.system.log.label_history(eta, DE, rows[0]["id"])
-    assert [value for _, value, _ in history] == [1.0, pytest.approx(rows[0]["label"])]
+    history = house.system.log.label_history(eta, rows[0]["id"])[DE]
+    assert [value for _, value in history] == [1.0, pytest.approx(rows[0]["label"])]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "query"])

@@ -18,7 +18,7 @@ from driftloop.prediction_log.source import (
     read_source,
     write_table,
 )
-from driftloop.prediction_log.spool import SegmentSpool
+from driftloop.prediction_log.spool import SegmentSpool, is_waiting, sealed, waiting
 from driftloop.prediction_log.store import named_files
 from driftloop.prediction_log.survey import Contents
 from driftloop.prediction_log.tables import SCHEMA as LAYOUT
@@ -40,8 +40,11 @@ __all__ = [
     "history_columns",
     "history_rows",
     "is_ingesting",
+    "is_waiting",
     "named_files",
     "read_labels",
     "read_source",
+    "sealed",
+    "waiting",
     "write_table",
 ]

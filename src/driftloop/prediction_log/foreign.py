@@ -20,7 +20,7 @@ from driftloop.errors import DriftloopError, LogError, SpecError
 from driftloop.ports import Look
 from driftloop.prediction_log import survey
 from driftloop.prediction_log.source import no_outcome
-from driftloop.prediction_log.store import Reads, configured, faults
+from driftloop.prediction_log.store import Reads, configured, faults, interruptible
 from driftloop.prediction_log.windows import Windows
 from driftloop.records import ModelId, Moved, Task, Window
 from driftloop.spec import QUERY, Family, LogSource, is_database
@@ -100,13 +100,15 @@ class ForeignLog(Windows):
         """
         return survey.contents(self._store, self._family)
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self, left_out: Collection[ModelId] = ()) -> tuple[str, ...]:
         """Return what in the log will bite: rows that cannot count, and values that cannot be.
+
+        Rows of models that a cut fleet has `left_out` are as they should be.
 
         Raises:
             SpecError, LogError: as for `rows`.
         """
-        return survey.warnings(self._store, self._family)
+        return survey.warnings(self._store, self._family, left_out)
 
     def _impossible(self, rows: pa.Table) -> LogError | None:
         """Return what is wrong with the first row that no door of ours would have let in."""
@@ -151,7 +153,7 @@ class _Theirs(Reads):
     def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
         import duckdb
 
-        with duckdb.connect(config=configured(self._scratch)) as con:
+        with interruptible(), duckdb.connect(config=configured(self._scratch)) as con:
             try:
                 con.execute("SET TimeZone = 'UTC'")
                 con.execute("SET file_search_path = ?", [str(self._folder)])
@@ -170,7 +172,8 @@ class _Theirs(Reads):
             hint="a DuckDB file is readable only while nobody has it open for writing; Parquet"
             " files always are"
             if locked
-            else "`driftloop check` reads it too",
+            else f"files in [log] are looked for from {self._folder.absolute()} on; a query can be"
+            " tried in DuckDB itself",
         )
 
     # -- the source under the lake's names ----------------------------------------------------

@@ -16,10 +16,9 @@ from driftloop.errors import DriftloopError, LogError
 from driftloop.ports import Clock
 from driftloop.prediction_log.lake import Lake
 from driftloop.prediction_log.segments import DamagedSegment
-from driftloop.prediction_log.spool import own, recover
+from driftloop.prediction_log.spool import QUARANTINE, own, recover
 from driftloop.prediction_log.upkeep import SILENCE, Expiry
 
-_QUARANTINE = "quarantine"
 _log = logging.getLogger(__name__)
 
 
@@ -183,7 +182,7 @@ class Ingester:
 
     def _folders(self) -> list[Path]:
         return sorted(
-            path for path in self._spool.iterdir() if path.is_dir() and path.name != _QUARANTINE
+            path for path in self._spool.iterdir() if path.is_dir() and path.name != QUARANTINE
         )
 
     def _sealed(self) -> list[Path]:
@@ -270,7 +269,7 @@ class Ingester:
             # Set aside first: after a crash in between it is done again, and comes to the same.
             self._set_aside(path, [line.text for line in bad], [str(line) for line in bad])
             # Under the segment's name: that is what says in the lake that it came in.
-            whole = self._spool / _QUARANTINE / f"{path.stem}.part"
+            whole = self._spool / QUARANTINE / f"{path.stem}.part"
             whole.write_bytes(b"".join(good))
             done = self._append([whole])
             whole.unlink()
@@ -281,7 +280,7 @@ class Ingester:
 
     def _set_aside(self, path: Path, lines: Sequence[bytes], reasons: Sequence[str]) -> None:
         _log.error("set aside of %s: %s", path.name, reasons[0])
-        aside = self._spool / _QUARANTINE
+        aside = self._spool / QUARANTINE
         aside.mkdir(exist_ok=True)
         (aside / f"{path.stem}.reason").write_text("\n".join(reasons) + "\n", encoding="utf-8")
         part = aside / f"{path.stem}.part"

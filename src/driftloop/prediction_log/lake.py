@@ -8,7 +8,7 @@ when. History, known before driftloop was, has version 0, epoch 0 and no predict
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,26 +79,6 @@ class Lake(Windows):
                 raise self._store.unread(error) from error
 
     # -- reading more ------------------------------------------------------------------------
-
-    def label_history(
-        self, family: Family, model: ModelId, id_: str
-    ) -> tuple[tuple[datetime, float, datetime], ...]:
-        """Return every (arrived_at, value, observed_at) of one id's label, oldest arrival first.
-
-        Raises:
-            LogError: as for `rows`.
-        """
-        found = self._store.fetch(
-            f"""
-            SELECT arrived_at, value, observed_at FROM lake.{family.table}_labels
-            WHERE model = $model AND id = $id ORDER BY arrived_at, rowid
-            """,  # noqa: S608 - identifiers come from the checked spec
-            {"model": model, "id": id_},
-        )
-        return tuple(
-            (arrived.astimezone(UTC), value, observed.astimezone(UTC))
-            for arrived, value, observed in found
-        )
 
     def unmatched(self, family: Family, labels: Sequence[Label]) -> int:
         """Return how many of `labels` are for a prediction that has not come, or never will.

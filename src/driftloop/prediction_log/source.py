@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest, LogError
+from driftloop.prediction_log.store import interruptible
 from driftloop.records import Label, ModelId, Task
 from driftloop.spec import QUERY, Family, Fleet
 
@@ -220,8 +221,9 @@ def _connect() -> Iterator["duckdb.DuckDBPyConnection"]:
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": 2,
         "autoinstall_known_extensions": False,
+        "python_enable_replacements": False,  # no variable of ours is a table
     }
-    with duckdb.connect(config=config) as con:
+    with interruptible(), duckdb.connect(config=config) as con:
         con.execute("SET TimeZone = 'UTC'")
         yield con
 

@@ -6,6 +6,7 @@ to `.ndjson`; the ingester takes sealed segments only. While its process lives, 
 """
 
 import fcntl
+import glob
 import logging
 import os
 import secrets
@@ -28,6 +29,8 @@ from driftloop.spec import Family
 
 SegmentKind = Literal["predictions", "labels"]
 
+QUARANTINE = "quarantine"
+"""The folder of a spool in which the ingester keeps what it cannot take up."""
 _OPEN = ".open"
 _SEALED = ".ndjson"
 _PART = ".part"
@@ -37,6 +40,14 @@ _RETRY = 1.0
 _log = logging.getLogger(__name__)
 # Features may come as any mapping; a number that is not finite becomes null.
 _encoder = msgspec.json.Encoder(enc_hook=dict)
+
+
+class _Row(msgspec.Struct):
+    id: str
+    model: str
+
+
+_row = msgspec.json.Decoder(_Row)
 
 
 def own(folder: Path) -> int | None:
@@ -87,6 +98,47 @@ def recover(folder: Path) -> int:
             os.close(descriptor)
         _rename(path, size)
     return len(left)
+
+
+def sealed(spool: Path, kind: str = "*", family: str = "*") -> list[Path]:
+    """Return the sealed segments that wait for the ingester under `spool`, in no order.
+
+    One may be gone a moment later: then the lake has it.
+    """
+    pattern = f"*/{kind}.{family}.*{_SEALED}"
+    names = glob.glob(pattern, root_dir=spool)  # noqa: PTH207 - pathlib raises when a folder goes
+    return [spool / name for name in names if not name.startswith(f"{QUARANTINE}/")]
+
+
+def is_waiting(spool: Path) -> bool:
+    """Return whether rows wait under `spool`, in segments that are still written too."""
+    return bool(sealed(spool)) or any(glob.iglob(f"*/*{_OPEN}", root_dir=spool))  # noqa: PTH207 - as above
+
+
+def waiting(spool: Path, family: Family, rows: pa.Table) -> pa.Table:
+    """Return id and model of those of `rows` that wait under `spool` in sealed segments.
+
+    Ask this before the lake: what the ingester takes up in between is in the lake then.
+
+    Raises:
+        LogError: a segment cannot be read.
+    """
+    asked = rows.select(["id", "model"])
+    segments = sealed(spool, "predictions", family.name)
+    if not segments:
+        return asked.slice(0, 0)
+    pairs = list(zip(asked["id"].to_pylist(), asked["model"].to_pylist(), strict=True))
+    wanted = set(pairs)
+    found: set[tuple[str, str]] = set()
+    for segment in segments:
+        try:
+            with segment.open("rb") as lines:
+                found.update(wanted.intersection(map(_pair, lines)))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise LogError(f"the spool cannot be read: {error}", where=str(segment)) from error
+    return asked.filter(pa.array([pair in found for pair in pairs], pa.bool_()))
 
 
 class SegmentSpool:
@@ -356,6 +408,14 @@ class _Segment:
     def _cut(self) -> None:
         os.ftruncate(self._file.fileno(), self._size)
         self.broken = False
+
+
+def _pair(line: bytes) -> tuple[str, str] | None:
+    try:
+        row = _row.decode(line)
+    except msgspec.MsgspecError:
+        return None  # the ingester sets such a line aside: it will not be in the log
+    return row.id, row.model
 
 
 def _rename(path: Path, size: int) -> None:

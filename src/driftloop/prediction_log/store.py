@@ -86,16 +86,17 @@ class Store(Reads):
     @contextmanager
     def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
         """Give a cursor of its own, closed at the end."""
-        with self._connecting:
-            if self._connection is None:
-                self._connection = self._connect()
-            cursor = self._connection.cursor()
-        try:
-            # It is drawn on stdout, into what programs read, once a query takes two seconds.
-            cursor.execute("SET enable_progress_bar = false")
-            yield cursor
-        finally:
-            cursor.close()
+        with interruptible():
+            with self._connecting:
+                if self._connection is None:
+                    self._connection = self._connect()
+                cursor = self._connection.cursor()
+            try:
+                # It is drawn on stdout, into what programs read, once a query takes two seconds.
+                cursor.execute("SET enable_progress_bar = false")
+                yield cursor
+            finally:
+                cursor.close()
 
     @contextmanager
     def transaction(self) -> Iterator["duckdb.DuckDBPyConnection"]:
@@ -187,6 +188,8 @@ def configured(folder: Path) -> dict[str, str | bool | int | float | list[str]]:
         # grew by 170 MiB an hour. The operating system caches the files anyway.
         "enable_external_file_cache": False,
         "autoinstall_known_extensions": False,
+        # No variable of ours is a table; and looking for one, DuckDB would swallow a Ctrl-C.
+        "python_enable_replacements": False,
     }
 
 
@@ -195,6 +198,20 @@ def faults() -> type[Exception]:
     import duckdb
 
     return duckdb.Error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be KeyboardInterrupt in DuckDB too, which makes an error of its own of it."""
+    # DuckDB would import it with the first parameter, and take a Ctrl-C meanwhile for its absence.
+    import pandas  # noqa: F401, ICN001
+
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
 
 
 def in_utc(table: pa.Table) -> pa.Table:

@@ -1,5 +1,6 @@
 """What a log that somebody else writes holds, over all its rows, and what of it will bite."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -60,31 +61,39 @@ def contents(store: Reads, family: Family) -> tuple[Contents, ...]:
     return tuple(held.get(model, Contents(model=model)) for model in family.models)
 
 
-def warnings(store: Reads, family: Family) -> tuple[str, ...]:
+def warnings(store: Reads, family: Family, left_out: Collection[ModelId] = ()) -> tuple[str, ...]:
     """Return what in `store` is passed over, counts as a fault or stops a model; a line for each.
 
-    `store` shows the rows as given too, those of other models included: `lake.given`.
+    `store` shows the rows as given too, those of other models included: `lake.given`. Rows of
+    models that a cut fleet has `left_out` are as they should be.
 
     Raises:
         SpecError, LogError: as for `ForeignLog.rows`.
     """
-    return (*_misfits(store, family), *_impossible(store, family))
+    return (*_misfits(store, family, left_out), *_impossible(store, family))
 
 
-def _misfits(store: Reads, family: Family) -> list[str]:
-    ((nameless, timeless, repeating, repeated, strange, names, strangers),) = store.fetch(
-        f"""
-        WITH given AS MATERIALIZED (SELECT id, model, _model, event_time FROM lake.given),
+def _misfits(store: Reads, family: Family, left_out: Collection[ModelId]) -> list[str]:
+    prefix = f"{family.name}-"
+    left = {said for model in left_out for said in (str(model), model.removeprefix(prefix))}
+    ((nameless, timeless, unanswered, repeating, repeated, strange, names, strangers),) = (
+        store.fetch(
+            f"""
+        WITH given AS MATERIALIZED (
+            SELECT id, model, _model, event_time, prediction FROM lake.given
+        ),
         ours AS (SELECT * FROM given WHERE model IS NOT NULL),
         repeated AS (
             SELECT model, id, count(*) - 1 AS more FROM ours WHERE id <> ''
             GROUP BY model, id HAVING count(*) > 1
         ),
         strangers AS (
-            SELECT _model AS name, count(*) AS rows FROM given WHERE model IS NULL GROUP BY 1
+            SELECT _model AS name, count(*) AS rows FROM given WHERE model IS NULL
+            AND NOT coalesce(list_contains($left_out::VARCHAR[], _model), false) GROUP BY 1
         )
         SELECT (SELECT count(*) FROM ours WHERE id = ''),
                (SELECT count(*) FROM ours WHERE event_time IS NULL),
+               (SELECT count(*) FROM ours WHERE prediction IS NULL),
                (SELECT coalesce(sum(more), 0)::BIGINT FROM repeated),
                (SELECT min_by([id, model], (model, id)) FROM repeated),
                (SELECT coalesce(sum(rows), 0)::BIGINT FROM strangers),
@@ -92,7 +101,8 @@ def _misfits(store: Reads, family: Family) -> list[str]:
                 FROM (FROM strangers ORDER BY rows DESC, name LIMIT {NAMED})),
                (SELECT count(*) FROM strangers)
         """,  # noqa: S608 - a number of ours
-        {},
+            {"left_out": sorted(left)},
+        )
     )
     found = []
     if nameless:
@@ -102,6 +112,8 @@ def _misfits(store: Reads, family: Family) -> list[str]:
         )
     if timeless:
         found.append(f"{timeless} rows have no {family.time}: they are in no window, ever")
+    if unanswered:
+        found.append(f"{unanswered} rows have no prediction: they never count for performance")
     if repeating:
         id_, model = repeated
         found.append(

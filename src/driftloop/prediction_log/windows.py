@@ -84,6 +84,28 @@ class Windows:
             for model in models
         }
 
+    def label_history(
+        self, family: Family, id_: str
+    ) -> dict[ModelId, tuple[tuple[datetime | None, float], ...]]:
+        """Return every (arrived_at, value) of an id's labels, model by model, oldest first.
+
+        The last of a model counts. `arrived_at` is None where a log of others does not tell it.
+
+        Raises:
+            LogError: as for `rows`.
+        """
+        found = self._store.fetch(
+            f"""
+            SELECT model, CASE WHEN isfinite(arrived_at) THEN arrived_at END, value
+            FROM lake.{family.table}_labels WHERE id = $id ORDER BY model, arrived_at, rowid
+            """,  # noqa: S608 - identifiers come from the checked spec
+            {"id": id_},
+        )
+        history: dict[ModelId, tuple[tuple[datetime | None, float], ...]] = {}
+        for model, arrived, value in found:
+            history[model] = (*history.get(model, ()), (utc(arrived), value))
+        return history
+
     def query(self, sql: str, params: Mapping[str, object] | None = None) -> pa.Table:
         """Return what one SELECT of yours gives, for pages and plots; `$name` takes parameters.
 

@@ -16,7 +16,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, current_process, forkserver, get_context, parent_process
+from multiprocessing import (
+    connection,
+    current_process,
+    forkserver,
+    get_context,
+    parent_process,
+    resource_tracker,
+)
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +51,14 @@ def warm_up(modules: Iterable[str]) -> None:
     Only the first call of a process says which modules: later ones only see that it runs.
     """
     _context.set_forkserver_preload(["__main__", __name__, *modules])
-    forkserver.ensure_running()
+    # Ctrl-C is the caller's affair: the server ends with it, and is not torn out of an import. The
+    # tracker, which the server brings up first, would let the signal through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_isolated(

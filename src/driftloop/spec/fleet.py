@@ -20,6 +20,8 @@ class Fleet:
     platform: Platform = NOBODY
     folder: Path = Path()
     """Where the monitor files are."""
+    left_out: tuple[ModelId, ...] = ()
+    """Models that are declared, and that the fleet was cut down by."""
 
     @property
     def served(self) -> "Fleet":
@@ -80,4 +82,5 @@ class Fleet:
                 )
             )
         )
-        return replace(self, families=cut)
+        left_out = tuple(model for model in self.models if model not in models)
+        return replace(self, families=cut, left_out=(*self.left_out, *left_out))

@@ -22,7 +22,8 @@ def load_recipe(name: str) -> Any:  # noqa: ANN401 - a user's callable; its door
     except (Exception, SystemExit) as error:  # a module of recipes is anybody's code
         raise DriftloopError(
             f"recipe {name!r} cannot be loaded: {type(error).__name__}: {error}",
-            hint='write it as "package.module:function", importable where driftloop runs',
+            hint='write it as "module:function", of an installed package or a folder on PYTHONPATH'
+            " (the working folder is not looked in by itself)",
         ) from error
     if not callable(found):
         raise DriftloopError(f"recipe {name!r} is not callable", hint=TAKES)

@@ -313,6 +313,19 @@ class Family(_Table):
                 hint=f"rows and labels go where [log] of {self.name}.toml says",
             )
 
+    def need_handover(self) -> None:
+        """Refuse what would make a version that nobody takes: the family is watched only.
+
+        Raises:
+            BadRequest: it is served elsewhere, and nobody is named to hand a version to.
+        """
+        if self.log is not None and self.handover is None:
+            raise BadRequest(
+                "nobody is named to hand a version to: these models are watched only",
+                where=f"{self.name}.toml: handover",
+                hint="give command or url in [handover]",
+            )
+
     @property
     def table(self) -> str:
         """The family's name as an SQL identifier."""

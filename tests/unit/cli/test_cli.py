@@ -3,10 +3,12 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,6 +92,9 @@ def test_check_reads_the_log_of_others_and_warns(tmp_path: Path, monitors: Path)
         "1 rows are of",
     ]
     assert ran.stdout.endswith("3 models in 2 families: 3 warnings\n")
+    cut = driftloop("--monitors", str(monitors), "--models", "eta-fr", "check", home=tmp_path)
+    (strange,) = (line for line in cut.stdout.splitlines() if "none of these" in line)
+    assert strange.startswith("  warning: 1 rows are of none of these models, and are passed over")
 
 
 def test_check_refuses_a_handover_that_cannot_be_run(tmp_path: Path, monitors: Path) -> None:
@@ -104,6 +109,26 @@ def test_check_refuses_a_handover_that_cannot_be_run(tmp_path: Path, monitors: P
     assert "all well" not in ran.stdout
     ran = driftloop("--monitors", str(monitors), "rollback", "eta-de", home=tmp_path / "home")
     assert "has never had a champion" in ran.stderr
+
+
+def test_check_tells_of_every_log_that_cannot_be_read(tmp_path: Path, monitors: Path) -> None:
+    """Exit code 1 where the files are sound, 2 where they are not; no log hides another fault."""
+    for family in ("churn", "eta"):
+        with (monitors / f"{family}.toml").open("a") as file:
+            file.write(f'[log]\nsource = "{family}.parquet"\n[handover]\ncommand = ["cat"]\n')
+    words = ("--monitors", str(monitors), "check")
+    ran = driftloop(*words, home=tmp_path / "home")
+    assert ran.returncode == 1
+    for family in ("churn", "eta"):
+        assert f"{family}.toml: log: the log cannot be read: " in ran.stderr
+    assert ran.stderr.count(f"(hint: files in [log] are looked for from {monitors} on") == 2
+    assert "all well" not in ran.stdout
+    text = (monitors / "churn.toml").read_text()
+    (monitors / "churn.toml").write_text(text.replace('["cat"]', '["./roll-out"]'))
+    ran = driftloop(*words, home=tmp_path / "home")
+    assert ran.returncode == 2
+    assert "churn.toml: handover.command: there is no program './roll-out'" in ran.stderr
+    assert ran.stderr.count(": the log cannot be read: ") == 2
 
 
 def test_check_reports_faults_with_exit_code_2(tmp_path: Path) -> None:
@@ -160,8 +185,24 @@ def test_backfill_says_what_it_does_not_use(tmp_path: Path, history: Path) -> No
         "ignored: note (known: id, model, asked_at, distance, load, vehicle, label, observed_at)\n"
         "null in every row: load\n"
     )
-    again = driftloop("backfill", "eta", str(history), home=tmp_path / "home")
-    assert "rows that wait for the ingester could not be compared" in again.stderr
+
+
+def test_backfill_refuses_what_waits_for_the_ingester(tmp_path: Path, history: Path) -> None:
+    """The same file again before any ingester ran is the same rows; others are taken."""
+    home = tmp_path / "home"
+    assert driftloop("backfill", "eta", str(history), home=home).returncode == 0
+    waiting = sorted((home / "spool").rglob("*.ndjson"))
+    history.write_text(history.read_text().replace("b,eta-de", "new,eta-de"))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 2
+    assert (
+        "history of eta: 2 of 3 rows are in the log already, or wait for the ingester, as id 'a' of"
+        " eta-de; nothing was handed over (hint: leave these rows out"
+    ) in ran.stderr
+    assert sorted((home / "spool").rglob("*.ndjson")) == waiting
+    history.write_text(history.read_text().replace("\na,", "\nd,").replace("\nc,", "\ne,"))
+    ran = driftloop("backfill", "eta", str(history), home=home)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_backfill_refuses_what_is_in_the_log_already(tmp_path: Path, history: Path) -> None:
@@ -176,8 +217,8 @@ def test_backfill_refuses_what_is_in_the_log_already(tmp_path: Path, history: Pa
     ran = driftloop("backfill", "eta", str(history), home=home)
     assert ran.returncode == 2
     assert (
-        "history of eta: 2 of 3 rows are in the log already, as id 'a' of eta-de; nothing was"
-        " handed over (hint: leave these rows out"
+        "history of eta: 2 of 3 rows are in the log already, or wait for the ingester, as id 'a' of"
+        " eta-de; nothing was handed over (hint: leave these rows out"
     ) in ran.stderr
     assert list((home / "spool").rglob("*.ndjson")) == []
     # The same ids of other models are other rows.
@@ -214,6 +255,52 @@ def test_backfill_of_an_empty_file(tmp_path: Path) -> None:
         ran = driftloop("backfill", "eta", str(file), home=tmp_path / "home")
         assert ran.returncode == 2
         assert said in ran.stderr
+
+
+HANGS = """
+import os, pathlib, time
+def hangs(family, *, seed, **parameters):
+    pathlib.Path(__file__).with_name("pid").write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+def test_ctrl_c_in_a_training_ends_it_with_a_line(tmp_path: Path, monitors: Path) -> None:
+    """Exit code 130; a terminal sends the signal to the whole group, and nobody is left of it."""
+    (tmp_path / "hangs_test_recipe.py").write_text(HANGS)
+    with (monitors / "eta.toml").open("a") as file:
+        file.write('[retrain]\nrecipe = "hangs_test_recipe:hangs"\n')
+    now = datetime.now(UTC)
+    rows = [
+        {"id": str(n), "model": "eta-de", "asked_at": now - timedelta(hours=n), "observed_at": now}
+        | {"distance": 1.0, "load": 0.5, "vehicle": "van", "label": 1.0}
+        for n in range(1, 1000)
+    ]
+    system = System(Settings(home=tmp_path / "home", monitors=MONITORS))
+    with system.spool("history") as spool:
+        spool.history(system.fleet.family_named("eta"), pa.Table.from_pylist(rows))
+    with system.ingester() as ingester:
+        assert ingester.ingest().rows == 999
+    words = ["--home", str(tmp_path / "home"), "--monitors", str(monitors)]
+    pythonpath = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "driftloop", *words, "train", "eta-de"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": pythonpath},
+    ) as training:
+        until = time.monotonic() + 60.0
+        while not (tmp_path / "pid").exists():
+            assert training.poll() is None, training.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.killpg(training.pid, signal.SIGINT)
+        assert training.communicate(timeout=30.0) == ("", "stopped\n")
+    assert training.returncode == 130
+    fit = Path("/proc") / (tmp_path / "pid").read_text() / "cmdline"
+    assert not fit.exists() or fit.read_bytes() == b""
 
 
 def test_a_setting_that_does_not_fit_names_its_variable(tmp_path: Path) -> None:

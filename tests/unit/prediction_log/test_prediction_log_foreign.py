@@ -275,7 +275,7 @@ def test_rows_without_an_id_are_duplicates_of_one_another(
 
 
 def test_what_will_bite_is_told_before_it_does(tmp_path: Path, eta: Family, log: Make) -> None:
-    """Rows without id or time, ids that stand twice, names of nobody: counted over all rows."""
+    """Rows without id, time or answer, ids twice, names of nobody: counted over all rows."""
     parquet(tmp_path)
     assert log("scored.parquet").warnings() == ()
     parquet(
@@ -285,6 +285,7 @@ def test_what_will_bite_is_told_before_it_does(tmp_path: Path, eta: Family, log:
             CASE WHEN distance IN (0, 1, 2) THEN NULL WHEN distance IN (5, 7) THEN 'r3'
                  ELSE request END AS request,
             CASE WHEN distance NOT IN (10, 11) THEN asked_at END AS asked_at,
+            CASE distance WHEN 12 THEN 'nan'::FLOAT WHEN 13 THEN NULL ELSE yhat END AS yhat,
             CASE WHEN distance < 50 THEN market WHEN distance < 55 THEN 'it'
                  WHEN distance < 57 THEN 'es' WHEN distance < 58 THEN 'pl'
                  WHEN distance < 59 THEN 'uk' END AS market)
@@ -295,6 +296,7 @@ def test_what_will_bite_is_told_before_it_does(tmp_path: Path, eta: Family, log:
     assert theirs.warnings() == (
         "3 rows have no id: they count as duplicates of one another, and no label finds them",
         "2 rows have no asked_at: they are in no window, ever",
+        "2 rows have no prediction: they never count for performance",
         (
             "2 rows repeat an id of their model, as 'r3' of eta-fr: of each id one row counts,"
             " and the others are duplicates"
@@ -306,7 +308,37 @@ def test_what_will_bite_is_told_before_it_does(tmp_path: Path, eta: Family, log:
     )
     one = eta.model_copy(update={"markets": ("de",)})
     columns = {name: theirs for name, theirs in MAPPED.items() if name != "model"}
-    assert len(log("scored.parquet", family=one, columns=columns).warnings()) == 3
+    assert len(log("scored.parquet", family=one, columns=columns).warnings()) == 4
+
+
+def test_labels_of_an_id_whose_time_is_not_told(tmp_path: Path, eta: Family, log: Make) -> None:
+    """Each with its model; without a time of theirs there is none to show."""
+    parquet(tmp_path)
+    parquet(
+        tmp_path,
+        "SELECT 'r2' AS request, unnest(['de', 'fr']) AS market, 9.0 AS truth",
+        "known.parquet",
+    )
+    columns = {"id": "request", "model": "market", "label": "truth"}
+    labels = LabelSource(source="known.parquet", columns=columns)
+    theirs = log("scored.parquet", columns=LABELS_APART, labels=labels)
+    assert theirs.label_history(eta, "r2") == {DE: ((None, 9.0),), FR: ((None, 9.0),)}
+
+
+def test_rows_of_models_that_a_cut_leaves_out_are_not_nobodys(
+    tmp_path: Path, eta: Family, log: Make
+) -> None:
+    """Written as another market they would count, as what they are not."""
+    parquet(
+        tmp_path,
+        f"SELECT * FROM ({SCORED}) UNION ALL SELECT * REPLACE ('it' AS market) FROM"
+        f" ({SCORED}) UNION ALL SELECT * REPLACE ('eta-fr' AS market) FROM ({SCORED})",
+    )
+    one = eta.model_copy(update={"markets": ("de",)})
+    (warned,) = (
+        each for each in log("scored.parquet", family=one).warnings([FR]) if "none" in each
+    )
+    assert warned.startswith("60 rows are of none of these models, and are passed over: 'it'; ")
 
 
 def test_impossible_values_are_told_before_they_stop_a_model(
@@ -318,7 +350,7 @@ def test_impossible_values_are_told_before_they_stop_a_model(
     parquet(
         tmp_path,
         f"SELECT * REPLACE (CASE WHEN request IN ('r8', 'r9') THEN 3 ELSE 1 END AS truth,"
-        f" CASE request WHEN 'r6' THEN 1.5 END AS yhat) FROM ({binary(churn)})",
+        f" CASE request WHEN 'r6' THEN 1.5 ELSE 0.5 END AS yhat) FROM ({binary(churn)})",
     )
     assert log("scored.parquet", family=churn).warnings() == (
         (

@@ -1,7 +1,9 @@
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,12 +206,13 @@ def test_labels_are_what_was_known_then(
 
     for _ in ("as ingested", "after maintenance"):
         assert [known(days) for days in (0, 1, 2, 3, 4)] == [None, None, 20.0, 20.0, 30.0]
-        history = lake.label_history(eta, "eta-de", "a")
-        assert [(at - MARCH, value) for at, value, _ in history] == [
-            (timedelta(days=2), 10.0),
-            (timedelta(days=2), 20.0),
-            (timedelta(days=4), 30.0),
-        ]
+        assert lake.label_history(eta, "a") == {
+            "eta-de": (
+                (MARCH + timedelta(days=2), 10.0),
+                (MARCH + timedelta(days=2), 20.0),
+                (MARCH + timedelta(days=4), 30.0),
+            )
+        }
         ingester.maintain()
     assert lake.rows(eta, window(known_at=MARCH - timedelta(seconds=1))).num_rows == 0
     assert lake.horizon() == clock.shown
@@ -268,6 +271,15 @@ def test_what_is_in_the_log_already_is_known(
     assert lake.logged(eta, rows).to_pydict() == {"id": ["a", "c"], "model": ["eta-de", "eta-de"]}
     later = eta.model_copy(update={"name": "later"})
     assert lake.logged(later, rows).num_rows == 0
+
+
+def test_ctrl_c_in_a_query_is_ctrl_c(lake: Lake) -> None:
+    """And no error, which would be told as one of the log."""
+    lake.migrate()
+    pressing = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        lake.query("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b")
 
 
 def test_a_new_feature_is_a_new_column(

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from driftloop.errors import BadRequest, LogError
-from driftloop.prediction_log import SegmentSpool
+from driftloop.prediction_log import SegmentSpool, sealed, waiting
+from driftloop.spec import Family
 
 Make = Callable[..., Any]
 
@@ -187,3 +189,27 @@ def test_what_could_never_be_read_is_refused(spool: SegmentSpool, label: Make) -
         spool.labels("eta", [label("a", float("nan"))])
     with pytest.raises(BadRequest, match="Unicode"):
         spool.labels("eta", [label("\ud800", 1.0)])
+
+
+def test_rows_that_wait_for_the_ingester_are_known(
+    tmp_path: Path, spool: SegmentSpool, prediction: Make, label: Make, eta: Family
+) -> None:
+    """By id and model, of sealed segments of the family; one that vanishes is the lake's."""
+    rows = pa.table({"id": ["c", "a", "a", "b"], "model": ["eta-de", "eta-fr", "eta-de", "eta-de"]})
+    folder = tmp_path / "spool"
+    assert waiting(folder / "none", eta, rows).num_rows == 0
+    spool.predictions("eta", [prediction(id_) for id_ in ("a", "c", "d")])
+    spool.labels("eta", [label("b", 1.0)])
+    assert waiting(folder, eta, rows).num_rows == 0
+    spool.seal()
+    (one,) = sealed(folder, "predictions", "eta")
+    one.write_bytes(one.read_bytes() + b"torn\n")
+    one.with_name("predictions.eta.gone.ndjson").symlink_to("gone")
+    found = waiting(folder, eta, rows).to_pydict()
+    assert found == {"id": ["c", "a"], "model": ["eta-de", "eta-de"]}
+    later = eta.model_copy(update={"name": "later"})
+    assert waiting(folder, later, rows).num_rows == 0
+    # What was set aside does not come in.
+    (folder / "quarantine").mkdir()
+    one.rename(folder / "quarantine" / one.name)
+    assert waiting(folder, eta, rows).num_rows == 0

@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -102,6 +103,23 @@ import driftloop_test_deeds as deeds
 if __name__ == "__main__":
     deed, note = sys.argv[1:]
     run_isolated(getattr(deeds, deed), note, time_limit=60.0, memory_gib=2.0, name="fit")
+"""
+
+WARMING = """
+import sys, time
+from driftloop.retrain.isolate import run_isolated, warm_up
+
+if __name__ == "__main__":
+    warm_up(["driftloop_test_slow"])
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print(run_isolated(abs, -1, time_limit=60.0, memory_gib=2.0, name="fit"))
+"""
+SLOW = """
+import pathlib, time
+pathlib.Path(__file__).with_name("warming").touch()
+time.sleep(1.0)
 """
 
 
@@ -239,6 +257,30 @@ def test_a_killed_caller_takes_its_fit_along(deeds: Any, tmp_path: Path, deed: s
         assert not any(ended(pid) for pid in pids)
         caller.kill()
     assert all(gone(pid) for pid in pids)
+
+
+def test_ctrl_c_while_the_server_imports_is_the_callers_alone(tmp_path: Path) -> None:
+    """A terminal sends it to the whole group: no traceback, and the server goes on serving."""
+    script = tmp_path / "caller.py"
+    script.write_text(WARMING)
+    (tmp_path / "driftloop_test_slow.py").write_text(SLOW)
+    pythonpath = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": pythonpath},
+    ) as caller:
+        until = time.monotonic() + 30.0
+        while not (tmp_path / "warming").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.killpg(caller.pid, signal.SIGINT)
+        # The server holds the pipe too: it is at its end once nobody is left.
+        said, _ = caller.communicate(timeout=30.0)
+    assert (caller.returncode, said) == (0, "1\n")
 
 
 def test_an_answer_cut_short_is_no_answer(deeds: Any) -> None:

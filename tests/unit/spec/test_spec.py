@@ -137,6 +137,7 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("spec_test_exits:any", "cannot be loaded: SystemExit: 0"),
         ("spec_test_torn:any", "cannot be loaded: SyntaxError: invalid syntax"),
         ("spec_test_absent:any", "No module named 'spec_test_absent' (hint: write it as"),
+        ("spec_test_absent:any", "an installed package or a folder on PYTHONPATH (the working"),
     ],
 )
 def test_a_recipe_that_cannot_be_one_is_a_fault_of_the_file(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from driftloop.records import Decision, ModelId, State, Window
-from driftloop.trace import Logged, Step, in_order, predicted, that_judged
+from driftloop.trace import Logged, Step, in_order, labelled, predicted, that_judged
 
 DE = ModelId("eta-de")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -18,8 +18,6 @@ ROW = Logged(
     event_time=NOW,
     predicted_at=NOW,
     prediction=12.5,
-    label=13.0,
-    labelled_at=NOW + DAY,
 )
 
 
@@ -62,10 +60,26 @@ def test_a_decision_that_did_not_see_it_is_not_followed(blind: Decision) -> None
     assert that_judged(ROW, [blind]) == ()
 
 
-def test_a_row_without_a_label_says_nothing_of_one() -> None:
-    """The label is a step of its own, once there is one."""
-    assert [step.what for step in predicted(ROW)] == ["predicted", "labelled"]
-    assert [step.what for step in predicted(replace(ROW, label=None))] == ["predicted"]
+def test_what_was_answered_and_what_is_history() -> None:
+    """A row of before driftloop has no answer to show."""
+    assert predicted(ROW).said == "r1 by eta-de version 2: 12.5"
+    assert predicted(replace(ROW, prediction=None)).said.endswith("history, before driftloop")
+
+
+def test_every_label_shows_and_which_one_counts() -> None:
+    """Oldest first; the newest known counts, and a single one needs no words about it."""
+    known = [(NOW, 13.0), (NOW, 15.0), (NOW + DAY, 14.0)]
+    found = labelled("r1", DE, known, asked=True)
+    assert [(step.at, step.said) for step in found] == [
+        (NOW, "r1 of eta-de: 13, corrected later"),
+        (NOW, "r1 of eta-de: 15, corrected later"),
+        (NOW + DAY, "r1 of eta-de: 14, which counts"),
+    ]
+    assert [step.said for step in labelled("r1", DE, known[:1], asked=True)] == ["r1 of eta-de: 13"]
+    assert [step.said for step in labelled("r1", DE, known[1:], asked=False)] == [
+        "r1 of eta-de: 15, corrected later",
+        "r1 of eta-de: 14, which counts, and no prediction with that id has come",
+    ]
 
 
 def test_steps_come_by_time_and_once() -> None:

@@ -58,11 +58,11 @@ class Place:
         self.ingest()
         return table
 
-    def correct(self, ids: Sequence[str], values: Sequence[float]) -> None:
+    def correct(self, ids: Sequence[str], values: Sequence[float], model: ModelId = DE) -> None:
         """Hand in labels anew."""
         spool = self.system.spool("labels")
         labels = [
-            Label(id=id_, model=DE, value=float(value), observed_at=NOW)
+            Label(id=id_, model=model, value=float(value), observed_at=NOW)
             for id_, value in zip(ids, values, strict=True)
         ]
         spool.labels("eta", labels)

@@ -15,10 +15,11 @@ import pytest
 from fakes.pager import FakePager
 from fakes.world import FakeRegistry
 
+from driftloop.cli import main
 from driftloop.clock import Clock
 from driftloop.errors import ArtifactError, BadRequest
 from driftloop.loop.watch import first_orders
-from driftloop.records import ModelId, State
+from driftloop.records import ModelId, Ordered, State
 from driftloop.serve.slot import Slots
 
 if TYPE_CHECKING:
@@ -143,6 +144,30 @@ def test_too_few_answers_to_find(theirs: Theirs) -> None:
     assert renewed.outcome == "failed"
     assert "labelled rows" in renewed.reason
     assert theirs.system.ledger.head(DE) is None
+
+
+def test_what_is_watched_only_is_not_trained_anew(
+    theirs: Theirs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found it may be; a version that nobody would take is refused before a fit begins."""
+    system, file = theirs.system, theirs.folder / "monitors" / "eta.toml"
+    text = file.read_text().replace(DECLARED[DECLARED.index("[handover]") :], "")
+    file.write_text(f"{text}\n[retrain]\ntriggers = []\n")
+    system.__dict__["registry"] = FakeRegistry()
+    theirs.serve(range(60, 0, -1), now=system.clock.now())
+    (order,) = (o for o in first_orders(system.fleet, (), system.clock.now()) if o.model == DE)
+    assert system.renewer.renew(order).outcome == "promoted"
+    home, monitors = str(system.settings.home), str(system.settings.monitors)
+    words = ["driftloop", "--home", home, "--monitors", monitors, "train", "churn-uk", DE]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "eta.toml: handover: nobody is named to hand a version to: these models are watched only"
+        " (hint: give command or url in [handover])\n"
+    )
+    assert [fact.order.key for fact in system.ledger.facts(Ordered)] == [order.key]
 
 
 def test_nothing_of_ours_answers_or_logs_for_them(theirs: Theirs, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from driftloop.errors import BadRequest
-from driftloop.records import Decided, Decision, ModelId, State, Window
+from driftloop.records import Decided, Decision, Label, ModelId, State, Window
 
-DE = ModelId("eta-de")
+DE, FR = ModelId("eta-de"), ModelId("eta-fr")
 
 
 def test_a_row_its_newest_label_and_who_judged_it(place: Callable[..., Any]) -> None:
@@ -37,10 +37,36 @@ def test_a_row_its_newest_label_and_who_judged_it(place: Callable[..., Any]) -> 
         Decided(model=DE, at=decision.at, decision=decision), key=decision.key
     )
     steps = here.system.trace(id_)
-    assert [step.what for step in steps] == ["predicted", "labelled", "decided"]
-    assert steps[1].said == f"{id_}: 77"
-    assert steps[2].trace == decision.key
-    assert here.system.trace(decision.key) == steps[2:]
+    assert [step.what for step in steps] == ["predicted", "labelled", "labelled", "decided"]
+    assert steps[1].said.endswith(", corrected later")
+    assert steps[2].said == f"{id_} of eta-de: 77, which counts"
+    assert steps[3].trace == decision.key
+    assert here.system.trace(decision.key) == steps[3:]
+
+
+def test_the_same_id_of_two_models_is_two_rows(place: Callable[..., Any]) -> None:
+    """Each label names its model; one whose prediction has not come is told beside the other."""
+    here = place()
+    id_ = here.history([1])["id"][0].as_py()
+    here.correct([id_], [78.0], model=FR)
+    said = [step.said for step in here.system.trace(id_) if step.what == "labelled"]
+    assert len(said) == 2
+    assert said[0].startswith(f"{id_} of eta-de: ")
+    assert said[1] == f"{id_} of eta-fr: 78, and no prediction with that id has come"
+
+
+def test_an_id_may_wait_for_the_ingester(place: Callable[..., Any]) -> None:
+    """Rows that are not in the log yet are a reason not to find one."""
+    here = place()
+    here.history([1])
+    with here.system.spool("labels") as spool:
+        spool.labels(
+            "eta", [Label(id="new", model=DE, value=1.0, observed_at=here.system.clock.now())]
+        )
+        for _ in ("open", "sealed"):
+            with pytest.raises(BadRequest, match=r"nothing has that id.*wait for the ingester"):
+                here.system.trace("new")
+            spool.seal()
 
 
 @pytest.mark.parametrize("id_", ["", "none", f"{DE}#9", f"{DE}/20260301T000000", "'; --"])

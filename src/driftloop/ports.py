@@ -113,6 +113,21 @@ class Measure(Protocol):
         """
         ...
 
+    def disputed(
+        self,
+        *,
+        family: Family,
+        readings: Sequence[Reading],
+        current: pa.Table,
+        own: pa.Table,
+        reference: Path,
+    ) -> tuple[str, ...]:
+        """Return in words which of `readings` an independent measurement of the rows denies.
+
+        The rows are those that `readings` were taken of.
+        """
+        ...
+
     def report(
         self, *, family: Family, title: str, current: pa.Table, reference: pa.Table, file: Path
     ) -> None:

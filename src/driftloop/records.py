@@ -485,7 +485,28 @@ class Sensed:
     model: ModelId = PLATFORM
 
 
-Fact = Measured | Decided | Paged | Ordered | Trained | Gated | Failed | Moved | Passed | Sensed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disputed:
+    """Evidently gave other numbers than those that a decision rests on; `said` has both."""
+
+    model: ModelId
+    at: datetime
+    said: tuple[str, ...]
+
+
+Fact = (
+    Measured
+    | Decided
+    | Paged
+    | Ordered
+    | Trained
+    | Gated
+    | Failed
+    | Moved
+    | Passed
+    | Sensed
+    | Disputed
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

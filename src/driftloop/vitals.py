@@ -36,6 +36,8 @@ _REMEDIES: Mapping[str, str] = {
     "and logs/prefect.log.",
     "unwatched": "They are neither measured nor renewed meanwhile. `driftloop check` reads logs "
     "that are not ours; the newest `watch` run in Prefect has every problem.",
+    "disputed": "A decision rests on a number that may be wrong: keep the rows, and tell the "
+    "makers of driftloop. logs/worker.log has both numbers.",
     "ingest_lag": "What is answered is kept in the spool and nothing is lost; decisions see old "
     "rows. Look at logs/ingester.log.",
     "spool_mib": "Rows come faster than they go into the log, or the ingester stands. "
@@ -202,6 +204,7 @@ def _headline(reading: Reading) -> str:
     said = {
         "passes_missed": "the fleet is not being watched",
         "unwatched": "some models cannot be looked at",
+        "disputed": "Evidently disagrees with a number that an incident was opened for",
         "ingest_lag": "the ingester lags behind",
         "spool_mib": "the spool grows",
         "disk_free": "the disk fills",

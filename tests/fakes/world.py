@@ -59,6 +59,8 @@ class FakeMeasure:
 
     error: float = 10.0
     breaks: Exception | None = None
+    denies: tuple[str, ...] = ()
+    rechecked: list[Reading] = field(default_factory=list)
 
     def readings(self, *, family: Family, summary: LogSummary, **_: object) -> tuple[Reading, ...]:
         if (breaks := self.breaks) is not None:
@@ -88,6 +90,10 @@ class FakeMeasure:
                 baseline=10.0,
             ),
         )
+
+    def disputed(self, *, readings: Sequence[Reading], **_: object) -> tuple[str, ...]:
+        self.rechecked += readings
+        return self.denies
 
     def report(self, **_: object) -> None:
         raise AssertionError

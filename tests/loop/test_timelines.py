@@ -23,7 +23,18 @@ from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewed, Renewer, repair_aliases
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watched, Watcher, first_orders
-from driftloop.records import Decided, Failed, Gated, Head, ModelId, Moved, Paged, Stage, State
+from driftloop.records import (
+    Decided,
+    Disputed,
+    Failed,
+    Gated,
+    Head,
+    ModelId,
+    Moved,
+    Paged,
+    Stage,
+    State,
+)
 from driftloop.spec import Fleet
 
 if TYPE_CHECKING:
@@ -457,3 +468,17 @@ def _back(
     world: World, *, to: int | None = None, verify: Callable[[Head], object] = lambda head: None
 ) -> Head:
     return world.renewer.roll_back(DE, to=to, who="ann", verify=verify)
+
+
+def test_what_an_incident_opens_for_is_measured_twice(world: World) -> None:
+    """Once when it opens; where the second measurement denies it, a fact says so."""
+    world.measure.denies = ("mae is 14.0 by us and 10.0 by Evidently",)
+    world.watch()
+    assert world.measure.rechecked == []
+    world.measure.error = 14.0
+    for _ in range(3):
+        world.watch()
+    assert [(each.metric, each.value) for each in world.measure.rechecked] == [("mae", 14.0)]
+    (fact,) = world.ledger.facts(Disputed)
+    assert (fact.model, fact.said) == (DE, world.measure.denies)
+    assert Stage.OPENED in world.stages()

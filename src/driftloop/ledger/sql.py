@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -16,8 +16,6 @@ from driftloop.ledger.trace import is_release, trace_of
 from driftloop.records import (
     Decided,
     Fact,
-    Failed,
-    Gated,
     Head,
     Intent,
     Measured,
@@ -26,16 +24,11 @@ from driftloop.records import (
     Moved,
     Ordered,
     Paged,
-    Passed,
-    Sensed,
     Trained,
     version_key,
 )
 
-KINDS: Mapping[str, type[Fact]] = {
-    kind.__name__: kind
-    for kind in (Measured, Decided, Paged, Ordered, Trained, Gated, Failed, Moved, Passed, Sensed)
-}
+KINDS: Mapping[str, type[Fact]] = {kind.__name__: kind for kind in get_args(Fact)}
 REMEMBERED = 20
 """How many decisions, orders and moves a model's history holds."""
 

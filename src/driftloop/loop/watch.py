@@ -18,8 +18,10 @@ from driftloop.records import (
     REFERENCE_FILE,
     Decided,
     Decision,
+    Disputed,
     Failed,
     Head,
+    Level,
     Measured,
     ModelHistory,
     ModelId,
@@ -186,6 +188,8 @@ class Watcher:
         ):
             return Watched(model=model, problem="another pass decided at the same moment")
         _log.info("%s: %s", model, decision.reason, extra={"trace": decision.key})
+        if decision.opens:
+            self._check(family, head, decision, look)
         before = history.decisions[-1] if history.decisions else None
         return Watched(
             model=model,
@@ -195,6 +199,19 @@ class Watcher:
             rows=measured.rows,
             labels=measured.labels,
         )
+
+    def _check(self, family: Family, head: Head, decision: Decision, look: Look) -> None:
+        """Have what an incident opens for measured again, independently; a dispute is a fact."""
+        said = self.measure.disputed(
+            family=family,
+            readings=[v.reading for v in decision.verdicts if v.level is Level.ALARM],
+            current=look.rows,
+            own=look.rows.filter(pc.equal(look.rows["version"], head.version)),
+            reference=Path(head.artifact).with_name(REFERENCE_FILE),
+        )
+        if said:
+            _log.error("%s: %s", decision.model, "; ".join(said), extra={"trace": decision.key})
+            self.ledger.append(Disputed(model=decision.model, at=decision.at, said=said))
 
     def _measured(
         self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look

@@ -3,24 +3,30 @@
 The door to Evidently and SciPy. Neither is imported before the first measurement.
 """
 
+import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from math import isclose
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 
-from driftloop.errors import MeasureError
+from driftloop.errors import ArtifactError, MeasureError
 from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, prepared
-from driftloop.records import LogSummary, Reading
+from driftloop.records import Kind, LogSummary, Reading
 from driftloop.spec import Family
+
+AGREES = 1e-9
+_log = logging.getLogger(__name__)
 
 __all__ = ["EvidentlyMeasure", "Measurement", "prepared"]
 
@@ -109,6 +115,47 @@ class EvidentlyMeasure:
             return Measurement(*door.recorded(readings, family=family.name, at=now))
         except Exception as error:
             raise _broken("Evidently could not record the readings", error) from error
+
+    def disputed(
+        self,
+        *,
+        family: Family,
+        readings: Sequence[Reading],
+        current: pa.Table,
+        own: pa.Table,
+        reference: Path,
+    ) -> tuple[str, ...]:
+        """Return in words which of `readings` Evidently itself gives another number for.
+
+        Distances and performance are compared, to a billionth. What Evidently cannot digest, and
+        what it cannot tell from nothing (see `distances.wasserstein`), is not disputed.
+
+        Raises:
+            ArtifactError: the reference is not there, or is damaged.
+            MeasureError: Evidently does not work at all.
+        """
+        recheck = _door().recheck
+        rows = {Kind.DRIFT: current, Kind.DECAY: own}
+        found = []
+        for reading in readings:
+            if reading.value is None or reading.kind not in rows:
+                continue
+            try:
+                theirs = recheck(
+                    family, reading, rows[reading.kind], self._references.of(family, reference)
+                )
+            except ArtifactError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a fault of the data, on which it raises
+                _log.warning("Evidently could not recompute %s: %r", reading.metric, error)
+                continue
+            if theirs is None or isclose(reading.value, theirs, rel_tol=AGREES, abs_tol=AGREES):
+                continue
+            of = f" of {reading.column}" if reading.column else ""
+            found.append(
+                f"{reading.metric}{of} is {reading.value!r} by us and {theirs!r} by Evidently"
+            )
+        return tuple(found)
 
     def report(
         self, *, family: Family, title: str, current: pa.Table, reference: pa.Table, file: Path

@@ -9,8 +9,10 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 
+import numpy as np
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report
+import pyarrow as pa
+from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
 from evidently.core.metric_types import MetricConfig, SingleValueCalculation, SingleValueMetric
 from evidently.core.report import Snapshot
 from evidently.legacy.calculations.stattests import (
@@ -18,9 +20,21 @@ from evidently.legacy.calculations.stattests import (
     wasserstein_stat_test,
 )
 from evidently.legacy.core import ColumnType
+from evidently.metrics import (
+    MAE,
+    RMSE,
+    Accuracy,
+    F1Score,
+    LogLoss,
+    R2Score,
+    RocAuc,
+)
 
-from driftloop.measure.columns import Codes, Floats
-from driftloop.records import Reading
+from driftloop.measure.columns import Codes, Floats, counted, numbers, texts
+from driftloop.measure.distances import EVIDENTLY_FLOOR
+from driftloop.measure.reference import Reference
+from driftloop.records import Kind, Reading, Task
+from driftloop.spec import Family
 
 Key = tuple[str, str, str | None]
 """Kind, metric and column of a reading."""
@@ -29,19 +43,68 @@ _TESTS = {
     "wasserstein": (wasserstein_stat_test, ColumnType.Numerical),
     "jensenshannon": (jensenshannon_stat_test, ColumnType.Categorical),
 }
+_PERFORMANCE = {
+    "mae": MAE,
+    "rmse": RMSE,
+    "r2": R2Score,
+    "roc_auc": RocAuc,
+    "f1": F1Score,
+    "log_loss": LogLoss,
+    "accuracy": Accuracy,
+}
 
 
-def distance(method: str, reference: Floats | Codes, current: Floats | Codes) -> float:
-    """Return the value of Evidently's own registered stat test of that name.
+def recheck(family: Family, reading: Reading, rows: pa.Table, reference: Reference) -> float | None:
+    """Return what Evidently itself measures of `rows` where we have `reading`.
 
-    Args:
-        method: "wasserstein" for numbers, "jensenshannon" for codes of categories.
-        reference: values without null or infinity, at least one.
-        current: likewise.
+    None for what it cannot tell from nothing: a column whose spread is below its floor.
+
+    Raises:
+        Exception: whatever Evidently raises on data that it cannot digest.
     """
-    test, kind = _TESTS[method]
-    result = test(pd.Series(reference), pd.Series(current), kind, None)
-    return float(result.drift_score)
+    if reading.kind is Kind.DECAY:
+        return _performance(family, reading.metric, rows)
+    name, of = reading.column or "", "the window"
+    sides: tuple[Floats | Codes, ...]
+    if reading.metric == "jensenshannon":
+        levels = reference.levels(name)
+        counts = counted(*texts(rows, name, of=of), levels.names)
+        every = np.arange(len(counts))
+        sides = tuple(np.repeat(every[: len(side)], side) for side in (levels.counts, counts))
+    else:
+        column, values = reference.numbers(name), numbers(rows, name, of=of)
+        if not EVIDENTLY_FLOOR <= column.spread < np.inf:
+            return None
+        sides = (column.ascending, values[np.isfinite(values)])
+    test, kind = _TESTS[reading.metric]
+    return float(test(*(pd.Series(side) for side in sides), kind, None).drift_score)
+
+
+def _performance(family: Family, metric: str, rows: pa.Table) -> float:
+    frame = rows.select(["prediction", "label"]).to_pandas()
+    frame = frame[np.isfinite(frame).all(axis=1)]
+    none: dict[str, list[str]] = {
+        f"{kind}_columns": [] for kind in ("datetime", "text", "unknown", "list")
+    }
+    if family.task is Task.REGRESSION:
+        defined = DataDefinition(
+            regression=[Regression(target="label", prediction="prediction")],
+            numerical_columns=["prediction", "label"],
+            categorical_columns=[],
+            **none,
+        )
+    else:
+        frame["label"] = frame["label"].astype(int)
+        binary = BinaryClassification(target="label", prediction_probas="prediction", pos_label=1)
+        defined = DataDefinition(
+            classification=[binary],
+            numerical_columns=["prediction"],
+            categorical_columns=["label"],
+            **none,
+        )
+    data = Dataset.from_pandas(frame, data_definition=defined)
+    value = Report([_PERFORMANCE[metric]()]).run(data, None).dict()["metrics"][0]["value"]
+    return float(value["mean"] if isinstance(value, dict) else value)
 
 
 def recorded(

@@ -90,7 +90,7 @@ def _reading(
 def _numeric(name: str, current: pa.Table, reference: Reference) -> _Moved:
     cur = _sorted(numbers(current, name, of=OF))
     column = reference.numbers(name)
-    ref = column.values
+    ref = column.ascending
     _enough(name, len(ref), len(cur))
     if ref[0] == ref[-1]:
         changed = int(np.count_nonzero(cur != ref[0]))

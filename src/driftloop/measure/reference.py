@@ -29,7 +29,7 @@ LAYOUT = 1
 class Numbers:
     """The finite values of a column, ascending, and their standard deviation (divided by n)."""
 
-    values: Floats
+    ascending: Floats
     spread: float
 
 
@@ -182,7 +182,7 @@ def _write(reference: Reference, file: Path) -> None:
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for column in reference.columns.values():
             if isinstance(column, Numbers):
-                writer.write_batch(pa.record_batch([pa.array(column.values)], schema=_VALUES))
+                writer.write_batch(pa.record_batch([pa.array(column.ascending)], schema=_VALUES))
 
 
 def _opened(file: Path) -> Reference:

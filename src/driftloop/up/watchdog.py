@@ -26,6 +26,7 @@ from driftloop.loop.tell import PREFIX
 from driftloop.loop.watch import NO_CHAMPION
 from driftloop.records import (
     PLATFORM,
+    Disputed,
     Kind,
     Level,
     Link,
@@ -46,6 +47,8 @@ from driftloop.wiring import System
 NAME, WORKER = "watchdog", "worker"
 SETTLING = 180.0
 """Wall seconds after `up` began within which a service that never was healthy is not missed."""
+REMEMBERED = 24 * 3600.0
+"""Wall seconds after which a disputed number is no news any more."""
 SHORTEST = 30.0
 """Seconds that a cadence counts as at least."""
 TIMEOUT = 2.0
@@ -113,6 +116,7 @@ class Watchdog:
         unhealthy = [self._unhealthy(each) for each in statuses]
         yield self._passes_missed()
         yield self._unwatched()
+        yield self._disputed()
         yield from _spooled(self._settings.spool, self._wall())
         yield self._disk()
         yield from unhealthy
@@ -146,6 +150,17 @@ class Watchdog:
         always = set.intersection(*map(set, told)) if len(told) == enough else set()
         problem = told[-1][min(always)] if always else None
         return _reading("unwatched", float(len(always)), n=len(passes), problem=problem)
+
+    def _disputed(self) -> Reading:
+        """Return whether Evidently denied a number that an incident opened for, lately."""
+        try:
+            written = self._system.ledger.written(Disputed)
+            last = self._system.ledger.facts(Disputed, last=1)
+        except LedgerError as error:
+            return _reading("disputed", None, problem=str(error))
+        lately = written is not None and self._wall() - written < REMEMBERED
+        problem = f"{last[-1].model}: {last[-1].said[0]}" if lately and last else None
+        return _reading("disputed", float(lately), problem=problem)
 
     def _disk(self) -> Reading:
         try:

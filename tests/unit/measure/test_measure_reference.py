@@ -27,7 +27,7 @@ def same(one: Reference, other: Reference) -> bool:
     def plain(column: Numbers | Levels | str) -> object:
         match column:
             case Numbers():
-                return column.values.tolist(), column.spread
+                return column.ascending.tolist(), column.spread
             case Levels():
                 return column.names.to_pylist(), column.counts.tolist()
         return column

@@ -202,13 +202,18 @@ class Watcher:
 
     def _check(self, family: Family, head: Head, decision: Decision, look: Look) -> None:
         """Have what an incident opens for measured again, independently; a dispute is a fact."""
-        said = self.measure.disputed(
-            family=family,
-            readings=[v.reading for v in decision.verdicts if v.level is Level.ALARM],
-            current=look.rows,
-            own=look.rows.filter(pc.equal(look.rows["version"], head.version)),
-            reference=Path(head.artifact).with_name(REFERENCE_FILE),
-        )
+        try:
+            said = self.measure.disputed(
+                family=family,
+                readings=[v.reading for v in decision.verdicts if v.level is Level.ALARM],
+                current=look.rows,
+                own=look.rows.filter(pc.equal(look.rows["version"], head.version)),
+                reference=Path(head.artifact).with_name(REFERENCE_FILE),
+            )
+        except DriftloopError as error:
+            # The page goes out all the same.
+            _log.error("%s could not be measured again: %s", decision.model, error)
+            return
         if said:
             _log.error("%s: %s", decision.model, "; ".join(said), extra={"trace": decision.key})
             self.ledger.append(Disputed(model=decision.model, at=decision.at, said=said))

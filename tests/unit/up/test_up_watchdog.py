@@ -14,7 +14,7 @@ import psutil
 import pytest
 from fakes.sandbox_server import SandboxServer, running
 
-from driftloop.records import PLATFORM, Level, Paged, Passed, Sensed
+from driftloop.records import PLATFORM, Disputed, Level, ModelId, Paged, Passed, Sensed
 from driftloop.settings import Settings
 from driftloop.up.status import ServiceStatus, created, vitals_file, write_status
 from driftloop.up.watchdog import Watchdog
@@ -113,6 +113,21 @@ def test_models_that_no_pass_can_look_at_are_paged(
     for _ in range(2):
         pass_with(young)
     assert stages(system) == ["opened", "recovered"]
+
+
+def test_a_disputed_number_is_paged(
+    dog: Watchdog, system: System, slack: SandboxServer, hand: Hand
+) -> None:
+    """The platform's owner hears of it with both numbers; a day later it is no news any more."""
+    passed(system)
+    said = ("mae is 14.0 by us and 10.0 by Evidently",)
+    system.ledger.append(Disputed(model=ModelId("eta-de"), at=datetime.now(UTC), said=said))
+    looks(dog, 2)
+    (page,) = slack.messages()
+    assert "Evidently disagrees" in page["text"]
+    assert "eta-de: mae is 14.0 by us and 10.0 by Evidently" in page["text"]
+    hand.at += 25 * 3600
+    assert levels(dog)["disputed"] is Level.OK
 
 
 def test_a_loop_that_does_its_work_is_left_in_peace(

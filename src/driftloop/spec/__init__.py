@@ -5,6 +5,7 @@
 family: its features, its markets and its policy.
 """
 
+from driftloop.spec.contradictions import NAME
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
@@ -29,6 +30,7 @@ from driftloop.spec.schema import (
 __all__ = [
     "LOSSES",
     "METRICS",
+    "NAME",
     "QUERY",
     "DriftPolicy",
     "Family",

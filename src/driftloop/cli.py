@@ -3,6 +3,8 @@
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ import typer
 
 from driftloop import __version__
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
+from driftloop.records import Task
 
 if TYPE_CHECKING:
     from driftloop.settings import Settings
@@ -29,6 +32,15 @@ STOPPED = 130
 """The exit code after Ctrl-C, as shells have it."""
 READ_WITHIN = 30.0
 """Wall seconds that a command waits for the ingester to read what it handed over."""
+
+
+class Act(StrEnum):
+    """What `driftloop simulate` makes, each act what those before it do too."""
+
+    MONITORS = "monitors"
+    HISTORY = "history"
+    ROWS = "rows"
+
 
 Model = Annotated[str, typer.Argument(help="A model, as in `air-time-ewr-ua`.")]
 
@@ -400,6 +412,95 @@ def prune(
 
 
 @app.command()
+def simulate(  # noqa: PLR0913, PLR0917 - what a fleet may be, an option each
+    what: Annotated[
+        Act,
+        typer.Argument(
+            help="monitors: only the monitor files. history: and known outcomes, to train on."
+            " rows: then what happens in the time simulated, faults and all."
+        ),
+    ],
+    models: Annotated[int, typer.Option(help="How many; m000, m001...")] = 3,
+    task: Annotated[Task, typer.Option(help="What they predict.")] = Task.REGRESSION,
+    numeric: Annotated[int, typer.Option(help="Numeric features of each; x00, x01...")] = 5,
+    categorical: Annotated[int, typer.Option(help="Categorical ones; c00, c01...")] = 1,
+    levels: Annotated[int, typer.Option(help="Levels of each category.")] = 8,
+    nulls: Annotated[float, typer.Option(help="Share of nulls in each feature.")] = 0.0,
+    rows_per_day: Annotated[int, typer.Option(help="Of each model.")] = 400,
+    start: Annotated[str, typer.Option(help="When the time simulated begins, in UTC.")] = (
+        "2026-03-01"
+    ),
+    days: Annotated[float, typer.Option(help="How long it is.")] = 14.0,
+    history_days: Annotated[float, typer.Option(help="How long outcomes were known before.")] = 28,
+    label_delay: Annotated[
+        str, typer.Option(help='How much later a label comes, as in "90s", "10m", "2h" or "1d".')
+    ] = "0s",
+    unlabelled: Annotated[float, typer.Option(help="Share of rows whose label never comes.")] = 0.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What goes wrong, as KIND[:COLUMN]:SIZE@FROM[..UNTIL][/MARKET,...];"
+            " give it several times for several faults."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
+    family: Annotated[str, typer.Option(help="What the family is called.")] = "simulated",
+) -> None:
+    """Make up a fleet: models, rows, late labels, and faults at known times.
+
+    A fault is mean-shift, scale, category-mix, concept-flip, null-burst, broken-feature or
+    volume-drop, as in mean-shift:x03:2.0@2026-03-10/m003,m004. The installation has to
+    be one of its own: its clock is set to the start by `history`, and to the end by `rows`.
+    """
+    from driftloop import stage
+    from driftloop.simulate import Plan, Shape, parse_fault, parse_time, write_monitors
+
+    begins = parse_time(start, where="--start")
+    plan = Plan(
+        start=begins,
+        end=begins + _length(f"{days}d", "--days"),
+        models=models,
+        shape=Shape(
+            task=task, numeric=numeric, categorical=categorical, levels=levels, nulls=nulls
+        ),
+        rows=rows_per_day,
+        history=_length(f"{history_days}d", "--history-days"),
+        label_delay=_length(label_delay, "--label-delay"),
+        unlabelled=unlabelled,
+        seed=seed,
+        family=family,
+        faults=tuple(map(parse_fault, fault or ())),
+    )
+    settings = _settings()
+    if what is Act.HISTORY:
+        stage.set_out(settings, plan)
+    elif what is Act.ROWS:
+        stage.need_history(settings, plan)
+    for file in write_monitors(plan, settings.monitors):
+        typer.echo(str(file))
+    if what is Act.MONITORS:
+        typer.echo("next: `driftloop check`; `driftloop simulate history` with the same options")
+        return
+    system = _system()
+    write = stage.write_history if what is Act.HISTORY else stage.write_span
+    rows, known = write(system, plan)
+    _say_read(system, f"{rows} rows of {models} models, {known} labels")
+    if what is Act.HISTORY:
+        typer.echo(
+            f"the clock of {settings.home} shows {plan.start:%Y-%m-%d %H:%M} UTC\n"
+            "next: `driftloop up`; beside it `train`, then `simulate rows` with the same options"
+        )
+        return
+    stage.move_clock(settings, plan)
+    for each in plan.faults:
+        typer.echo(f"injected: {each}")
+    typer.echo(
+        f"the clock of {settings.home} shows {plan.end:%Y-%m-%d %H:%M} UTC\n"
+        "next: the next pass of `driftloop up` sees it; `driftloop report MODEL`"
+    )
+
+
+@app.command()
 def demo(
     models: Annotated[
         str, typer.Option(help='"default", "all", or models separated by commas.')
@@ -515,6 +616,17 @@ def _system(service: str = "") -> "System":
     if service:
         _configure_logs(service)
     return System(_settings())
+
+
+def _length(text: str, option: str) -> timedelta:
+    from driftloop.spec import duration
+
+    try:
+        length = duration(text)
+    except ValueError as error:
+        raise BadRequest(f"{text!r} {error}", where=option) from error
+    assert isinstance(length, timedelta)  # noqa: S101 - it gives nothing else for a text
+    return length
 
 
 def _wrapped(names: Sequence[str]) -> list[str]:

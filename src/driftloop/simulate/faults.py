@@ -31,6 +31,8 @@ class FaultKind(StrEnum):
     """A share `size` of the rows never happens."""
 
 
+EARLIEST, LATEST = 1902, 2900
+"""Years that can be simulated: the log takes what is older for a mistake of units."""
 NUMERIC = frozenset({FaultKind.MEAN_SHIFT, FaultKind.SCALE})
 CATEGORICAL = frozenset({FaultKind.CATEGORY_MIX})
 WHOLE = frozenset({FaultKind.CONCEPT_FLIP, FaultKind.VOLUME_DROP})
@@ -132,20 +134,23 @@ def parse_time(text: str, *, where: str) -> datetime:
     """Return an ISO 8601 date or time, aware; one without a zone is taken as UTC.
 
     Raises:
-        BadRequest: it is neither.
+        BadRequest: it is neither, or centuries away.
 
     >>> parse_time("2026-03-10T06:00+02:00", where="--start")
     datetime.datetime(2026, 3, 10, 4, 0, tzinfo=datetime.timezone.utc)
     """
     try:
         at = datetime.fromisoformat(text)
-        return at.replace(tzinfo=UTC) if at.utcoffset() is None else at.astimezone(UTC)
+        at = at.replace(tzinfo=UTC) if at.utcoffset() is None else at.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise BadRequest(
             f"{text!r} is not a date or time",
             where=where,
             hint="write 2026-03-10 or 2026-03-10T06:00, in UTC",
         ) from error
+    if not EARLIEST <= at.year <= LATEST:
+        raise BadRequest(f"{text!r} is not in {EARLIEST} to {LATEST}", where=where)
+    return at
 
 
 def _shown(at: datetime) -> str:

@@ -6,15 +6,13 @@ from datetime import datetime, timedelta
 
 from driftloop.errors import BadRequest
 from driftloop.records import ModelId, Task
-from driftloop.simulate.faults import CATEGORICAL, NUMERIC, WHOLE, Fault
+from driftloop.simulate.faults import CATEGORICAL, EARLIEST, LATEST, NUMERIC, WHOLE, Fault
 from driftloop.spec import NAME
 
 DAY = timedelta(days=1)
 SHORTEST, LONGEST = timedelta(days=4), timedelta(days=365)
 """Of the history: a quarter of it is held out, and retraining never reads further back."""
 
-EARLIEST, LATEST = 1902, 2900
-"""Years that a plan may start in: the log refuses what is older than calendars of computers."""
 SHARED = ("defaults", "owners", "platform")
 """Monitor files that are of no family."""
 

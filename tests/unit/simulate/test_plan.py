@@ -124,6 +124,8 @@ def test_shapes_that_cannot_be(changed: dict[str, Any], wrong: str) -> None:
 def test_a_time_without_a_zone_is_utc() -> None:
     """One out of all calendars is refused, like any text."""
     assert parse_time("2026-03-01", where="") == START
+    with pytest.raises(BadRequest, match="--start: '9990-01-01' is not in 1902 to 2900"):
+        parse_time("9990-01-01", where="--start")
     with pytest.raises(BadRequest, match="--start: '0001-01-01T00:00"):
         parse_time("0001-01-01T00:00+14:00", where="--start")
 

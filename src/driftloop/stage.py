@@ -1,0 +1,108 @@
+"""Brings a simulated fleet into an installation of its own, in two acts, before and in its time.
+
+The installation's clock stands at the plan's start before the first and at its end after the
+second, so that what is watched and trained in between is what it would have been.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from driftloop.clock import Clock, read_clock
+from driftloop.errors import BadRequest
+from driftloop.settings import Settings
+from driftloop.simulate import Plan, batches
+from driftloop.spec import Family
+from driftloop.wiring import System
+
+SLACK = timedelta(days=1)
+"""So long after the plan's start people may take for the first act."""
+_ANOTHER = "name a folder that is not there yet: driftloop --home FOLDER simulate history"
+
+
+def set_out(settings: Settings, plan: Plan) -> None:
+    """Make the clock show the plan's start, in an installation that nobody uses yet.
+
+    In one that is simulated already it has to show that day.
+
+    Raises:
+        BadRequest: the installation is in use, or its clock shows another time.
+    """
+    home, file = settings.home, settings.clock
+    if home.exists() and any(each != file for each in home.iterdir()):
+        if not file.exists():
+            raise BadRequest(
+                "is in use, and what is simulated would set its clock",
+                where=str(home),
+                hint=_ANOTHER,
+            )
+        now = read_clock(file).now()
+        if not plan.start <= now < plan.start + SLACK:
+            raise BadRequest(
+                f"its clock shows {now:%Y-%m-%d %H:%M} UTC, and not the start of what is simulated",
+                where=str(home),
+                hint=_ANOTHER,
+            )
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    Clock(origin=plan.start, started=datetime.now(UTC), speed=1.0).write(file)
+
+
+def need_history(settings: Settings, plan: Plan) -> None:
+    """Refuse to go on where nobody has set out.
+
+    Raises:
+        BadRequest: the installation's clock was never set, or is not at the plan's start yet.
+    """
+    if not settings.clock.exists() or read_clock(settings.clock).now() < plan.start:
+        raise BadRequest(
+            f"its clock was not set to {plan.start:%Y-%m-%d %H:%M} UTC",
+            where=str(settings.home),
+            hint="first `driftloop simulate history` with the same options, then `driftloop train`",
+        )
+
+
+def write_history(system: System, plan: Plan) -> tuple[int, int]:
+    """Write what was known before the plan's start; return the numbers of rows and labels.
+
+    Raises:
+        BadRequest: the rows are there already.
+        LogError: the spool could not be written.
+    """
+    return _write(system, plan, plan.began, plan.start)
+
+
+def write_span(system: System, plan: Plan) -> tuple[int, int]:
+    """Write what happens in the plan's time, answered by the champions; else as `write_history`."""
+    return _write(system, plan, plan.start, plan.end)
+
+
+def move_clock(settings: Settings, plan: Plan) -> None:
+    """Set the installation's clock to the plan's end, unless it is later already."""
+    if read_clock(settings.clock).now() < plan.end:
+        Clock(origin=plan.end, started=datetime.now(UTC), speed=1.0).write(settings.clock)
+
+
+def _write(system: System, plan: Plan, start: datetime, end: datetime) -> tuple[int, int]:
+    family = system.fleet.family_named(plan.family)
+    heads = {head.model: head for head in system.ledger.heads()}
+    rows = labels = 0
+    with system.spool("simulate") as spool:
+        for predictions, known in batches(plan, start, end, heads):
+            if not rows and predictions.num_rows:
+                _refuse_logged(system, family, predictions)
+            spool.checked_history(family, predictions, known)
+            rows += predictions.num_rows
+            labels += known.num_rows
+    return rows, labels
+
+
+def _refuse_logged(system: System, family: Family, rows: pa.Table) -> None:
+    try:
+        system.refuse_logged(family, rows)
+    except BadRequest as error:
+        raise BadRequest(
+            "these rows are in the log already, or wait for the ingester; nothing was written",
+            where=family.name,
+            hint="simulate another --family, or in another installation: driftloop --home FOLDER",
+        ) from error

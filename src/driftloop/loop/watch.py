@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
-from driftloop.judge import decide, is_due, window_at
+from driftloop.judge import decide, expected_gain, is_due, window_at
+from driftloop.loop.budget import Ask, afforded
 from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
 from driftloop.records import (
@@ -52,13 +53,15 @@ class Watched:
     order: Order | None = None
     notices: tuple[Notice, ...] = ()
     problem: str | None = None
+    waits: str | None = None
+    """Why a renewal that is asked for is not started yet."""
     rows: int = 0
     labels: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Everything a pass needs of the world."""
+    """Everything a pass needs of the world; `budget` is the seconds of fitting it may start."""
 
     fleet: Fleet
     log: PredictionLog
@@ -66,6 +69,7 @@ class Watcher:
     ledger: Ledger
     clock: Clock
     places: Places
+    budget: float | None = None
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -78,10 +82,12 @@ class Watcher:
         now = self.clock.now()
         left: list[Watched] = []
         seen: list[Watched] = []
+        past: dict[ModelId, ModelHistory] = {}
         for family in self.fleet.families:
             histories = {model: self.ledger.history(model) for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now)
+            past |= histories
         passed = Passed(
             at=now,
             looked=len(seen),
@@ -89,7 +95,29 @@ class Watcher:
             problems=tuple(f"{each.model}: {each.problem}" for each in seen if each.problem),
         )
         self.ledger.append(passed)
-        return (*left, *seen)
+        return self._within_budget((*left, *seen), past)
+
+    def _within_budget(
+        self, watched: Sequence[Watched], past: Mapping[ModelId, ModelHistory]
+    ) -> tuple[Watched, ...]:
+        """Return `watched` without the orders that this pass cannot afford; they come again."""
+        asks = [
+            Ask(
+                order=each.order,
+                gain=expected_gain(decision) if decision is not None else 0.0,
+                seconds=_fitted_in(past[each.model]),
+            )
+            for each in watched
+            if each.order is not None
+            for decision in [each.decision or _asked(past[each.model], each.order)]
+        ]
+        _, waits = afforded(asks, self.budget)
+        return tuple(
+            replace(each, order=None, waits=waits[each.order.key])
+            if each.order is not None and each.order.key in waits
+            else each
+            for each in watched
+        )
 
     def _left(self, family: Family, histories: Mapping[ModelId, ModelHistory]) -> list[Watched]:
         """Return what earlier decisions called for and the ledger knows nothing of."""
@@ -245,6 +273,16 @@ class Watcher:
             labels=summary.labels,
             readings=readings,
         )
+
+
+def _asked(history: ModelHistory, order: Order) -> Decision | None:
+    return next((each for each in history.decisions if each.key == order.key), None)
+
+
+def _fitted_in(history: ModelHistory) -> float:
+    """Return the seconds that the champion's fit took; nothing is known where there is none."""
+    champion = history.champion
+    return 0.0 if champion is None else champion.candidate.fit_seconds
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

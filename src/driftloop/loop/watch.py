@@ -164,6 +164,8 @@ class Watcher:
         self, family: Family, histories: Mapping[ModelId, ModelHistory], now: datetime
     ) -> list[Watched]:
         due = [model for model, past in histories.items() if is_due(family, past, now=now)]
+        seen: dict[ModelId, Watched] = {}
+        unseen = str(UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one"))
         try:
             # Only what had wholly arrived counts as known: the same rows can then be read again.
             known_at = self.log.horizon(family)
@@ -172,30 +174,21 @@ class Watcher:
                 for model in due
                 if histories[model].head is not None
             }
-            looks = self.log.looks(family, tuple(windows.values()))
+            for model, look in self.log.looks(family, tuple(windows.values())):
+                seen[model] = self._one(family, histories[model], windows[model], look)
         except DriftloopError as error:
-            return [Watched(model=model, problem=str(error)) for model in due]
-        return [
-            self._one(family, model, histories[model], windows.get(model), looks.get(model))
-            for model in due
-        ]
+            unseen = str(error)
+        return [seen.get(model, Watched(model=model, problem=unseen)) for model in due]
 
-    def _one(
-        self,
-        family: Family,
-        model: ModelId,
-        history: ModelHistory,
-        window: Window | None,
-        look: Look | None,
-    ) -> Watched:
+    def _one(self, family: Family, history: ModelHistory, window: Window, look: Look) -> Watched:
         """Return what was seen of one model, whatever went wrong with it."""
-        if history.head is None or window is None or look is None:
-            none = UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one")
-            return Watched(model=model, problem=str(none))
+        model, head = window.model, history.head
+        if head is None:
+            raise ValueError(model)
         if look.fault is not None:
             return Watched(model=model, problem=str(look.fault))
         try:
-            return self._model(family, history.head, history, window, look)
+            return self._model(family, head, history, window, look)
         except DriftloopError as error:
             return Watched(model=model, problem=str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours: the others are watched all the same

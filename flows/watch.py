@@ -100,6 +100,8 @@ def _summary(seen: Sequence[Watched], problems: Sequence[str], late: int) -> str
         f"{sum(each.order is not None for each in seen)} to renew",
         f"{len(problems)} problems",
     ]
+    if waiting := sum(each.waits is not None for each in seen):
+        parts.append(f"{waiting} renewals wait")
     if late:
         parts.append(f"{late} late runs skipped for this one")
     return ", ".join(parts)
@@ -110,6 +112,8 @@ def _report(seen: Sequence[Watched], problems: Sequence[str], said: str) -> str:
     rows = [_row(each) for each in seen if each.decision is not None]
     if rows:
         parts.append(table(COLUMNS, rows))
+    if waits := [f"- {each.model}: {each.waits}" for each in seen if each.waits]:
+        parts.append("## Renewals that wait\n\n" + "\n".join(waits))
     if problems:
         parts.append("## Problems\n\n" + "\n".join(f"- {line}" for line in problems))
     return "\n\n".join(parts)
@@ -144,5 +148,6 @@ def _decay(verdicts: Sequence[Verdict]) -> Verdict | None:
 def _follows(seen: Watched) -> str:
     told = [notice.stage.value for notice in seen.notices]
     renewal = ["renewal"] if seen.order is not None else []
+    renewal += ["renewal waits"] if seen.waits else []
     blocked = seen.decision.blocked if seen.decision is not None else None
     return ", ".join([*told, *renewal, *([f"not renewed: {blocked}"] if blocked else [])])

@@ -117,6 +117,19 @@ def decide(
 # -- verdicts -------------------------------------------------------------------------------
 
 
+def expected_gain(decision: Decision) -> float:
+    """Return by what share of its baseline the judged metric is worse: what a renewal may win back.
+
+    0 where that is unknown, or it is no worse.
+    """
+    for verdict in decision.verdicts:
+        reading = verdict.reading
+        known = reading.value is not None and reading.baseline is not None
+        if reading.kind is Kind.DECAY and verdict.limit is not None and known:
+            return max(_worsening(reading, reading.value or 0.0, reading.baseline or 0.0)[0], 0.0)
+    return 0.0
+
+
 def _verdict(reading: Reading, family: Family) -> Verdict | None:
     if reading.kind is Kind.DRIFT:
         return _drift(reading, family)

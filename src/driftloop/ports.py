@@ -1,6 +1,6 @@
 """What the loop needs of the world, as Protocols; adapters stand in the rooms that name a tool."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -80,8 +80,8 @@ class PredictionLog(Protocol):
         """Return counts over the window's rows as they arrived, duplicates included."""
         ...
 
-    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        """Return `rows` and `summary` of windows that differ in their models, read together.
+    def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
+        """Yield `rows` and `summary` of windows that differ in their models, some read together.
 
         What is wrong with one model's rows is the `fault` of its look alone.
         """

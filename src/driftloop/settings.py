@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     """How often the online service looks for a new champion."""
     renew_slots: Annotated[int, Field(ge=1)] = 2
     """How many retrainings may run side by side."""
+    renew_budget: Seconds = 3600.0
+    """Of fitting, by what each model's last fit took, so much may be asked for at once; the
+    retrainings that gain least wait for a later pass."""
     restart: bool = True
     """Whether `driftloop up` restarts a service that died."""
 

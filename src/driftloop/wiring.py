@@ -182,6 +182,7 @@ class System:
             ledger=self.ledger,
             clock=self.clock,
             places=self.places,
+            budget=self.settings.renew_budget,
         )
 
     @property

@@ -131,7 +131,7 @@ def _without_snapshots(raw: Raw, made: World, family: Family) -> None:
             with cost() as spent:
                 now = system.clock.now()
                 windows = [_window(family, model, now) for model in family.models]
-                for model, look in system.log.looks(family, windows).items():
+                for model, look in system.log.looks(family, windows):
                     system.measure.readings(
                         family=family,
                         current=look.rows,

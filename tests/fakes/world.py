@@ -1,6 +1,6 @@
 """Hand-written stand-ins for what the loop's ports reach; asserted by state, not by calls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,11 +35,10 @@ class FakeLog:
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
 
-    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        return {
-            window.model: Look(rows=self.rows(family, window), summary=self.summary(family, window))
-            for window in windows
-        }
+    def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
+        for window in windows:
+            rows, summary = self.rows(family, window), self.summary(family, window)
+            yield window.model, Look(rows=rows, summary=summary)
 
     def horizon(self, family: Family) -> datetime | None:
         return None

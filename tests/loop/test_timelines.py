@@ -56,6 +56,7 @@ class World:
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     handover: FakeHandover = field(default_factory=FakeHandover)
     pager: FakePager = field(default_factory=FakePager)
+    budget: float | None = None
 
     @property
     def teller(self) -> Teller:
@@ -79,6 +80,7 @@ class World:
             ledger=self.ledger,
             clock=self.clock,
             places=Places(pages="http://pages", prefect="http://prefect"),
+            budget=self.budget,
         )
         return watcher.watch()
 
@@ -482,3 +484,21 @@ def test_what_an_incident_opens_for_is_measured_twice(world: World) -> None:
     (fact,) = world.ledger.facts(Disputed)
     assert (fact.model, fact.said) == (DE, world.measure.denies)
     assert Stage.OPENED in world.stages()
+
+
+def test_renewals_beyond_a_passs_budget_wait_and_come_again(fleet: Fleet, world: World) -> None:
+    """Each fit took 0.1 s: of two a pass may start one; the other is next, and says why."""
+    world.fleet = fleet.only((DE, FR))
+    (order,) = first_orders(world.fleet, world.ledger.heads(), world.clock.now())
+    assert world.renewer.renew(order).outcome == "promoted"
+    world.clock.shown += timedelta(days=10)
+    world.budget, world.measure.error = 0.15, 14.0
+    seen = world.watch()
+    (first,) = (each for each in seen.values() if each.order is not None)
+    (later,) = (each for each in seen.values() if each.waits is not None)
+    assert later.order is None
+    assert later.waits == "the fits of 1 that gain more take 0 of 0.15 s a pass"
+    assert world.renew(first).outcome == "promoted"
+    again = [each for each in world.decide(later=timedelta(minutes=1)) if each.order is not None]
+    assert [each.model for each in again] == [later.model]
+    assert world.renew(again[0]).outcome == "promoted"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
-from driftloop.judge import decide, is_due, window_at
+from driftloop.judge import decide, expected_gain, is_due, window_at
+from driftloop.loop.budget import Ask, afforded
 from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
 from driftloop.records import (
@@ -52,13 +53,15 @@ class Watched:
     order: Order | None = None
     notices: tuple[Notice, ...] = ()
     problem: str | None = None
+    waits: str | None = None
+    """Why a renewal that is asked for is not started yet."""
     rows: int = 0
     labels: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Everything a pass needs of the world."""
+    """Everything a pass needs of the world; `budget` is the seconds of fitting it may start."""
 
     fleet: Fleet
     log: PredictionLog
@@ -66,6 +69,7 @@ class Watcher:
     ledger: Ledger
     clock: Clock
     places: Places
+    budget: float | None = None
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -78,10 +82,12 @@ class Watcher:
         now = self.clock.now()
         left: list[Watched] = []
         seen: list[Watched] = []
+        past: dict[ModelId, ModelHistory] = {}
         for family in self.fleet.families:
             histories = {model: self.ledger.history(model) for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now)
+            past |= histories
         passed = Passed(
             at=now,
             looked=len(seen),
@@ -89,7 +95,29 @@ class Watcher:
             problems=tuple(f"{each.model}: {each.problem}" for each in seen if each.problem),
         )
         self.ledger.append(passed)
-        return (*left, *seen)
+        return self._within_budget((*left, *seen), past)
+
+    def _within_budget(
+        self, watched: Sequence[Watched], past: Mapping[ModelId, ModelHistory]
+    ) -> tuple[Watched, ...]:
+        """Return `watched` without the orders that this pass cannot afford; they come again."""
+        asks = [
+            Ask(
+                order=each.order,
+                gain=expected_gain(decision) if decision is not None else 0.0,
+                seconds=_fitted_in(past[each.model]),
+            )
+            for each in watched
+            if each.order is not None
+            for decision in [each.decision or _asked(past[each.model], each.order)]
+        ]
+        _, waits = afforded(asks, self.budget)
+        return tuple(
+            replace(each, order=None, waits=waits[each.order.key])
+            if each.order is not None and each.order.key in waits
+            else each
+            for each in watched
+        )
 
     def _left(self, family: Family, histories: Mapping[ModelId, ModelHistory]) -> list[Watched]:
         """Return what earlier decisions called for and the ledger knows nothing of."""
@@ -136,6 +164,8 @@ class Watcher:
         self, family: Family, histories: Mapping[ModelId, ModelHistory], now: datetime
     ) -> list[Watched]:
         due = [model for model, past in histories.items() if is_due(family, past, now=now)]
+        seen: dict[ModelId, Watched] = {}
+        unseen = str(UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one"))
         try:
             # Only what had wholly arrived counts as known: the same rows can then be read again.
             known_at = self.log.horizon(family)
@@ -144,30 +174,21 @@ class Watcher:
                 for model in due
                 if histories[model].head is not None
             }
-            looks = self.log.looks(family, tuple(windows.values()))
+            for model, look in self.log.looks(family, tuple(windows.values())):
+                seen[model] = self._one(family, histories[model], windows[model], look)
         except DriftloopError as error:
-            return [Watched(model=model, problem=str(error)) for model in due]
-        return [
-            self._one(family, model, histories[model], windows.get(model), looks.get(model))
-            for model in due
-        ]
+            unseen = str(error)
+        return [seen.get(model, Watched(model=model, problem=unseen)) for model in due]
 
-    def _one(
-        self,
-        family: Family,
-        model: ModelId,
-        history: ModelHistory,
-        window: Window | None,
-        look: Look | None,
-    ) -> Watched:
+    def _one(self, family: Family, history: ModelHistory, window: Window, look: Look) -> Watched:
         """Return what was seen of one model, whatever went wrong with it."""
-        if history.head is None or window is None or look is None:
-            none = UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one")
-            return Watched(model=model, problem=str(none))
+        model, head = window.model, history.head
+        if head is None:
+            raise ValueError(model)
         if look.fault is not None:
             return Watched(model=model, problem=str(look.fault))
         try:
-            return self._model(family, history.head, history, window, look)
+            return self._model(family, head, history, window, look)
         except DriftloopError as error:
             return Watched(model=model, problem=str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours: the others are watched all the same
@@ -245,6 +266,16 @@ class Watcher:
             labels=summary.labels,
             readings=readings,
         )
+
+
+def _asked(history: ModelHistory, order: Order) -> Decision | None:
+    return next((each for each in history.decisions if each.key == order.key), None)
+
+
+def _fitted_in(history: ModelHistory) -> float:
+    """Return the seconds that the champion's fit took; nothing is known where there is none."""
+    champion = history.champion
+    return 0.0 if champion is None else champion.candidate.fit_seconds
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

@@ -52,6 +52,8 @@ class ForeignLog(Windows):
         moves: returns who was champion when, oldest first.
     """
 
+    _settled = False
+
     def __init__(
         self,
         family: Family,
@@ -78,15 +80,13 @@ class ForeignLog(Windows):
             raise fault
         return rows
 
-    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        """Return the rows and the summary of many models; see `Windows.looks` and `rows`.
+    def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
+        """Yield the rows and the summary of many models; see `Windows.looks` and `rows`.
 
         Rows that hold what no log can are the `fault` of that model's look.
         """
-        return {
-            model: replace(look, fault=self._impossible(look.rows))
-            for model, look in super().looks(family, windows).items()
-        }
+        for model, look in super().looks(family, windows):
+            yield model, replace(look, fault=self._impossible(look.rows))
 
     def horizon(self, family: Family) -> datetime | None:  # noqa: ARG002 - one family's log
         """Return None: what may still arrive is known to its writer alone."""

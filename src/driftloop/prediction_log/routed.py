@@ -1,6 +1,6 @@
 """Every family's log behind one port: ours in the lake, and those that somebody else writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -37,7 +37,7 @@ class RoutedLog:
         """Return counts over the window's rows; see `ports.PredictionLog`."""
         return self.of(family).summary(family, window)
 
-    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
+    def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
         """Return `rows` and `summary` of many models; see `ports.PredictionLog`."""
         return self.of(family).looks(family, windows)
 

@@ -1,9 +1,9 @@
 """Windows of rows and counts of them, read from whatever shows the lake's tables."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import accumulate
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,8 @@ from driftloop.prediction_log.store import Reads, in_utc
 from driftloop.records import LogSummary, ModelId, Window
 from driftloop.spec import Family
 
+TOGETHER = 500_000
+"""Rows that are read at once, of as many models as they are."""
 NOTHING = LogSummary(rows=0, duplicates=0, labels=0, newest_event=None)
 
 
@@ -22,6 +24,8 @@ class Windows:
     """What every log answers: a store in which `lake.<family>_predictions` and `_labels` stand."""
 
     _store: Reads
+    _settled = True
+    """Whether what was asked of a window is so still at the next question."""
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         """Return one row for each id that arrived in `window`, by event time.
@@ -52,37 +56,26 @@ class Windows:
         found = self._summaries(family, queries.bound(window))
         return found.get(window.model, NOTHING)
 
-    def looks(self, family: Family, windows: Sequence[Window]) -> dict[ModelId, Look]:
-        """Return the rows and the summary of many models of one family, read together.
+    def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
+        """Yield the rows and the summary of many models of one family, some read together.
 
-        The windows differ in their models alone; a look is what `rows` and `summary` return.
+        The windows differ in their models alone; a look is what `rows` and `summary` return. So
+        many models are read at once as have `TOGETHER` rows: what is held does not grow with the
+        fleet, unless the caller keeps it.
 
         Raises:
             LogError: as for `rows`.
             ValueError: the windows differ in more than their models.
         """
-        if not windows:
-            return {}
         models = [window.model for window in windows]
         if any(replace(window, model=models[0]) != windows[0] for window in windows):
             raise ValueError("windows that are read together differ in their models alone")
+        if not windows:
+            return
         asked = {**queries.bound(windows[0]), "models": models}
-        rows, summaries = self._once(family, asked) or self._more_than_once(family, asked)
-        # In the order of the models: each has its slice, and none is copied.
-        counted = pc.value_counts(rows["model"]).to_pylist()
-        ends = accumulate(each["counts"] for each in counted)
-        spans = {
-            each["values"]: (end - each["counts"], each["counts"])
-            for each, end in zip(counted, ends, strict=True)
-        }
-        rows = rows.drop_columns("model")
-        return {
-            model: Look(
-                rows=rows.slice(*spans.get(model, (0, 0))),
-                summary=summaries.get(model, NOTHING),
-            )
-            for model in models
-        }
+        arrived = self._arrived(family, asked)
+        for batch in _batches(models, {model: each.rows for model, each in arrived.items()}):
+            yield from self._batch(family, {**asked, "models": batch}, arrived)
 
     def label_history(
         self, family: Family, id_: str
@@ -126,35 +119,48 @@ class Windows:
             except duckdb.Error as error:
                 raise self._store.unread(error) from error
 
-    def _once(
-        self, family: Family, asked: Mapping[str, object]
-    ) -> tuple[pa.Table, dict[ModelId, LogSummary]] | None:
-        """Return rows, in order, and summaries where no id arrived twice, as is usual."""
-        if asked["version"] is not None:
-            return None
+    def _arrived(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, "_Arrived"]:
         window = {name: value for name, value in asked.items() if name != "version"}
-        arrived = self._store.fetch(queries.arrivals(family), window)
-        if any(count > distinct for _, count, distinct, _ in arrived):
-            return None
-        rows = self._store.arrow(
-            f"{queries.single(family, 'model')} ORDER BY model, event_time, id", window
-        )
-        known = rows.group_by("model").aggregate([("label", "count")]).to_pydict()
-        labels = dict(zip(known["model"], known["label_count"], strict=True))
-        return rows, {
-            model: LogSummary(
-                rows=count, duplicates=0, labels=labels[model], newest_event=utc(newest)
-            )
-            for model, count, _, newest in arrived
+        return {
+            model: _Arrived(rows, distinct, utc(newest))
+            for model, rows, distinct, newest in self._store.fetch(queries.arrivals(family), window)
         }
 
-    def _more_than_once(
-        self, family: Family, asked: Mapping[str, object]
-    ) -> tuple[pa.Table, dict[ModelId, LogSummary]]:
-        rows = self._store.arrow(
-            f"{queries.rows(family, 'model')} ORDER BY model, event_time, id", asked
+    def _batch(
+        self, family: Family, asked: Mapping[str, Any], arrived: Mapping[ModelId, "_Arrived"]
+    ) -> Iterator[tuple[ModelId, Look]]:
+        models: Sequence[ModelId] = asked["models"]
+        here = {model: arrived[model] for model in models if model in arrived}
+        once = (
+            self._settled
+            and asked["version"] is None
+            and all(each.rows == each.distinct for each in here.values())
         )
-        return rows, self._summaries(family, asked)
+        if once:
+            window = {name: value for name, value in asked.items() if name != "version"}
+            query = queries.single(family, "model")
+        else:
+            window, query = dict(asked), queries.rows(family, "model")
+        rows = self._store.arrow(f"{query} ORDER BY model, event_time, id", window)
+        # In the order of the models: each has its slice, and none is copied.
+        spans, start = {}, 0
+        for counted in pc.value_counts(rows["model"]).to_pylist():
+            spans[counted["values"]] = (start, counted["counts"])
+            start += counted["counts"]
+        rows = rows.drop_columns("model")
+        summaries = {} if once else self._summaries(family, asked)
+        for model in models:
+            mine = rows.slice(*spans.get(model, (0, 0)))
+            if once and model in here:
+                summary = LogSummary(
+                    rows=here[model].rows,
+                    duplicates=0,
+                    labels=mine.num_rows - mine["label"].null_count,
+                    newest_event=here[model].newest,
+                )
+            else:
+                summary = summaries.get(model, NOTHING)
+            yield model, Look(rows=mine, summary=summary)
 
     def _summaries(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, LogSummary]:
         return {
@@ -165,6 +171,29 @@ class Windows:
                 queries.counts(family), asked
             )
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """What a model's window holds: its rows, how many ids, and the newest event."""
+
+    rows: int
+    distinct: int
+    newest: datetime | None
+
+
+def _batches(models: Sequence[ModelId], rows: Mapping[ModelId, int]) -> Iterator[list[ModelId]]:
+    """Yield `models` in turn, as many at a time as have `TOGETHER` rows, and one at least."""
+    batch: list[ModelId] = []
+    held = 0
+    for model in models:
+        if batch and held + rows.get(model, 0) > TOGETHER:
+            yield batch
+            batch, held = [], 0
+        batch.append(model)
+        held += rows.get(model, 0)
+    if batch:
+        yield batch
 
 
 def utc(at: datetime | None) -> datetime | None:

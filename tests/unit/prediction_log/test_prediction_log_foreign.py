@@ -122,7 +122,7 @@ def test_every_kind_of_source_reads_the_same(
     assert (rows["load"][0], rows["vehicle"][0], rows["version"][0]) == (0.5, "van", 0)
     summary = theirs.summary(eta, window())
     assert (summary.rows, summary.duplicates, summary.labels) == (30, 0, 20)
-    both = theirs.looks(eta, [window(DE), window(FR)])
+    both = dict(theirs.looks(eta, [window(DE), window(FR)]))
     assert both[DE].rows.to_pydict() == rows
     assert both[FR].summary.newest_event == datetime(2026, 2, 28, 0, 59, tzinfo=UTC)
     assert theirs.horizon(eta) is None
@@ -268,7 +268,7 @@ def test_rows_without_an_id_are_duplicates_of_one_another(
         f"SELECT * REPLACE (CASE WHEN market = 'fr' OR distance > 9 THEN request END AS request)"
         f" FROM ({SCORED})",
     )
-    found = log("scored.parquet").looks(eta, [window(DE), window(FR)])
+    found = dict(log("scored.parquet").looks(eta, [window(DE), window(FR)]))
     assert (found[DE].summary.rows, found[DE].summary.duplicates) == (30, 4)
     assert found[DE].rows.num_rows == 26
     assert (found[FR].summary.rows, found[FR].summary.duplicates) == (30, 0)
@@ -407,7 +407,7 @@ def test_what_no_log_can_hold_is_refused(
     )
     with pytest.raises(LogError, match=said) as raised:
         theirs.rows(two, british)
-    looks = theirs.looks(two, [british, american])
+    looks = dict(theirs.looks(two, [british, american]))
     assert str(looks[british.model].fault) == str(raised.value)
     assert raised.value.where == "churn.toml: log, id r0"
     assert looks[american.model].fault is None

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from driftloop.errors import BadRequest, LogError, TooNew
 from driftloop.prediction_log import Ingester, Lake, SegmentSpool
+from driftloop.prediction_log import windows as windows_of
 from driftloop.records import LogSummary, ModelId
 from driftloop.spec import Family, Feature, Fleet
 
@@ -127,6 +128,29 @@ def test_the_first_arrival_of_an_id_wins(
         ingester.maintain()
 
 
+@pytest.mark.parametrize("together", [1, 3, 500_000])
+def test_a_fleet_is_read_a_few_models_at_a_time(
+    lake: Lake,
+    ingester: Ingester,
+    spool: SegmentSpool,
+    prediction: Make,
+    window: Make,
+    eta: Family,
+    monkeypatch: pytest.MonkeyPatch,
+    together: int,
+) -> None:
+    """However many rows are read at once, every model has its own, in the order asked for."""
+    french = ModelId("eta-fr")
+    spool.predictions("eta", [prediction(str(n)) for n in range(3)])
+    spool.predictions("eta", [prediction(str(n), model=french) for n in range(2)])
+    spool.seal()
+    ingester.ingest()
+    monkeypatch.setattr(windows_of, "TOGETHER", together)
+    asked = [window(model=french), window(model=ModelId("eta-none")), window()]
+    found = [(model, look.rows["id"].to_pylist()) for model, look in lake.looks(eta, asked)]
+    assert found == [(french, ["0", "1"]), ("eta-none", []), ("eta-de", ["0", "1", "2"])]
+
+
 @pytest.mark.parametrize("twice", [True, False])
 def test_models_looked_at_together_see_what_each_would_alone(
     lake: Lake,
@@ -150,15 +174,16 @@ def test_models_looked_at_together_see_what_each_would_alone(
     ingester.ingest()
     for version in (None, 2):
         windows = [window(version=version), window(version=version, model=french)]
-        looks = lake.looks(eta, windows)
+        looks = dict(lake.looks(eta, windows))
         assert {each.model for each in windows} == looks.keys()
         for each in windows:
             assert lake.rows(eta, each).equals(looks[each.model].rows.combine_chunks())
             assert lake.summary(eta, each) == looks[each.model].summary
-    assert lake.looks(eta, [window(version=77)])[ModelId("eta-de")].rows.num_rows == 0
-    assert lake.looks(eta, []) == {}
+    (empty,) = (look for _, look in lake.looks(eta, [window(version=77)]))
+    assert empty.rows.num_rows == 0
+    assert list(lake.looks(eta, [])) == []
     with pytest.raises(ValueError, match="differ in their models alone"):
-        lake.looks(eta, [window(), window(model=french, version=3)])
+        next(lake.looks(eta, [window(), window(model=french, version=3)]))
 
 
 def test_a_version_keeps_the_rows_it_predicted(

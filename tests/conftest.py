@@ -1,6 +1,8 @@
 """Fixtures that every room's tests share: a small fleet, and a clock that stands still."""
 
 import os
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +48,17 @@ def churn(fleet: Fleet) -> Family:
 def clock() -> StoppedClock:
     """A clock at 2026-03-01, settable."""
     return StoppedClock()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let children take SIGINT as from a terminal, also where these tests run in the background.
+
+    A shell starts what is to run there with the signal ignored, and children inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

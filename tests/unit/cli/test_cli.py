@@ -265,6 +265,7 @@ def hangs(family, *, seed, **parameters):
 """
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_a_training_ends_it_with_a_line(tmp_path: Path, monitors: Path) -> None:
     """Exit code 130; a terminal sends the signal to the whole group, and nobody is left of it."""
     (tmp_path / "hangs_test_recipe.py").write_text(HANGS)

@@ -259,6 +259,7 @@ def test_a_killed_caller_takes_its_fit_along(deeds: Any, tmp_path: Path, deed: s
     assert all(gone(pid) for pid in pids)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_the_server_imports_is_the_callers_alone(tmp_path: Path) -> None:
     """A terminal sends it to the whole group: no traceback, and the server goes on serving."""
     script = tmp_path / "caller.py"

@@ -298,6 +298,7 @@ def test_what_is_in_the_log_already_is_known(
     assert lake.logged(later, rows).num_rows == 0
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_a_query_is_ctrl_c(lake: Lake) -> None:
     """And no error, which would be told as one of the log."""
     lake.migrate()

@@ -25,8 +25,9 @@ from kill.invariants import (
 )
 from kill.town import DAYS, MODELS, PATIENCE, UNDER_WAY, Town, claims, town
 
-from driftloop.records import Decided, Head, ModelId, Moved, Ordered, Paged, Stage, Trained
+from driftloop.records import Decided, Failed, Head, ModelId, Moved, Ordered, Paged, Stage, Trained
 from driftloop.serve.slot import OnnxModel, load_model
+from flows.worker import DIED_TWICE
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SERVICES = ("online", "ingester", "worker", "prefect", "mlflow", "slack")
@@ -75,7 +76,8 @@ def test_every_named_point_is_survived(
     """Services die at each point while harm is logged and mended; every renewal comes to its end.
 
     `meanwhile` are points that rows pass, `renewing` those of the incident, `by_hand` a service
-    that is killed once a renewal is under way. A renewal whose worker died once is promoted.
+    that is killed once a renewal is under way. A renewal whose worker died once is promoted; one
+    whose worker died twice is given up, told, and ordered again by the next pass.
     """
     place.kill_at(*meanwhile)
     place.days(other_world(place))
@@ -88,6 +90,11 @@ def test_every_named_point_is_survived(
         eventually(lambda: place.kill(by_hand), f"{by_hand} to be up", PATIENCE)
     place.died_at(*renewing)
     eventually(lambda: place.decided() and place.ended(), "the end of the renewals", PATIENCE)
+    given_up = [fact for fact in place.system.ledger.facts(Failed) if fact.at == place.now.shown]
+    assert {fact.error for fact in given_up} <= {DIED_TWICE}
+    if given_up:
+        place.step(1)
+        eventually(lambda: place.decided() and place.ended(), "the next renewals", PATIENCE)
     assert [head.epoch for head in place.system.ledger.heads()] == [h.epoch + 1 for h in heads]
 
 
@@ -115,6 +122,7 @@ def test_random_moments_are_survived(place: Town, capsys: pytest.CaptureFixture[
 def test_calm_comes_back_by_itself(place: Town) -> None:
     """Nobody kills any more: all is healthy, the next harm is mended, and the incidents end."""
     eventually(lambda: set(SERVICES) <= place.pids().keys(), "all services", PATIENCE)
+    eventually(lambda: place.decided() and place.ended(), "the end of the last harm", PATIENCE)
     # What died in the midst of a harm may have left either world's champion, and half a harm.
     place.step(FORGOTTEN)
     eventually(lambda: place.decided() and place.ended(), "the end of what was", PATIENCE)

@@ -65,7 +65,9 @@ HEAVY = ("driftloop.measure.door", "mlflow")
 API_PATIENCE = 120.0
 SWEEP_EVERY = 30.0
 STOP_WITHIN = 4.0
-DIED_TWICE = "the worker died twice while it was at it"
+AGAIN = 5
+"""How often a renewal is taken up again whose worker died; one that takes it down ends then."""
+DIED = f"the worker died {AGAIN + 1} times while it was at it"
 UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
@@ -336,10 +338,12 @@ async def _start_again(order: Order, run: FlowRun) -> None:
     if run.start_time is None:
         await run_of(order, key=f"{order.key}/after/{run.id}")
         return
-    # Once: an order that takes the worker down with it is not tried for ever.
-    again = await run_of(order, key=f"{order.key}/again", named="ordered again")
-    if again.id == run.id or (again.state is not None and again.state.is_final()):
-        await to_thread.run_sync(the_system().renewer.give_up, order, DIED_TWICE)
+    for number in range(1, AGAIN + 1):
+        # A key that was used before gives the run that it started: this one, or one before it.
+        again = await run_of(order, key=f"{order.key}/again/{number}", named="ordered again")
+        if again.id != run.id and not (again.state is not None and again.state.is_final()):
+            return
+    await to_thread.run_sync(the_system().renewer.give_up, order, DIED)
 
 
 async def _order(client: PrefectClient, run: FlowRun) -> Order | None:

@@ -328,19 +328,29 @@ def test_what_an_earlier_pass_left_is_told_and_started(prefect: Prefect, use: Us
 def test_a_renewal_whose_worker_died_is_ordered_again_before_its_run_is_marked(
     prefect: Prefect, use: Use, *, begun: bool
 ) -> None:
-    """A worker that dies in between finds it again; one that it had begun is tried once more."""
-    system = use(FakeSystem())
+    """A worker that dies in between finds it again, and orders nothing twice."""
+    use(FakeSystem())
     first = left_by_a_dead_worker("eta-de/1", begun=begun)
-    key = "eta-de/1/again" if begun else f"eta-de/1/after/{first.id}"
-    for run_, follows in ((first, key), (left_by_a_dead_worker(key, begun=begun), "")):
-        api = Api(run_, prefect)
+    key = "eta-de/1/again/1" if begun else f"eta-de/1/after/{first.id}"
+    for _ in range(2):
+        api = Api(first, prefect)
         before = len(prefect.started)
         asyncio.run(clear_abandoned(api))  # type: ignore[arg-type]
         assert api.marked == [("Crashed", before + 1)]
-        assert prefect.started[-1]["idempotency_key"] == follows or not follows
-    died_twice = [("eta-de/1", "the worker died twice while it was at it")]
-    assert system.given_up == (died_twice if begun else [])
-    assert len({each["idempotency_key"] for each in prefect.started}) == (1 if begun else 2)
+        assert prefect.started[-1]["idempotency_key"] == key
+    assert {each["idempotency_key"] for each in prefect.started} == {key}
+
+
+def test_a_renewal_that_takes_the_worker_down_is_given_up(prefect: Prefect, use: Use) -> None:
+    """It is taken up again five times, and then told as failed."""
+    system = use(FakeSystem())
+    keys = ["eta-de/1", *(f"eta-de/1/again/{number}" for number in range(1, 6))]
+    for key, follows in zip(keys, [*keys[1:], None], strict=True):
+        assert system.given_up == []
+        asyncio.run(clear_abandoned(Api(left_by_a_dead_worker(key, begun=True), prefect)))  # type: ignore[arg-type]
+        assert follows is None or prefect.started[-1]["idempotency_key"] == follows
+        prefect.ended[key] = Crashed()
+    assert system.given_up == [("eta-de/1", "the worker died 6 times while it was at it")]
 
 
 def left_by_a_dead_worker(key: str, *, begun: bool) -> FlowRun:

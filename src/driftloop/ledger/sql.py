@@ -1,5 +1,6 @@
 """The ledger in an SQL database."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from driftloop.records import (
 )
 
 KINDS: Mapping[str, type[Fact]] = {kind.__name__: kind for kind in get_args(Fact)}
+BUSY = 30.0
+"""Seconds that a process waits for another that writes the ledger."""
 REMEMBERED = 20
 """How many decisions, orders and moves a model's history holds."""
 
@@ -367,6 +370,16 @@ def _text(at: datetime) -> str:
 
 def _tune_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's connection
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY * 1000:.0f}")
+    until = time.monotonic() + BUSY
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:
+            # SQLite does not wait for others that change the mode of a new file just then.
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()

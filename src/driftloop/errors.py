@@ -1,5 +1,8 @@
 """Every error driftloop raises on purpose: what was wrong, where, and a hint."""
 
+from pathlib import Path
+from typing import Self
+
 MOST_SAID = 500
 """Characters that are repeated of what somebody else's code says: it may be megabytes."""
 
@@ -104,6 +107,16 @@ class StaleHead(DriftloopError):
 
 class ArtifactError(DriftloopError):
     """A model file is missing, damaged, or not the one its digest names."""
+
+    @classmethod
+    def unreadable(cls, file: Path, error: Exception) -> Self:
+        """Return the error for a table beside a model that could not be read for `error`."""
+        gone = isinstance(error, FileNotFoundError)
+        return cls(
+            "there is no such file" if gone else f"it cannot be read: {error}",
+            where=str(file),
+            hint="`driftloop train MODEL` makes a new version, `restore` brings back a backup",
+        )
 
 
 class LedgerError(DriftloopError):

@@ -515,12 +515,7 @@ def read_table(file: Path) -> pa.Table:
     try:
         return pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
-        gone = isinstance(error, FileNotFoundError)
-        raise ArtifactError(
-            "there is no such file" if gone else f"it cannot be read: {error}",
-            where=str(file),
-            hint="`driftloop train MODEL` makes a new version, `restore` brings back a backup",
-        ) from error
+        raise ArtifactError.unreadable(file, error) from error
 
 
 class IsolatedTrainer:

@@ -3,7 +3,6 @@
 import os
 import resource
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 from driftloop.measure import door
 from driftloop.records import ModelId, State, Window
 from driftloop.spec import Family
+from tests.benchmarks._evidently import presets
 from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
 from tests.benchmarks._watch import DAY, free_port, watch_figure, watch_runs
 from tests.benchmarks._world import (
@@ -161,29 +161,11 @@ def _evidently(raw: Raw, made: World, family: Family, *, models: int) -> None:
     """Put the rows of some models through Evidently as it comes, and through its statistics."""
     import pandas as pd
     import pyarrow.parquet as pq
-    from evidently import DataDefinition, Dataset, Regression, Report
     from evidently.legacy.calculations.stattests import (
         jensenshannon_stat_test,
         wasserstein_stat_test,
     )
     from evidently.legacy.core import ColumnType
-    from evidently.presets import DataDriftPreset, RegressionPreset
-
-    def presets(current: pd.DataFrame, reference: pd.DataFrame) -> None:
-        defined = DataDefinition(
-            numerical_columns=list(NUMBERS),
-            categorical_columns=list(WORDS),
-            datetime_columns=[],
-            text_columns=[],
-            unknown_columns=[],
-            list_columns=[],
-            regression=[Regression(target="label", prediction="prediction")],
-        )
-        with warnings.catch_warnings(action="ignore"):  # it asks for R2 of bins with one row
-            Report([DataDriftPreset(), RegressionPreset()]).run(
-                Dataset.from_pandas(current, data_definition=defined),
-                Dataset.from_pandas(reference, data_definition=defined),
-            )
 
     def statistics(current: pd.DataFrame, reference: pd.DataFrame) -> None:
         for names, test, kind in (

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ import psutil
 from driftloop.loop.watch import order
 from driftloop.records import Decided, Decision, Notice, Order, Stage, State, Window
 from driftloop.spec import Family
+from tests.benchmarks._evidently import presets
 from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
 from tests.benchmarks._renewal import PARTS, renewal
 from tests.benchmarks._watch import DAY, free_port, watch_figure, watch_runs
@@ -406,24 +406,6 @@ def _watch(raw: Raw, plan: Plan, made: World) -> None:
 def _evidently(raw: Raw, made: World, family: Family, *, models: int) -> None:
     """Put the same rows through Evidently as it comes."""
     import pyarrow.parquet as pq
-    from evidently import DataDefinition, Dataset, Regression, Report
-    from evidently.presets import DataDriftPreset, RegressionPreset
-
-    def run(current: Any, reference: Any, numbers: Sequence[str], words: Sequence[str]) -> None:
-        defined = DataDefinition(
-            numerical_columns=list(numbers),
-            categorical_columns=list(words),
-            datetime_columns=[],
-            text_columns=[],
-            unknown_columns=[],
-            list_columns=[],
-            regression=[Regression(target="label", prediction="prediction")],
-        )
-        with warnings.catch_warnings(action="ignore"):  # it asks for R2 of bins with one row
-            Report([DataDriftPreset(), RegressionPreset()]).run(
-                Dataset.from_pandas(current, data_definition=defined),
-                Dataset.from_pandas(reference, data_definition=defined),
-            )
 
     now = made.system.clock.now()
     for number, model in enumerate((family.models[0], *family.models[:models])):
@@ -436,10 +418,10 @@ def _evidently(raw: Raw, made: World, family: Family, *, models: int) -> None:
         file = Path(head.artifact).with_name("reference.parquet")
         reference = pq.read_table(file).select(wanted).to_pandas()
         if not number:
-            run(current, reference, NUMBERS[:1], ())  # imports what it imports late
+            presets(current, reference, NUMBERS[:1], ())  # imports what it imports late
             continue
         with cost() as spent:
-            run(current, reference, NUMBERS, WORDS)
+            presets(current, reference)
         raw.note("evidently", model=model, cpu_s=spent.cpu_s, wall_s=spent.wall_s)
 
 

@@ -104,12 +104,7 @@ class References:
                 return held[1]
             reference = _kept(family, file)
         except (OSError, pa.ArrowException) as error:
-            gone = isinstance(error, FileNotFoundError)
-            raise ArtifactError(
-                "there is no such file" if gone else f"it cannot be read: {error}",
-                where=str(file),
-                hint="`driftloop train MODEL` makes a new version, `restore` brings back a backup",
-            ) from error
+            raise ArtifactError.unreadable(file, error) from error
         self._held[model] = (key, reference)
         return reference
 

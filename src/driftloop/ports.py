@@ -25,6 +25,7 @@ from driftloop.records import (
     Prediction,
     Reading,
     Receipt,
+    Verdict,
     Window,
 )
 from driftloop.spec import Family
@@ -92,10 +93,27 @@ class PredictionLog(Protocol):
         ...
 
 
+class Measurement(Protocol):
+    """What was measured of one model at one time."""
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What a decision may rest on; a column that could not be measured says why."""
+        ...
+
+    def keep(self, file: Path, verdicts: Sequence[Verdict]) -> None:
+        """Write Evidently's snapshot of all that was measured and judged, whole or not at all.
+
+        Raises:
+            MeasureError: it could not be made, or not be written.
+        """
+        ...
+
+
 class Measure(Protocol):
     """A window against its reference, in numbers."""
 
-    def readings(
+    def measure(
         self,
         *,
         family: Family,
@@ -105,8 +123,8 @@ class Measure(Protocol):
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
-    ) -> tuple[Reading, ...]:
-        """Return every reading of one model; a column that cannot be measured says why.
+    ) -> Measurement:
+        """Return what is measured of one model.
 
         `current` holds the window's rows, for drift and quality; `own` those that the champion
         itself predicted, for decay; `reference` is the file of the champion's training rows.

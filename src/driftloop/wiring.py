@@ -183,6 +183,8 @@ class System:
             clock=self.clock,
             places=self.places,
             budget=self.settings.renew_budget,
+            reports=self.settings.reports,
+            every=self.settings.snapshots == "all",
         )
 
     @property

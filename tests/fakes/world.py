@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from driftloop.errors import HandoverFailed, RegistryError, TrainingFailed
+from driftloop.errors import HandoverFailed, MeasureError, RegistryError, TrainingFailed
 from driftloop.ports import Look
 from driftloop.records import (
     Candidate,
@@ -20,6 +20,7 @@ from driftloop.records import (
     ModelId,
     Order,
     Reading,
+    Verdict,
     Window,
 )
 from driftloop.spec import Family
@@ -60,11 +61,16 @@ class FakeMeasure:
     breaks: Exception | None = None
     denies: tuple[str, ...] = ()
     rechecked: list[Reading] = field(default_factory=list)
+    kept: list[Path] = field(default_factory=list)
+    full: bool = False
 
-    def readings(self, *, family: Family, summary: LogSummary, **_: object) -> tuple[Reading, ...]:
+    def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
         if (breaks := self.breaks) is not None:
             self.breaks = None
             raise breaks
+        return FakeMeasurement(self, self._readings(family, summary))
+
+    def _readings(self, family: Family, summary: LogSummary) -> tuple[Reading, ...]:
         return (
             Reading(
                 kind=Kind.QUALITY,
@@ -96,6 +102,20 @@ class FakeMeasure:
 
     def report(self, **_: object) -> None:
         raise AssertionError
+
+
+@dataclass
+class FakeMeasurement:
+    """What `of` read; kept by name alone, or not at all where the disk is `full`."""
+
+    of: FakeMeasure
+    readings: tuple[Reading, ...]
+
+    def keep(self, file: Path, verdicts: Sequence[Verdict]) -> None:
+        assert {verdict.reading for verdict in verdicts} <= set(self.readings)
+        if self.of.full:
+            raise MeasureError("no space left", where=str(file))
+        self.of.kept.append(file)
 
 
 @dataclass

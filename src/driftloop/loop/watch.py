@@ -14,7 +14,7 @@ from driftloop.errors import DriftloopError, UnknownModel, named
 from driftloop.judge import decide, expected_gain, is_due, window_at
 from driftloop.loop.budget import Ask, afforded
 from driftloop.loop.notices import Places, blocked, opened, recovered
-from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
+from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
     Decided,
@@ -61,7 +61,11 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Everything a pass needs of the world; `budget` is the seconds of fitting it may start."""
+    """Everything a pass needs of the world.
+
+    `budget` is the seconds of fitting it may start. Snapshots of what was measured go into the
+    folder `reports`: of the decisions that call for something, or `every` one.
+    """
 
     fleet: Fleet
     log: PredictionLog
@@ -70,6 +74,8 @@ class Watcher:
     clock: Clock
     places: Places
     budget: float | None = None
+    reports: Path | None = None
+    every: bool = False
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -199,11 +205,22 @@ class Watcher:
         self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
     ) -> Watched:
         model, now = window.model, window.end
-        measured = self._measured(family, head, history, window, look)
+        measurement = self._measurement(family, head, history, window, look)
         decision = decide(
-            family=family, window=window, readings=measured.readings, history=history, now=now
+            family=family, window=window, readings=measurement.readings, history=history, now=now
         )
-        self.ledger.append(measured, key=decision.key)
+        rows, labels = look.summary.rows, look.summary.labels
+        self.ledger.append(
+            Measured(
+                model=model,
+                at=now,
+                window=window,
+                rows=rows,
+                labels=labels,
+                readings=measurement.readings,
+            ),
+            key=decision.key,
+        )
         if not self.ledger.append(
             Decided(model=model, at=now, decision=decision), key=decision.key
         ):
@@ -212,14 +229,26 @@ class Watcher:
         if decision.opens:
             self._check(family, head, decision, look)
         before = history.decisions[-1] if history.decisions else None
+        notices = self._notices(family, decision, before)
+        if self.every or notices or decision.retrain:
+            self._keep(measurement, decision)
         return Watched(
             model=model,
             decision=decision,
             order=ordered(family, decision) if decision.retrain else None,
-            notices=self._notices(family, decision, before),
-            rows=measured.rows,
-            labels=measured.labels,
+            notices=notices,
+            rows=rows,
+            labels=labels,
         )
+
+    def _keep(self, measurement: Measurement, decision: Decision) -> None:
+        """Keep Evidently's snapshot; nothing depends on it."""
+        if self.reports is None:
+            return
+        try:
+            measurement.keep(self.reports / f"{decision.key}.json", decision.verdicts)
+        except DriftloopError as error:
+            _log.error("the snapshot of %s was not kept: %s", decision.key, error)
 
     def _check(self, family: Family, head: Head, decision: Decision, look: Look) -> None:
         """Have what an incident opens for measured again, independently; a dispute is a fact."""
@@ -239,32 +268,22 @@ class Watcher:
             _log.error("%s: %s", decision.model, "; ".join(said), extra={"trace": decision.key})
             self.ledger.append(Disputed(model=decision.model, at=decision.at, said=said))
 
-    def _measured(
+    def _measurement(
         self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
-    ) -> Measured:
-        rows, summary = look.rows, look.summary
-        own = rows.filter(pc.equal(rows["version"], head.version))
+    ) -> Measurement:
         champion = history.champion
-        readings = self.measure.readings(
+        return self.measure.measure(
             family=family,
-            current=rows,
-            own=own,
+            current=look.rows,
+            own=look.rows.filter(pc.equal(look.rows["version"], head.version)),
             reference=Path(head.artifact).with_name(REFERENCE_FILE),
-            summary=summary,
+            summary=look.summary,
             baselines=(
                 {metric.name: metric.value for metric in champion.candidate.metrics}
                 if champion is not None
                 else {}
             ),
             now=window.end,
-        )
-        return Measured(
-            model=window.model,
-            at=window.end,
-            window=window,
-            rows=summary.rows,
-            labels=summary.labels,
-            readings=readings,
         )
 
 

@@ -13,34 +13,59 @@ from functools import cache
 from math import isclose
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pyarrow as pa
 
 from driftloop.errors import ArtifactError, MeasureError
 from driftloop.measure.decay import decay_readings
-from driftloop.measure.drift import drift_readings
+from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, prepared
-from driftloop.records import Kind, LogSummary, Reading
+from driftloop.records import Kind, LogSummary, Reading, Verdict
 from driftloop.spec import Family
 
 AGREES = 1e-9
 _log = logging.getLogger(__name__)
 
-__all__ = ["EvidentlyMeasure", "Measurement", "prepared"]
+__all__ = ["EvidentlyMeasure", "Measurement", "measured", "prepared"]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured: our readings, and Evidently's own record of the same values."""
+    """All that was measured of one model at one time; implements `ports.Measurement`."""
 
-    readings: tuple[Reading, ...]
-    evidently: Any
+    family: Family
+    at: datetime
+    measured: tuple[Reading, ...]
+    """Every reading, also those that stand beside the ones that are judged."""
 
-    def snapshot(self) -> str:
-        """Return Evidently's snapshot as JSON; `evidently.core.report.Snapshot.loads` reads it."""
-        return str(self.evidently.dumps())
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What a decision may rest on."""
+        return tuple(each for each in self.measured if judged(self.family, each))
+
+    def snapshot(self, verdicts: Sequence[Verdict] = ()) -> str:
+        """Return Evidently's snapshot as JSON; `evidently.core.report.Snapshot.loads` reads it.
+
+        Every reading with a value is a metric of it, and the verdict on it that metric's test.
+
+        Raises:
+            MeasureError: Evidently itself does not work.
+        """
+        door = _door()
+        try:
+            snapshot = door.recorded(self.measured, verdicts, family=self.family.name, at=self.at)
+            return str(snapshot.dumps())
+        except Exception as error:
+            raise _broken("Evidently could not record the readings", error) from error
+
+    def keep(self, file: Path, verdicts: Sequence[Verdict]) -> None:
+        """Write `snapshot` as a file, whole or not at all.
+
+        Raises:
+            MeasureError: Evidently itself does not work, or the file cannot be written.
+        """
+        _written(file, self.snapshot(verdicts))
 
 
 class EvidentlyMeasure:
@@ -50,7 +75,7 @@ class EvidentlyMeasure:
         """Prepare nothing yet."""
         self._references = References()
 
-    def readings(
+    def measure(
         self,
         *,
         family: Family,
@@ -60,16 +85,15 @@ class EvidentlyMeasure:
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
-    ) -> tuple[Reading, ...]:
-        """Return every reading of one model; see `measure`.
+    ) -> Measurement:
+        """Return what is measured of one model; see `measured`.
 
         `reference` is the Parquet file of the champion's training rows.
 
         Raises:
             ArtifactError: it is not there, or is damaged.
-            MeasureError: as for `measure`.
         """
-        return self.measure(
+        return measured(
             family=family,
             current=current,
             own=own,
@@ -77,44 +101,7 @@ class EvidentlyMeasure:
             summary=summary,
             baselines=baselines,
             now=now,
-        ).readings
-
-    def measure(
-        self,
-        *,
-        family: Family,
-        current: pa.Table,
-        own: pa.Table,
-        reference: Reference,
-        summary: LogSummary,
-        baselines: dict[str, float],
-        now: datetime,
-    ) -> Measurement:
-        """Return drift, decay and quality of one model, and Evidently's record of them.
-
-        Args:
-            family: gives the task, the features with their kinds and ranges.
-            current: the window's rows, for drift and quality.
-            own: the rows that the champion itself predicted, for decay.
-            reference: the champion's training rows, `prepared`.
-            summary: counts of the window, for duplicates, volume and freshness.
-            baselines: the champion's metrics at its gate, by name.
-            now: when freshness is judged, and the snapshot's time.
-
-        Raises:
-            MeasureError: Evidently itself does not work. Faults of the data never raise: their
-                readings have no value and a problem in words.
-        """
-        door = _door()
-        readings = (
-            *drift_readings(family, current, reference),
-            *decay_readings(family, own, baselines),
-            *quality_readings(family, current, reference, summary, now),
         )
-        try:
-            return Measurement(*door.recorded(readings, family=family.name, at=now))
-        except Exception as error:
-            raise _broken("Evidently could not record the readings", error) from error
 
     def disputed(
         self,
@@ -178,15 +165,50 @@ class EvidentlyMeasure:
             raise
         except Exception as error:
             raise _broken(f"Evidently could not draw the report {title!r}", error) from error
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(html, encoding="utf-8")
-            part.replace(file)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise MeasureError(f"the report cannot be written: {error}", where=str(file)) from error
+        _written(file, html)
+
+
+def measured(
+    *,
+    family: Family,
+    current: pa.Table,
+    own: pa.Table,
+    reference: Reference,
+    summary: LogSummary,
+    baselines: dict[str, float],
+    now: datetime,
+) -> Measurement:
+    """Return drift, decay and quality of one model. Faults of the data never raise.
+
+    Readings that cannot be had have no value and a problem in words.
+
+    Args:
+        family: gives the task, the features with their kinds and ranges.
+        current: the window's rows, for drift and quality.
+        own: the rows that the champion itself predicted, for decay.
+        reference: the champion's training rows, `prepared`.
+        summary: counts of the window, for duplicates, volume and freshness.
+        baselines: the champion's metrics at its gate, by name.
+        now: when freshness is judged, and the snapshot's time.
+    """
+    readings = (
+        *drift_readings(family, current, reference),
+        *decay_readings(family, own, baselines),
+        *quality_readings(family, current, reference, summary, now),
+    )
+    return Measurement(family, now, readings)
+
+
+def _written(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise MeasureError(f"it cannot be written: {error}", where=str(file)) from error
 
 
 @cache

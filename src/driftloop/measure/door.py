@@ -5,7 +5,7 @@ after DO_NOT_TRACK is set.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
@@ -13,13 +13,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
-from evidently.core.metric_types import MetricConfig, SingleValueCalculation, SingleValueMetric
-from evidently.core.report import Snapshot
+from evidently.core.metric_types import (
+    MetricConfig,
+    MetricTestResult,
+    SingleValueCalculation,
+    SingleValueMetric,
+)
+from evidently.core.report import Context, Snapshot
 from evidently.legacy.calculations.stattests import (
     jensenshannon_stat_test,
+    psi_stat_test,
     wasserstein_stat_test,
 )
 from evidently.legacy.core import ColumnType
+from evidently.legacy.tests.base_test import TestStatus
 from evidently.metrics import (
     MAE,
     RMSE,
@@ -33,15 +40,16 @@ from evidently.metrics import (
 from driftloop.measure.columns import Codes, Floats, counted, numbers, texts
 from driftloop.measure.distances import EVIDENTLY_FLOOR
 from driftloop.measure.reference import Reference
-from driftloop.records import Kind, Reading, Task
+from driftloop.records import Kind, Level, Reading, Task, Verdict
 from driftloop.spec import Family
 
 Key = tuple[str, str, str | None]
 """Kind, metric and column of a reading."""
 
 _TESTS = {
-    "wasserstein": (wasserstein_stat_test, ColumnType.Numerical),
-    "jensenshannon": (jensenshannon_stat_test, ColumnType.Categorical),
+    "wasserstein": wasserstein_stat_test,
+    "jensenshannon": jensenshannon_stat_test,
+    "psi": psi_stat_test,
 }
 _PERFORMANCE = {
     "mae": MAE,
@@ -57,7 +65,8 @@ _PERFORMANCE = {
 def recheck(family: Family, reading: Reading, rows: pa.Table, reference: Reference) -> float | None:
     """Return what Evidently itself measures of `rows` where we have `reading`.
 
-    None for what it cannot tell from nothing: a column whose spread is below its floor.
+    None for what it has no measure of, and for what it cannot tell from nothing: a column whose
+    spread is below its floor.
 
     Raises:
         Exception: whatever Evidently raises on data that it cannot digest.
@@ -65,19 +74,23 @@ def recheck(family: Family, reading: Reading, rows: pa.Table, reference: Referen
     if reading.kind is Kind.DECAY:
         return _performance(family, reading.metric, rows)
     name, of = reading.column or "", "the window"
+    if reading.metric not in _TESTS:
+        return None
     sides: tuple[Floats | Codes, ...]
-    if reading.metric == "jensenshannon":
-        levels = reference.levels(name)
+    feature = family.features.get(name)
+    if feature is not None and feature.kind == "categorical":
+        kind, levels = ColumnType.Categorical, reference.levels(name)
         counts = counted(*texts(rows, name, of=of), levels.names)
         every = np.arange(len(counts))
         sides = tuple(np.repeat(every[: len(side)], side) for side in (levels.counts, counts))
     else:
-        column, values = reference.numbers(name), numbers(rows, name, of=of)
+        kind, column = ColumnType.Numerical, reference.numbers(name)
+        values = numbers(rows, name, of=of)
         if not EVIDENTLY_FLOOR <= column.spread < np.inf:
             return None
         sides = (column.ascending, values[np.isfinite(values)])
-    test, kind = _TESTS[reading.metric]
-    return float(test(*(pd.Series(side) for side in sides), kind, None).drift_score)
+    found = _TESTS[reading.metric](*(pd.Series(side) for side in sides), kind, None)
+    return float(found.drift_score)
 
 
 def _performance(family: Family, metric: str, rows: pa.Table) -> float:
@@ -108,28 +121,22 @@ def _performance(family: Family, metric: str, rows: pa.Table) -> float:
 
 
 def recorded(
-    readings: Sequence[Reading], *, family: str, at: datetime
-) -> tuple[tuple[Reading, ...], Snapshot]:
-    """Return the readings as an Evidently report holds them, and its snapshot.
+    readings: Sequence[Reading], verdicts: Sequence[Verdict], *, family: str, at: datetime
+) -> Snapshot:
+    """Return Evidently's snapshot of the readings, each a metric, and each verdict its test.
 
     A reading without a value is no metric of the snapshot; its problem stands in the metadata.
     """
     pushed = {_key(reading): reading.value for reading in readings if reading.value is not None}
+    said = {_key(verdict.reading): verdict for verdict in verdicts}
     problems = {
         " ".join(part for part in _key(reading) if part): reading.problem
         for reading in readings
         if reading.problem is not None
     }
-    report = _report(tuple(pushed))
-    snapshot = report.run(
-        _Values(pushed), None, timestamp=at, metadata={"family": family, "problems": problems}
+    return _report(tuple(pushed)).run(
+        _Values(pushed, said), None, timestamp=at, metadata={"family": family, "problems": problems}
     )
-    found = snapshot.metric_results
-    held = {
-        (metric.kind, metric.metric, metric.column): float(found[metric.metric_id].value)
-        for metric in report.items()
-    }
-    return tuple(replace(reading, value=held.get(_key(reading))) for reading in readings), snapshot
 
 
 # -- what Evidently needs to take a number that was computed elsewhere -------------------------
@@ -150,8 +157,40 @@ class PushedReading(SingleValueMetric):  # type: ignore[misc]  # Evidently has n
             found = _fingerprints[key] = str(super().get_fingerprint())
         return found
 
+    def get_bound_tests(self, context: Context) -> Sequence["_Judged"]:
+        """Return the verdict on it as its one test; none for what no policy judges."""
+        data: _Values = context._input_data[0]  # noqa: SLF001 - as its own calculations read it
+        verdict = data.verdicts.get((self.kind, self.metric, self.column))
+        return () if verdict is None else (_Judged(verdict),)
+
 
 _fingerprints: dict[Key, str] = {}
+_STATUS = {
+    Level.OK: TestStatus.SUCCESS,
+    Level.WARN: TestStatus.WARNING,
+    Level.ALARM: TestStatus.FAIL,
+    Level.BLIND: TestStatus.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A verdict of ours in the place of a test of Evidently's."""
+
+    verdict: Verdict
+
+    def run_test(
+        self, _context: Context, calculation: "PushedReadingCalculation", _result: object
+    ) -> MetricTestResult:
+        verdict = self.verdict
+        return MetricTestResult(
+            id=f"driftloop_{verdict.reading.metric}",
+            name=calculation.display_name(),
+            description=verdict.reason,
+            metric_config=calculation.to_metric_config(),
+            test_config={"limit": verdict.limit},
+            status=_STATUS[verdict.level],
+        )
 
 
 class PushedReadingCalculation(SingleValueCalculation[PushedReading]):  # type: ignore[misc]
@@ -184,13 +223,14 @@ _configs: dict[str, MetricConfig] = {}
 
 
 class _Values(Dataset):  # type: ignore[misc]
-    """Values by key in the shape of a dataset: no pandas, no column statistics."""
+    """Values and verdicts by key in the shape of a dataset: no pandas, no column statistics."""
 
-    def __init__(self, pushed: Mapping[Key, float]) -> None:
+    def __init__(self, pushed: Mapping[Key, float], verdicts: Mapping[Key, Verdict]) -> None:
         self._data_definition = DataDefinition()
         self._metadata: dict[str, str] = {}
         self._tags: list[str] = []
         self.pushed = pushed
+        self.verdicts = verdicts
 
     def as_dataframe(self) -> pd.DataFrame:
         return pd.DataFrame()
@@ -213,5 +253,6 @@ def _key(reading: Reading) -> Key:
 def _report(keys: tuple[Key, ...]) -> Report:
     # Built once for each set of metrics: fingerprinting them costs more than running them.
     return Report(
-        [PushedReading(kind=kind, metric=metric, column=column) for kind, metric, column in keys]
+        [PushedReading(kind=kind, metric=metric, column=column) for kind, metric, column in keys],
+        include_tests=True,
     )

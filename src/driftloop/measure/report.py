@@ -13,7 +13,6 @@ from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionP
 
 from driftloop.errors import MeasureError
 from driftloop.measure.columns import Floats, Unmeasurable, numbers, texts
-from driftloop.measure.drift import CATEGORICAL, NUMERIC
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
 
@@ -94,9 +93,12 @@ def _columns_drift(
         categorical_columns=[name for name in numeric if not numeric[name]],
         **_NO_OTHERS,
     )
+    # By its own name `ks` is a p-value, and it knows no bins of equal shares.
+    known = policy.numeric in ("wasserstein", "psi", "jensenshannon")
+    numeric_method = policy.numeric if known else "wasserstein"
     preset = DataDriftPreset(
-        num_method=NUMERIC,
-        cat_method=CATEGORICAL,
+        num_method=numeric_method,
+        cat_method=policy.categorical,
         num_threshold=policy.alarm,
         cat_threshold=policy.alarm,
         drift_share=policy.columns,

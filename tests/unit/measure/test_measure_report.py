@@ -144,7 +144,7 @@ def test_a_place_that_cannot_be_written_is_named(
     """A disk that refuses is our error with the file's name; no part is left."""
     monkeypatch.setattr(report, "page", lambda **_: "<html>")
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(MeasureError, match=r"report\.html: the report cannot be written"):
+    with pytest.raises(MeasureError, match=r"report\.html: it cannot be written"):
         EvidentlyMeasure().report(
             family=eta,
             title="eta-de",

@@ -52,10 +52,11 @@ class Measurement:
         Raises:
             MeasureError: Evidently itself does not work.
         """
-        door = _door()
+        _door()
+        from driftloop.measure import snapshot
+
         try:
-            snapshot = door.recorded(self.measured, verdicts, family=self.family.name, at=self.at)
-            return str(snapshot.dumps())
+            return snapshot.snapshot(self.measured, verdicts, family=self.family.name, at=self.at)
         except Exception as error:
             raise _broken("Evidently could not record the readings", error) from error
 

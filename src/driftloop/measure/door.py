@@ -1,32 +1,19 @@
-"""The door to Evidently: its distances, and its snapshot of what was measured.
+"""The door to Evidently: its own number for a reading of ours.
 
 Imports Evidently (3 s, 290 MB), so it is itself imported only inside functions of this room,
 after DO_NOT_TRACK is set.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
-from evidently.core.metric_types import (
-    MetricConfig,
-    MetricTestResult,
-    SingleValueCalculation,
-    SingleValueMetric,
-)
-from evidently.core.report import Context, Snapshot
 from evidently.legacy.calculations.stattests import (
     jensenshannon_stat_test,
     psi_stat_test,
     wasserstein_stat_test,
 )
 from evidently.legacy.core import ColumnType
-from evidently.legacy.tests.base_test import TestStatus
 from evidently.metrics import (
     MAE,
     RMSE,
@@ -40,11 +27,8 @@ from evidently.metrics import (
 from driftloop.measure.columns import Codes, Floats, counted, numbers, texts
 from driftloop.measure.distances import EVIDENTLY_FLOOR
 from driftloop.measure.reference import Reference
-from driftloop.records import Kind, Level, Reading, Task, Verdict
+from driftloop.records import Kind, Reading, Task
 from driftloop.spec import Family
-
-Key = tuple[str, str, str | None]
-"""Kind, metric and column of a reading."""
 
 _TESTS = {
     "wasserstein": wasserstein_stat_test,
@@ -118,141 +102,3 @@ def _performance(family: Family, metric: str, rows: pa.Table) -> float:
     data = Dataset.from_pandas(frame, data_definition=defined)
     value = Report([_PERFORMANCE[metric]()]).run(data, None).dict()["metrics"][0]["value"]
     return float(value["mean"] if isinstance(value, dict) else value)
-
-
-def recorded(
-    readings: Sequence[Reading], verdicts: Sequence[Verdict], *, family: str, at: datetime
-) -> Snapshot:
-    """Return Evidently's snapshot of the readings, each a metric, and each verdict its test.
-
-    A reading without a value is no metric of the snapshot; its problem stands in the metadata.
-    """
-    pushed = {_key(reading): reading.value for reading in readings if reading.value is not None}
-    said = {_key(verdict.reading): verdict for verdict in verdicts}
-    problems = {
-        " ".join(part for part in _key(reading) if part): reading.problem
-        for reading in readings
-        if reading.problem is not None
-    }
-    return _report(tuple(pushed)).run(
-        _Values(pushed, said), None, timestamp=at, metadata={"family": family, "problems": problems}
-    )
-
-
-# -- what Evidently needs to take a number that was computed elsewhere -------------------------
-
-
-class PushedReading(SingleValueMetric):  # type: ignore[misc]  # Evidently has no types
-    """One of our readings as a metric of Evidently's; its fields become the metric's labels."""
-
-    kind: str
-    metric: str
-    column: str | None = None
-
-    def get_fingerprint(self) -> str:
-        """Return what Evidently calls it: the same for the same fields, so computed once."""
-        key = (self.kind, self.metric, self.column)
-        found = _fingerprints.get(key)
-        if found is None:
-            found = _fingerprints[key] = str(super().get_fingerprint())
-        return found
-
-    def get_bound_tests(self, context: Context) -> Sequence["_Judged"]:
-        """Return the verdict on it as its one test; none for what no policy judges."""
-        data: _Values = context._input_data[0]  # noqa: SLF001 - as its own calculations read it
-        verdict = data.verdicts.get((self.kind, self.metric, self.column))
-        return () if verdict is None else (_Judged(verdict),)
-
-
-_fingerprints: dict[Key, str] = {}
-_STATUS = {
-    Level.OK: TestStatus.SUCCESS,
-    Level.WARN: TestStatus.WARNING,
-    Level.ALARM: TestStatus.FAIL,
-    Level.BLIND: TestStatus.ERROR,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """A verdict of ours in the place of a test of Evidently's."""
-
-    verdict: Verdict
-
-    def run_test(
-        self, _context: Context, calculation: "PushedReadingCalculation", _result: object
-    ) -> MetricTestResult:
-        verdict = self.verdict
-        return MetricTestResult(
-            id=f"driftloop_{verdict.reading.metric}",
-            name=calculation.display_name(),
-            description=verdict.reason,
-            metric_config=calculation.to_metric_config(),
-            test_config={"limit": verdict.limit},
-            status=_STATUS[verdict.level],
-        )
-
-
-class PushedReadingCalculation(SingleValueCalculation[PushedReading]):  # type: ignore[misc]
-    """Looks the value up; Evidently binds it to the metric by the generic argument."""
-
-    metric: PushedReading
-
-    def calculate(
-        self, _context: object, current_data: "_Values", _reference_data: object
-    ) -> object:
-        """Return the value, with no widget: None would draw Evidently's default one."""
-        key = (self.metric.kind, self.metric.metric, self.metric.column)
-        result = self.result(current_data.pushed[key])
-        result.widget = []
-        return result
-
-    def to_metric_config(self) -> MetricConfig:
-        """Return what is recorded of the metric: as Evidently makes it, once."""
-        found = _configs.get(self.id)
-        if found is None:
-            found = _configs[self.id] = super().to_metric_config()
-        return found
-
-    def display_name(self) -> str:
-        """Return what the metric is called in Evidently's UI."""
-        return f"{self.metric.metric} of {self.metric.column or 'the model'}"
-
-
-_configs: dict[str, MetricConfig] = {}
-
-
-class _Values(Dataset):  # type: ignore[misc]
-    """Values and verdicts by key in the shape of a dataset: no pandas, no column statistics."""
-
-    def __init__(self, pushed: Mapping[Key, float], verdicts: Mapping[Key, Verdict]) -> None:
-        self._data_definition = DataDefinition()
-        self._metadata: dict[str, str] = {}
-        self._tags: list[str] = []
-        self.pushed = pushed
-        self.verdicts = verdicts
-
-    def as_dataframe(self) -> pd.DataFrame:
-        return pd.DataFrame()
-
-    def column(self, column_name: str) -> object:
-        raise KeyError(column_name)
-
-    def subdataset(self, column_name: str, label: object) -> Dataset:
-        raise NotImplementedError
-
-    def stats(self) -> None:
-        return None
-
-
-def _key(reading: Reading) -> Key:
-    return str(reading.kind), reading.metric, reading.column
-
-
-@lru_cache(maxsize=256)
-def _report(keys: tuple[Key, ...]) -> Report:
-    # Built once for each set of metrics: fingerprinting them costs more than running them.
-    return Report(
-        [PushedReading(kind=kind, metric=metric, column=column) for kind, metric, column in keys],
-        include_tests=True,
-    )

@@ -16,6 +16,7 @@ from driftloop.measure.apart import gap_and_area
 from driftloop.measure.columns import counted, texts
 from driftloop.measure.distances import chi_square_p_value
 from driftloop.measure.kolmogorov import ks_p_values
+from driftloop.measure.snapshot import recorded
 from driftloop.records import Kind
 from driftloop.spec import Family
 
@@ -210,6 +211,22 @@ def test_the_snapshot_is_the_record(eta: Family, regression: Make, measured: Mak
     assert {t["status"] for t in shown["tests"]} >= {"SUCCESS", "FAIL"}
     assert json.loads(text)["metadata"] == {"family": "eta", "problems": {}}
     assert all(result["widget"] == [] for result in json.loads(text)["metric_results"].values())
+
+
+def test_the_snapshot_is_evidentlys_own(eta: Family, regression: Make, measured: Make) -> None:
+    """What is filled into its text is what Evidently itself would have written, name by name."""
+
+    def without_ids(text: str) -> Any:
+        read = json.loads(text)
+        for widget in read["tests_widgets"]:
+            del widget["id"]  # random
+        return read
+
+    got = measured(eta, regression(300, seed=1, shift=2.0), regression(1200, seed=2))
+    verdicts = judge.judged(got.readings, eta)
+    for judged in ((), verdicts):
+        theirs = recorded(got.measured, judged, family="eta", at=got.at).dumps()
+        assert without_ids(got.snapshot(judged)) == without_ids(theirs)
 
 
 def test_a_snapshot_is_a_file_whole_or_not_at_all(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from driftloop import judge
 from driftloop.errors import MeasureError
-from driftloop.measure import door
+from driftloop.measure import snapshot
 from driftloop.records import Kind, Task
 from driftloop.spec import Family
 
@@ -244,7 +244,7 @@ def test_evidently_itself_breaking_is_named(
     def broken(*_: Any, **__: Any) -> Any:
         raise TypeError("no such thing")
 
-    monkeypatch.setattr(door, "recorded", broken)
+    monkeypatch.setattr(snapshot, "snapshot", broken)
     got = measured(eta, regression(30, seed=1), regression(60, seed=2))
     with pytest.raises(MeasureError, match=r"Evidently could not .* TypeError: no such thing"):
         got.snapshot()

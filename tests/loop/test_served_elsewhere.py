@@ -15,7 +15,7 @@ from driftloop.errors import HandoverFailed
 from driftloop.ledger import SqlLedger
 from driftloop.loop.watch import first_orders
 from driftloop.prediction_log import ForeignLog
-from driftloop.records import Failed, Gated, ModelId, Moved, Stage
+from driftloop.records import Failed, Gated, ModelId, Moved, Stage, State
 from driftloop.spec import Fleet, HandoverPolicy, LogSource
 
 if TYPE_CHECKING:

@@ -281,11 +281,10 @@ def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
 
 
 def _listed(verdicts: Sequence[Verdict], *, most: int = 3) -> str:
-    said = [
-        f"{v.reading.column}: {v.reason}" if v.reading.column else v.reason for v in verdicts[:most]
-    ]
-    more = len(verdicts) - most
-    return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
+    said = [f"{v.reading.column}: {v.reason}" if v.reading.column else v.reason for v in verdicts]
+    said = list(dict.fromkeys(said))  # what makes several blind is said once
+    more = len(said) - most
+    return "; ".join(said[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _streaks(before: Decision | None, state: State, verdicts: Sequence[Verdict]) -> tuple[int, int]:

@@ -157,13 +157,13 @@ class Measure(Protocol):
         family: Family,
         title: str,
         current: pa.Table,
-        of: int,
         reference: pa.Table,
         file: Path,
+        of: int | None = None,
     ) -> None:
         """Write Evidently's full report as one HTML file, whole or not at all.
 
-        `current` is all rows of the window, or a sample `of` so many.
+        `current` is all rows of the window, or with `of` a sample of so many.
         """
         ...
 

@@ -376,9 +376,9 @@ class System:
                 family=family,
                 title=f"{model}: {said}" if key else f"{model} {said}",
                 current=rows.set_column(rows.schema.get_field_index("label"), "label", label),
-                of=of,
                 reference=read_table(Path(head.artifact).with_name(REFERENCE_FILE)),
                 file=file,
+                of=of,
             )
         return file
 

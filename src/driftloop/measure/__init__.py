@@ -152,15 +152,15 @@ class EvidentlyMeasure:
         family: Family,
         title: str,
         current: pa.Table,
-        of: int,
         reference: pa.Table,
         file: Path,
+        of: int | None = None,
     ) -> None:
         """Write Evidently's full report as one HTML file, whole or not at all.
 
         It holds drift of every column, and performance where both sides have labels. Columns
-        that Evidently would break on are left out and named in its first lines, and so is that
-        `current` is a sample `of` more rows.
+        that Evidently would break on are left out and named in its first lines; these also say so
+        where `current` is a sample of `of` rows.
 
         Raises:
             MeasureError: the window or the reference is empty, or no column can be compared, or
@@ -170,7 +170,7 @@ class EvidentlyMeasure:
         from driftloop.measure.report import page
 
         try:
-            html = page(family=family, title=title, current=current, of=of, reference=reference)
+            html = page(family=family, title=title, current=current, reference=reference, of=of)
         except MeasureError:
             raise
         except Exception as error:

@@ -19,7 +19,9 @@ from driftloop.spec import DriftPolicy, Family
 FEWEST = 2
 
 
-def page(*, family: Family, title: str, current: pa.Table, of: int, reference: pa.Table) -> str:
+def page(
+    *, family: Family, title: str, current: pa.Table, reference: pa.Table, of: int | None = None
+) -> str:
     """Return the HTML of the report; `EvidentlyMeasure.report` says what it holds.
 
     Raises:
@@ -33,7 +35,8 @@ def page(*, family: Family, title: str, current: pa.Table, of: int, reference: p
     performance = _performance(family, current, reference, notes)
     if drift is None and performance is None:
         raise MeasureError(f"nothing can be drawn: {'; '.join(notes)}", where=title)
-    sample = f" (a sample, by their ids, of its {of})" if of > current.num_rows else ""
+    part = of is not None and of > current.num_rows
+    sample = f" (a sample by the hash of their ids, of {of} in all)" if part else ""
     head = (
         f"{current.num_rows} rows of the window{sample} against {reference.num_rows} of the"
         " reference."

@@ -25,6 +25,8 @@ from driftloop.rows import Rows
 from driftloop.spec import Family
 
 OF = "the window"
+HELD = 10_000_000
+"""Values of numeric columns that are in memory at once, or one column's."""
 
 
 def drift_readings(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
@@ -90,8 +92,16 @@ def _told(name: str, policy: str, moved: _Moved | Unmeasurable) -> Iterator[Read
 
 
 def _numeric(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
-    """Yield the readings of the numeric columns; what NumPy is slow to begin is done for all."""
+    """Yield the readings of the numeric columns; what NumPy is slow to begin is done for many."""
     names = (*family.numeric, "prediction")
+    many = max(1, HELD // max(1, current.num_rows))
+    for first in range(0, len(names), many):
+        yield from _numbers(family, names[first : first + many], current, reference)
+
+
+def _numbers(
+    family: Family, names: Sequence[str], current: Rows, reference: Reference
+) -> Iterator[Reading]:
     pairs = [_pair(name, current, reference) for name in names]
     usable = [pair for pair in pairs if isinstance(pair, _Pair)]
     moved = iter(_compared(usable))

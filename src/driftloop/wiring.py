@@ -369,7 +369,7 @@ class System:
         said = self.decision(key).reason if key else f"at {window.end:%Y-%m-%d %H:%M} UTC"
         file = self.settings.reports / f"{key or f'{model}/now'}.html"
         if key is None or not file.exists():
-            rows = self.logs.rows(family, window)
+            rows, of = self.logs.sample(family, window)
             own = pc.equal(rows["version"], head.version)
             label = pc.if_else(own, rows["label"], pa.scalar(None, pa.float64()))
             self.measure.report(
@@ -378,6 +378,7 @@ class System:
                 current=rows.set_column(rows.schema.get_field_index("label"), "label", label),
                 reference=read_table(Path(head.artifact).with_name(REFERENCE_FILE)),
                 file=file,
+                of=of,
             )
         return file
 

@@ -36,6 +36,9 @@ class FakeLog:
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
 
+    def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:
+        return self.rows(family, window), self.rows_seen
+
     def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
         for window in windows:
             rows, summary = self.rows(family, window), self.summary(family, window)

@@ -37,6 +37,7 @@ from driftloop.records import (
     Trained,
     Window,
 )
+from driftloop.rows import Rows, chosen
 from driftloop.spec import Family, Fleet
 
 _log = logging.getLogger(__name__)
@@ -287,7 +288,7 @@ class Watcher:
                 family=family,
                 readings=[v.reading for v in decision.verdicts if v.level is Level.ALARM],
                 current=look.rows,
-                own=look.rows.filter(pc.equal(look.rows["version"], head.version)),
+                own=_answered_by(head, look.rows),
                 reference=Path(head.artifact).with_name(REFERENCE_FILE),
             )
         except DriftloopError as error:
@@ -317,7 +318,7 @@ def measurement_of(
     return measure.measure(
         family=family,
         current=look.rows,
-        own=look.rows.filter(pc.equal(look.rows["version"], head.version)),
+        own=_answered_by(head, look.rows),
         reference=Path(head.artifact).with_name(REFERENCE_FILE),
         summary=look.summary,
         baselines=(
@@ -327,6 +328,10 @@ def measurement_of(
         ),
         now=window.end,
     )
+
+
+def _answered_by(head: Head, rows: Rows) -> Rows:
+    return chosen(rows, pc.equal(rows.column("version"), head.version))
 
 
 def _asked(history: ModelHistory, order: Order) -> Decision | None:

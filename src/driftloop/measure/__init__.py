@@ -22,6 +22,7 @@ from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, prepared
 from driftloop.records import Kind, LogSummary, Reading, Verdict
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
 AGREES = 1e-9
@@ -80,8 +81,8 @@ class EvidentlyMeasure:
         self,
         *,
         family: Family,
-        current: pa.Table,
-        own: pa.Table,
+        current: Rows,
+        own: Rows,
         reference: Path,
         summary: LogSummary,
         baselines: dict[str, float],
@@ -109,8 +110,8 @@ class EvidentlyMeasure:
         *,
         family: Family,
         readings: Sequence[Reading],
-        current: pa.Table,
-        own: pa.Table,
+        current: Rows,
+        own: Rows,
         reference: Path,
     ) -> tuple[str, ...]:
         """Return in words which of `readings` Evidently itself gives another number for.
@@ -146,12 +147,20 @@ class EvidentlyMeasure:
         return tuple(found)
 
     def report(
-        self, *, family: Family, title: str, current: pa.Table, reference: pa.Table, file: Path
+        self,
+        *,
+        family: Family,
+        title: str,
+        current: pa.Table,
+        reference: pa.Table,
+        file: Path,
+        of: int | None = None,
     ) -> None:
         """Write Evidently's full report as one HTML file, whole or not at all.
 
         It holds drift of every column, and performance where both sides have labels. Columns
-        that Evidently would break on are left out and named in its first lines.
+        that Evidently would break on are left out and named in its first lines; these also say so
+        where `current` is a sample of `of` rows.
 
         Raises:
             MeasureError: the window or the reference is empty, or no column can be compared, or
@@ -161,7 +170,7 @@ class EvidentlyMeasure:
         from driftloop.measure.report import page
 
         try:
-            html = page(family=family, title=title, current=current, reference=reference)
+            html = page(family=family, title=title, current=current, reference=reference, of=of)
         except MeasureError:
             raise
         except Exception as error:
@@ -172,8 +181,8 @@ class EvidentlyMeasure:
 def measured(
     *,
     family: Family,
-    current: pa.Table,
-    own: pa.Table,
+    current: Rows,
+    own: Rows,
     reference: Reference,
     summary: LogSummary,
     baselines: dict[str, float],

@@ -1,4 +1,4 @@
-"""A table's columns as NumPy arrays, or in words why they cannot be had."""
+"""Columns of rows as NumPy arrays, or in words why they cannot be had."""
 
 from datetime import timedelta
 
@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from driftloop.rows import Rows
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -23,7 +25,7 @@ class Unmeasurable(Exception):
         super().__init__(problem)
 
 
-def numbers(table: pa.Table, name: str, *, of: str) -> Floats:
+def numbers(table: Rows, name: str, *, of: str) -> Floats:
     """Return a column as float64, null as NaN, infinities kept; `of` names the table.
 
     Raises:
@@ -36,7 +38,7 @@ def numbers(table: pa.Table, name: str, *, of: str) -> Floats:
     return values
 
 
-def texts(table: pa.Table, name: str, *, of: str) -> tuple[Codes, pa.Array]:
+def texts(table: Rows, name: str, *, of: str) -> tuple[Codes, pa.Array]:
     """Return a column as codes, null as -1, and the text of each code in order of appearance.
 
     Raises:
@@ -65,7 +67,7 @@ def counted(codes: Codes, names: pa.Array, known: pa.Array) -> Codes:
     return np.concatenate([shared, counts[at < 0]])
 
 
-def nulls(table: pa.Table, name: str, *, of: str) -> int:
+def nulls(table: Rows, name: str, *, of: str) -> int:
     """Return how many rows have no value; NaN is none, infinity is one.
 
     Raises:
@@ -75,7 +77,7 @@ def nulls(table: pa.Table, name: str, *, of: str) -> int:
     return int(pc.sum(pc.is_null(column, nan_is_null=True)).as_py())
 
 
-def blocks(table: pa.Table, length: timedelta) -> Codes | None:
+def blocks(table: Rows, length: timedelta) -> Codes | None:
     """Return each event's block of `length`, counted from 1970; None where that is unknown."""
     if "event_time" not in table.column_names:
         return None
@@ -86,12 +88,12 @@ def blocks(table: pa.Table, length: timedelta) -> Codes | None:
     return np.asarray(at.to_numpy() // (length // timedelta(microseconds=1)), dtype=np.int64)
 
 
-def _column(table: pa.Table, name: str, *, of: str) -> pa.ChunkedArray:
+def _column(table: Rows, name: str, *, of: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise Unmeasurable(f"{name} is missing in {of}")
     if not table.num_rows:
         raise Unmeasurable(f"{of} has no rows")
-    return table.column(table.column_names.index(name))
+    return table.column(name)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -6,7 +6,6 @@ after DO_NOT_TRACK is set.
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
 from evidently.legacy.calculations.stattests import (
     jensenshannon_stat_test,
@@ -28,6 +27,7 @@ from driftloop.measure.columns import Codes, Floats, counted, numbers, texts
 from driftloop.measure.distances import EVIDENTLY_FLOOR
 from driftloop.measure.reference import Reference
 from driftloop.records import Kind, Reading, Task
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
 _TESTS = {
@@ -46,7 +46,7 @@ _PERFORMANCE = {
 }
 
 
-def recheck(family: Family, reading: Reading, rows: pa.Table, reference: Reference) -> float | None:
+def recheck(family: Family, reading: Reading, rows: Rows, reference: Reference) -> float | None:
     """Return what Evidently itself measures of `rows` where we have `reading`.
 
     None for what it has no measure of, and for what it cannot tell from nothing: a column whose
@@ -77,9 +77,11 @@ def recheck(family: Family, reading: Reading, rows: pa.Table, reference: Referen
     return float(found.drift_score)
 
 
-def _performance(family: Family, metric: str, rows: pa.Table) -> float:
-    frame = rows.select(["prediction", "label"]).to_pandas()
-    frame = frame[np.isfinite(frame).all(axis=1)]
+def _performance(family: Family, metric: str, rows: Rows) -> float:
+    frame = pd.DataFrame(
+        {name: numbers(rows, name, of="the champion's rows") for name in ("prediction", "label")}
+    )
+    frame = frame[np.isfinite(frame.to_numpy()).all(axis=1)]
     none: dict[str, list[str]] = {
         f"{kind}_columns": [] for kind in ("datetime", "text", "unknown", "list")
     }

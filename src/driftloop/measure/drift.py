@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from driftloop.measure.columns import Codes, Floats, Unmeasurable, counted, numbers, texts
 from driftloop.measure.distances import (
@@ -22,12 +21,15 @@ from driftloop.measure.distances import (
 from driftloop.measure.kolmogorov import ks_p_values
 from driftloop.measure.reference import Numbers, Reference
 from driftloop.records import Kind, Reading
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
 OF = "the window"
+HELD = 10_000_000
+"""Values of numeric columns that are in memory at once, or one column's."""
 
 
-def drift_readings(family: Family, current: pa.Table, reference: Reference) -> Iterator[Reading]:
+def drift_readings(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
     """Yield the readings of each feature and of the prediction.
 
     Numbers: `wasserstein` (over the reference's standard deviation), `psi` and `jensenshannon`
@@ -89,9 +91,17 @@ def _told(name: str, policy: str, moved: _Moved | Unmeasurable) -> Iterator[Read
         )
 
 
-def _numeric(family: Family, current: pa.Table, reference: Reference) -> Iterator[Reading]:
-    """Yield the readings of the numeric columns; what NumPy is slow to begin is done for all."""
+def _numeric(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
+    """Yield the readings of the numeric columns; what NumPy is slow to begin is done for many."""
     names = (*family.numeric, "prediction")
+    many = max(1, HELD // max(1, current.num_rows))
+    for first in range(0, len(names), many):
+        yield from _numbers(family, names[first : first + many], current, reference)
+
+
+def _numbers(
+    family: Family, names: Sequence[str], current: Rows, reference: Reference
+) -> Iterator[Reading]:
     pairs = [_pair(name, current, reference) for name in names]
     usable = [pair for pair in pairs if isinstance(pair, _Pair)]
     moved = iter(_compared(usable))
@@ -125,7 +135,7 @@ class _Pair:
         )
 
 
-def _pair(name: str, current: pa.Table, reference: Reference) -> _Pair | Unmeasurable:
+def _pair(name: str, current: Rows, reference: Reference) -> _Pair | Unmeasurable:
     try:
         values = numbers(current, name, of=OF)
         pair = _Pair(name, reference.numbers(name), np.sort(values[np.isfinite(values)]))
@@ -184,7 +194,7 @@ def _each_width(
     return found
 
 
-def _categorical(name: str, current: pa.Table, reference: Reference) -> _Moved | Unmeasurable:
+def _categorical(name: str, current: Rows, reference: Reference) -> _Moved | Unmeasurable:
     try:
         codes, names = texts(current, name, of=OF)
         levels = reference.levels(name)

@@ -19,22 +19,27 @@ from driftloop.spec import DriftPolicy, Family
 FEWEST = 2
 
 
-def page(*, family: Family, title: str, current: pa.Table, reference: pa.Table) -> str:
+def page(
+    *, family: Family, title: str, current: pa.Table, reference: pa.Table, of: int | None = None
+) -> str:
     """Return the HTML of the report; `EvidentlyMeasure.report` says what it holds.
 
     Raises:
         MeasureError: the window or the reference is empty, or nothing can be drawn of them.
     """
-    for table, of in ((current, "the window"), (reference, "the reference")):
+    for table, side in ((current, "the window"), (reference, "the reference")):
         if not table.num_rows:
-            raise MeasureError(f"{of} has no rows, so there is nothing to draw", where=title)
+            raise MeasureError(f"{side} has no rows, so there is nothing to draw", where=title)
     notes: list[str] = []
     drift = _drift(family, current, reference, notes)
     performance = _performance(family, current, reference, notes)
     if drift is None and performance is None:
         raise MeasureError(f"nothing can be drawn: {'; '.join(notes)}", where=title)
+    part = of is not None and of > current.num_rows
+    sample = f" (a sample by the hash of their ids, of {of} in all)" if part else ""
     head = (
-        f"{current.num_rows} rows of the window against {reference.num_rows} of the reference."
+        f"{current.num_rows} rows of the window{sample} against {reference.num_rows} of the"
+        " reference."
         f" Drift is called detected above {family.drift.alarm:g}, whatever its p-value;"
         f" the loop also asks for p < {family.drift.p_value:g}. Performance is that of the"
         " champion's own labelled rows; the reference is rows that it was fitted on, on which any"

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from driftloop.prediction_log import queries
-from driftloop.prediction_log.store import Reads
-from driftloop.prediction_log.windows import utc
+from driftloop.prediction_log.store import Reads, utc
 from driftloop.records import ModelId, Task
 from driftloop.spec import Family
 

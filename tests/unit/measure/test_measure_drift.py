@@ -12,6 +12,7 @@ from scipy.stats import chi2_contingency, ks_2samp
 
 from driftloop import judge
 from driftloop.errors import MeasureError
+from driftloop.measure import drift
 from driftloop.measure.apart import gap_and_area
 from driftloop.measure.columns import counted, texts
 from driftloop.measure.distances import chi_square_p_value
@@ -31,6 +32,17 @@ def test_the_room_opens_without_its_heavy_tools() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("held", [1, 100, 450])
+def test_how_many_columns_are_held_at_once_changes_nothing(
+    eta: Family, regression: Make, measured: Make, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    """One by one, or as many as fit: the same readings in the same order."""
+    tables = regression(200, seed=1, shift=0.3), regression(900, seed=2)
+    together = measured(eta, *tables).readings
+    monkeypatch.setattr(drift, "HELD", held)
+    assert measured(eta, *tables).readings == together
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 2.0])

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftloop.clock import Clock
+from driftloop.prediction_log import Lake
 from driftloop.records import (
     Candidate,
     Head,
@@ -33,6 +34,8 @@ from driftloop.wiring import System
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 RENEWED = ModelId("renewed-one")
 NOISE = 1.0
+AT_ONCE = 1_000_000
+"""Rows that are made up at once, of a window that is too large to hold."""
 NUMBERS = tuple(f"x{n:02}" for n in range(20))
 WORDS = tuple(f"c{n}" for n in range(5))
 KINDS = np.array([f"kind-{n}" for n in range(8)], dtype=object)
@@ -255,6 +258,50 @@ def settle_many(made: World, count: int, *, reference: int) -> Family:
     for model in family.models:
         _champion(made, model, rows=reference)
     made.ingest()
+    return family
+
+
+def settle_large(made: World, count: int, *, reference: int) -> Family:
+    """Do as `settle_many`, for one model with more rows than can be held, straight into the lake.
+
+    Through the spool, as JSON, it would take ten times as long.
+    """
+    family = made.system.fleet.family_named("quiet")
+    model = family.models[0]
+    names = ", ".join((*NUMBERS, *WORDS))
+    known = NOW - timedelta(hours=1)
+    step = 12 * 24 * 3600 * 10**6 // count
+    last = int(known.timestamp() * 10**6)
+    with Lake(made.settings.lake, made.system.fleet.served, read_only=False) as lake:
+        lake.migrate()
+        for first in range(0, count, AT_ONCE):
+            here = np.arange(first, min(first + AT_ONCE, count))
+            told = columns(made.rng, here.size)
+            batch = {
+                "id": pa.array([f"r{n}" for n in made.rng.permutation(here)]),
+                "asked": pa.array(last - (count - 1 - here) * step).cast(pa.timestamp("us", "UTC")),
+                "answer": told["label"] + made.rng.normal(0.0, NOISE, here.size),
+                **{name: pa.array(values) for name, values in told.items()},
+            }
+            with lake._store.transaction() as con:
+                con.register("batch", pa.table(batch))
+                con.execute(
+                    f"INSERT INTO lake.{family.table}_predictions (id, model, version, epoch,"
+                    f" event_time, predicted_at, prediction, arrived_at, {names})"
+                    f" SELECT id, $model, 1, 1, asked, asked, answer, $known, {names} FROM batch",
+                    {"model": model, "known": known},
+                )
+                con.execute(
+                    f"INSERT INTO lake.{family.table}_labels"
+                    " (id, model, value, observed_at, arrived_at)"
+                    " SELECT id, $model, label, asked, $known FROM batch",
+                    {"model": model, "known": known},
+                )
+                con.execute(
+                    "INSERT INTO lake.segments VALUES ($name, $rows, $known)",
+                    {"name": f"batch-{first}", "rows": here.size, "known": known},
+                )
+    _champion(made, model, rows=reference)
     return family
 
 

@@ -244,8 +244,11 @@ def settle_many(made: World, count: int, *, reference: int) -> Family:
     before = _plan(family, seed, rows=reference, end=plan.start)
     for model in family.models:
         rows, labels = simulated(before, model, before.start, before.end)
-        told = dict(zip(before.shape.columns, rows["features"].combine_chunks().flatten()))
-        found = {name: values.to_numpy(zero_copy_only=False) for name, values in told.items()}
+        values = rows["features"].combine_chunks().flatten()
+        found = {
+            name: each.to_numpy(zero_copy_only=False)
+            for name, each in zip(before.shape.columns, values, strict=True)
+        }
         found["label"] = labels["value"].to_numpy()
         _keep_champion(made, model, rows, found)
     made.ingest()

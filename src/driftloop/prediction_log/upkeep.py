@@ -81,20 +81,22 @@ def expiring(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:
     return _expiring(con, _awake(con, expiry))
 
 
-def forget(con: "duckdb.DuckDBPyConnection", pending: frozenset[str]) -> None:
+def forget(con: "duckdb.DuckDBPyConnection", pending: frozenset[str], *, spool: str = "") -> None:
     """Forget the names of segments that came in more than a week ago and are not `pending`.
 
-    One of each day stays: they tell when the log was at work.
+    One of each day stays: they tell when the log was at work. With `spool` only those that were
+    written in the spool of that identity go.
     """
     con.execute(
         """
         DELETE FROM lake.segments WHERE name NOT IN (SELECT unnest($pending::VARCHAR[]))
+        AND contains(name, $spool)
         AND ingested_at < (SELECT max(ingested_at) FROM lake.segments) - INTERVAL 7 DAY
         AND name NOT IN (
             SELECT arg_max(name, ingested_at) FROM lake.segments GROUP BY ingested_at::DATE
         )
         """,
-        {"pending": list(pending)},
+        {"pending": list(pending), "spool": spool},
     )
 
 

@@ -109,9 +109,12 @@ class Place:
         """Let `con` see the lake as `lake`; without `read_only` it is made where there is none.
 
         Raises:
-            BadRequest: an extension that it takes is not installed.
+            BadRequest: an extension that it takes is not installed, or the files of its catalog
+                are elsewhere.
             duckdb.Error: it could not be attached.
         """
+        import duckdb
+
         self.folder.mkdir(parents=True, exist_ok=True)
         needed = [self.catalog.extension, *(["httpfs"] if self.s3 is not None else [])]
         for extension in (*needed, "ducklake"):
@@ -125,10 +128,19 @@ class Place:
             options += ", OVERRIDE_DATA_PATH true"
         if read_only:
             options += ", READ_ONLY"
-        con.execute(
-            f"ATTACH {_text(f'ducklake:{address}')} AS lake"
-            f" (DATA_PATH {_text(self.files)}{options})"
-        )
+        try:
+            con.execute(
+                f"ATTACH {_text(f'ducklake:{address}')} AS lake"
+                f" (DATA_PATH {_text(self.files)}{options})"
+            )
+        except duckdb.Error as error:
+            if "does not match existing data path" in str(error):
+                raise BadRequest(
+                    f"its files are not where lake_files says: {str(error).splitlines()[0]}",
+                    where=self.catalog.where,
+                    hint="every machine that shares a catalog has the same lake_files",
+                ) from error
+            raise
         if not read_only:
             self.catalog.prepare()
 

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import shutil
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from driftloop.errors import DriftloopError, RegistryError
+from driftloop.errors import BadRequest, DriftloopError, RegistryError
 from driftloop.records import Candidate, GateResult, ModelId
 from driftloop.settings import masked
 from driftloop.spec import Fleet
 
+CONNECT_WITHIN = 10
+"""Seconds that MLflow's server, or its database, may take to answer at all."""
 ALIAS = "champion"
 ORDER = "driftloop.order"
 """Tag of runs and versions: the key of the order they were made for."""
@@ -331,12 +334,29 @@ def _is_made(url: str) -> bool:
 
 
 def _probe(url: str) -> None:
-    """Make sure that an SQLite file can be opened: MLflow itself would try for 100 seconds."""
-    if url.startswith("sqlite:///"):
+    """Make sure that there is somebody to ask: MLflow itself would try for 100 seconds."""
+    if url.startswith("http"):
+        parts = urlparse(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_WITHIN).close()
+    elif not url.startswith("sqlite:///"):
+        _probe_postgresql(url)
+    else:
         file = Path(url.removeprefix("sqlite:///"))
         file.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("PRAGMA schema_version")
+
+
+def _probe_postgresql(url: str) -> None:
+    try:
+        import psycopg
+    except ImportError as error:
+        raise BadRequest(
+            "psycopg is not installed", where="mlflow", hint="pip install 'driftloop[postgres]'"
+        ) from error
+    plain = f"postgresql:{url.partition(':')[2]}"
+    psycopg.connect(plain, connect_timeout=CONNECT_WITHIN).close()
 
 
 @contextmanager

@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,23 @@ def reader(at: Callable[[str], Place], fleet: Fleet) -> Iterator[Lake]:
         yield lake
 
 
+class Behind:
+    """The wall clock, so many seconds late."""
+
+    def __init__(self, seconds: float) -> None:
+        self.behind = timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) - self.behind
+
+
+def write_a_file(lake: Lake) -> None:
+    """Make the tables, and write more than the catalog keeps in itself."""
+    lake.migrate()
+    with lake._store.transaction() as con:
+        con.execute("INSERT INTO lake.segments SELECT 'x', range, now() FROM range(99999)")
+
+
 def ids(lake: Lake) -> list[str]:
     found = lake.query("SELECT id FROM lake.eta_predictions ORDER BY id")
     return [str(each) for each in found["id"].to_pylist()]
@@ -115,27 +133,14 @@ def test_a_window_at_a_horizon_never_changes(
     window: Make,
 ) -> None:
     """Whatever two ingesters do at once, one's clock behind: what was read is read again, equal."""
-
-    class Wall:
-        def __init__(self, behind: float) -> None:
-            self.behind = timedelta(seconds=behind)
-
-        def now(self) -> datetime:
-            return datetime.now().astimezone() - self.behind
-
-    machines = [machine("one", clock=Wall(0.0)), machine("two", clock=Wall(0.2))]
+    machines = [machine("one", clock=Behind(0.0)), machine("two", clock=Behind(0.2))]
     stop = threading.Event()
-    failed: list[BaseException] = []
 
     def write(number: int) -> None:
-        try:
-            for n in range(15):
-                machines[number].take(*(prediction(f"{number}-{n}-{m}") for m in range(20)))
-                if n == 7:
-                    machines[number].ingester.maintain()
-        except BaseException as error:
-            failed.append(error)
-            raise
+        for n in range(15):
+            machines[number].take(*(prediction(f"{number}-{n}-{m}") for m in range(20)))
+            if n == 7:
+                machines[number].ingester.maintain()
 
     seen: dict[datetime, pa.Table] = {}
 
@@ -145,15 +150,13 @@ def test_a_window_at_a_horizon_never_changes(
             if known_at is not None and known_at not in seen:
                 seen[known_at] = reader.rows(eta, window(known_at=known_at))
 
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
-    looking = threading.Thread(target=read)
-    for thread in (*writers, looking):
-        thread.start()
-    for writer in writers:
-        writer.join()
-    stop.set()
-    looking.join()
-    assert not failed
+    with ThreadPoolExecutor(3) as pool:
+        looking = pool.submit(read)
+        writers = [pool.submit(write, number) for number in range(2)]
+        wait(writers)
+        stop.set()
+        for thread in (*writers, looking):
+            thread.result()
     assert len(ids(reader)) == 2 * 15 * 20
     assert len(seen) > 5
     for known_at, rows in seen.items():
@@ -350,11 +353,7 @@ def test_secrets_are_in_no_error_and_no_log(
         said.append(repr(where))
         with Lake(where, fleet, read_only=False) as lake:
             with pytest.raises(LogError) as refused:
-                lake.migrate()
-                with lake._store.transaction() as con:
-                    con.execute(
-                        "INSERT INTO lake.segments SELECT 'x', range, now() FROM range(99999)"
-                    )
+                write_a_file(lake)
             said.append(str(refused.value))
     told = "".join(said) + caplog.text
     assert "127.0.0.1:1" in told

@@ -273,8 +273,7 @@ def test_the_loop_runs_on_servers_that_run_elsewhere(town: Town) -> None:
         town.up(loop, "worker,ingester,online")
         system = System(loop)
         eventually(lambda: system.ledger.facts(Passed, last=1), "a pass")
-        runs = flow_runs(servers.prefect_api, "watch")
-        assert any(each["state_type"] == "COMPLETED" for each in runs)
+        eventually(lambda: "COMPLETED" in ended(servers, "watch"), "a run of `watch` over there")
         pq.write_table(pa.Table.from_pylist(history(600)), town.folder / "history.parquet")
         run(loop, "backfill", "eta", str(town.folder / "history.parquet"))
         assert "promoted: first version" in run(loop, "train")
@@ -293,6 +292,11 @@ def kill(settings: Settings, name: str) -> None:
     (pid,) = (each.pid for each in status(settings.home) if each.name == name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+
+
+def ended(settings: Settings, flow: str) -> set[str]:
+    """Return how the runs of a flow stand in this machine's Prefect."""
+    return {each["state_type"] for each in flow_runs(settings.prefect_api, flow)}
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

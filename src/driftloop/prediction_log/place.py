@@ -21,6 +21,9 @@ CONNECT_WITHIN = 10
 """Seconds that a host may take to answer at all."""
 TURN_WITHIN = 60
 """Seconds that an ingester waits for its turn; then it says so, and waits again."""
+_LOST_SOON = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
+"""A machine that lost its power ends no session: PostgreSQL asks after so many seconds, and would
+after two hours."""
 _TURN = 727_212
 """What PostgreSQL's advisory lock is called by us."""
 
@@ -283,8 +286,8 @@ class PostgresCatalog:
     def turn(self) -> Iterator[None]:
         """Keep every other ingester out for the length of the block, by an advisory lock.
 
-        PostgreSQL gives it to the next one when this process dies. It is a session's, so that a
-        pooler that shares sessions may not stand in between.
+        PostgreSQL gives it to the next one when this process dies, and within a minute of the whole
+        machine's death. It is a session's: a pooler that shares sessions may not stand in between.
 
         Raises:
             LogError: it is not our turn within `TURN_WITHIN`, or the database cannot be reached.
@@ -295,6 +298,8 @@ class PostgresCatalog:
                 return
             with self._connected() as con:
                 con.execute(f"SET lock_timeout = '{TURN_WITHIN}s'")
+                for name, value in _LOST_SOON.items():
+                    con.execute(f"SET {name} = {value}")
                 con.execute("SELECT pg_advisory_lock(%s)", [_TURN])
                 self._held = con
                 try:

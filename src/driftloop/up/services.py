@@ -179,7 +179,8 @@ def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
         argv=_driftloop(
             "_mlflow",
             "--",
-            *("--default-artifact-root", settings.mlflow_files.absolute().as_uri()),
+            # By way of the server: a worker on another machine has no such folder.
+            *("--artifacts-destination", settings.mlflow_files.absolute().as_uri()),
             *_listening(settings.host, settings.mlflow_port),
             *("--workers", "1"),
         ),

@@ -103,6 +103,10 @@ class Settings(BaseSettings):
     snapshots: Literal["alarms", "all"] = "alarms"
     """Of which decisions Evidently's snapshot is kept in `reports`: those that call for something
     (a page, a retraining), or all."""
+    dask: Annotated[str, Field(pattern=r"^$|^(tcp|tls|ws|wss)://[^/\s]+:\d+$")] = ""
+    """Of a Dask scheduler that fits are sent to, as tcp://host:8786; empty to fit here."""
+    work_pool: Annotated[str, Field(pattern=r"^[^/%&<>{}]*$")] = ""
+    """One of Prefect's own work pools that the flows run in; empty for the worker of `up`."""
     restart: bool = True
     """Whether `driftloop up` restarts a service that died."""
 

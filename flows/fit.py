@@ -32,7 +32,9 @@ CONNECT = 10.0
 PAUSE = 1.0
 LOOK_EVERY = 0.25
 """Seconds between two looks at whether anybody still waits for a fit."""
-START = "DASK_DISTRIBUTED__WORKER__DAEMON=False dask worker ADDRESS --nthreads 1"
+START = (
+    "DASK_DISTRIBUTED__WORKER__DAEMON=False dask worker ADDRESS --nthreads 1 --preload flows.fit"
+)
 
 
 class DaskTrainer:
@@ -146,6 +148,16 @@ def fit(family: Family, order: Order, champion: Head | None) -> Candidate:
         return trainer.train(order, champion)
 
 
+def dask_setup(worker: object) -> None:
+    """Get a Dask worker ready, so that its first fit does not wait; for `--preload flows.fit`.
+
+    Raises:
+        DriftloopError: it may not start processes, or its settings describe no installation.
+    """
+    _check_may_start(f"Dask worker {worker}")
+    the_system().isolated.warm_up()
+
+
 # -- where it is waited for -----------------------------------------------------------------
 
 
@@ -196,12 +208,7 @@ def _installation(family: Family, order: Order) -> System:
         TrainingFailed: it is another, or this worker may not start processes.
     """
     where = f"Dask worker {get_worker().address}"
-    if current_process().daemon:
-        raise TrainingFailed(
-            "may not start the processes that fits run in",
-            where=where,
-            hint=f"start it with `{START}`",
-        )
+    _check_may_start(where)
     system = the_system()
     if system.ledger.fact(Ordered, key=order.key) is None:
         raise TrainingFailed(
@@ -220,6 +227,15 @@ def _installation(family: Family, order: Order) -> System:
             hint="give both the same, and restart the one that has older ones in hand",
         )
     return system
+
+
+def _check_may_start(where: str) -> None:
+    if current_process().daemon:
+        raise TrainingFailed(
+            "may not start the processes that fits run in",
+            where=where,
+            hint=f"start it with `{START}`",
+        )
 
 
 @contextmanager

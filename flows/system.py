@@ -8,9 +8,10 @@ from contextvars import ContextVar
 from functools import lru_cache
 
 from driftloop.errors import BadRequest
-from driftloop.settings import read_settings
+from driftloop.settings import need_dask, read_settings
 from driftloop.wiring import System
 
+CANCELLED = "cancelled in Prefect"
 skipped: ContextVar[int] = ContextVar("skipped", default=0)
 """How many earlier runs of the same schedule were skipped in favour of the one under way."""
 
@@ -32,6 +33,7 @@ def the_system() -> System:
         )
     if not settings.dask:
         return System(settings)
+    need_dask(settings)
     from flows.fit import DaskTrainer
 
     return System(settings, trainer=DaskTrainer)

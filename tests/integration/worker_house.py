@@ -103,6 +103,10 @@ class Home:
         environment = self.settings.environment() | env
         self._start(Service(name=name, argv=(sys.executable, *argv), env=environment))
 
+    def start_apart(self, name: str, *argv: str, **env: str) -> None:
+        """Start what has nothing but its own environment, and wait for nothing."""
+        self._start(Service(name=name, argv=(sys.executable, *argv), env=env))
+
     def pid(self, name: str) -> int:
         """Return the service's process id."""
         return self._running[name].pid

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from driftloop.settings import Settings
+from driftloop.settings import Settings, need_dask
 
 READY = re.compile(rb"\bready\s*$", re.MULTILINE)
 """A service without a port writes a line to its log that ends in this once it works."""
@@ -49,7 +49,12 @@ class Service:
 
 
 def services(settings: Settings) -> tuple[Service, ...]:
-    """Return the services of one installation, in the order they are listed to people."""
+    """Return the services of one installation, in the order they are listed to people.
+
+    Raises:
+        BadRequest: they could not do what the settings ask for.
+    """
+    need_dask(settings)
     own = settings.environment() | {
         "PYTHONUNBUFFERED": "1",
         "DO_NOT_TRACK": "1",
@@ -102,7 +107,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         argv=_driftloop("_watchdog"),
         env=own,
         after=("ingester",),
-        needs=("online", "pages", "prefect", "worker", "slack"),
+        needs=("online", "pages", "prefect", "worker", "keeper", "slack"),
         beats=True,
         silence=120.0 + settings.watchdog_every,
     )
@@ -114,7 +119,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
         *(slack if local_slack else ()),
         server,
         _mlflow(settings, own),
-        worker,
+        # Prefect's own workers, on whatever machines, then run the flows.
+        replace(worker, name="keeper") if settings.work_pool else worker,
         ingester,
         watchdog,
     )

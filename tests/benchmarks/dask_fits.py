@@ -6,6 +6,7 @@ a part in it: this one, the fits, Prefect's server, Dask's scheduler and workers
 """
 
 import asyncio
+import logging
 import subprocess
 import sys
 import time
@@ -35,12 +36,14 @@ from tests.benchmarks._world import NOW, World, columns, environment, times, wor
 
 WORKERS = 2
 TASKS = 100
+"""What the cost of tasks that do nothing is told of; a quick run measures fewer."""
 SHARE = 0.1
 """Of a fit's CPU: what the way to Dask may add before it counts as dear."""
-IDLE_S = 3.0
+IDLE_S = 2.0
 
 
 def measure(raw: Raw, plan: Plan) -> None:
+    logging.getLogger("prefect").setLevel(logging.WARNING)
     fits = 6 if plan.quick else 16
     given = {
         "dask": f"tcp://127.0.0.1:{free_port()}",
@@ -56,7 +59,8 @@ def measure(raw: Raw, plan: Plan) -> None:
         (server,) = (each.pid for each in status(made.settings.home))
         rows = plan.rows(quick=2000, full=20_000)
         _history(made, rows)
-        _compared(raw, made, [psutil.Process(), psutil.Process(server), *cluster], rows=rows)
+        processes = [psutil.Process(), psutil.Process(server), *cluster]
+        _compared(raw, plan, made, processes, rows=rows)
 
 
 def figures(lines: Sequence[Line]) -> dict[str, Figure]:
@@ -117,8 +121,8 @@ def nothing() -> None: ...
 
 
 @flow(name="nothing-often")
-def nothing_often() -> None:
-    for each in [nothing.submit() for _ in range(TASKS)]:
+def nothing_often(count: int) -> None:
+    for each in [nothing.submit() for _ in range(count)]:
         each.result()
 
 
@@ -132,7 +136,9 @@ class Asked:
 ASKED = Asked()
 
 
-def _compared(raw: Raw, made: World, processes: list[psutil.Process], *, rows: int) -> None:
+def _compared(
+    raw: Raw, plan: Plan, made: World, processes: list[psutil.Process], *, rows: int
+) -> None:
     from flows.fit import DaskTrainer
 
     system = made.system
@@ -147,17 +153,17 @@ def _compared(raw: Raw, made: World, processes: list[psutil.Process], *, rows: i
                 with _spent(processes) as spent:
                     asyncio.run(fits())
                 raw.note("fits", where=where, warm=warm, fits=count, rows=rows, **spent)
-        with _spent(processes[2:]) as spent:
+        with _spent(processes[2:], settle=0.0) as spent:
             time.sleep(IDLE_S)
         raw.note("idle", mib=_memory(processes[2:]) / 2**20, **spent)
         for where, runner in (
             ("threads", ThreadPoolTaskRunner(max_workers=WORKERS)),
             ("dask", DaskTaskRunner(address=made.settings.dask)),
         ):
-            for _ in range(2):
-                with _spent(processes) as spent:
-                    nothing_often.with_options(task_runner=runner)()
-                raw.note("tasks", where=where, tasks=TASKS, **spent)
+            count = 30 if plan.quick else TASKS
+            with _spent(processes) as spent:
+                nothing_often.with_options(task_runner=runner)(count)
+            raw.note("tasks", where=where, tasks=count, **spent)
 
 
 def _orders(made: World, where: str, number: int, count: int) -> list[Order]:
@@ -175,14 +181,14 @@ def _orders(made: World, where: str, number: int, count: int) -> list[Order]:
 
 
 @contextmanager
-def _spent(processes: Sequence[psutil.Process]) -> Iterator[Line]:
+def _spent(processes: Sequence[psutil.Process], *, settle: float = 0.5) -> Iterator[Line]:
     """Yield a line that has wall time and the processes' CPU, when the block ends."""
     line: Line = {}
     wall, cpu = time.perf_counter(), _cpu(processes)
     yield line
     took = time.perf_counter() - wall
     # Prefect's server takes up in batches what it was told.
-    time.sleep(0.5)
+    time.sleep(settle)
     line |= {"wall_s": took, "cpu_s": _cpu(processes) - cpu}
 
 
@@ -262,5 +268,5 @@ def _less(there: dict[str, float] | None, here: dict[str, float] | None, kind: s
 
 
 def _tasks(lines: Sequence[Line], where: str) -> float | None:
-    found = [line["cpu_s"] for line in lines if line["what"] == "tasks" and line["where"] == where]
-    return min(found) if found else None
+    found = [line for line in lines if line["what"] == "tasks" and line["where"] == where]
+    return TASKS * median(line["cpu_s"] / line["tasks"] for line in found) if found else None

@@ -84,6 +84,7 @@ def test_cancel_ends_a_fit_on_the_cluster(here: Home) -> None:
     eventually(lambda: here.run(later)["state_type"] == "COMPLETED", "the next")
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_takes_its_fit_on_the_cluster_with_it(here: Home) -> None:
     """Nobody waits for it any more, so it ends; the renewal is taken up again, and fits anew."""
     seen = len(here.fits())
@@ -103,6 +104,7 @@ def test_a_worker_that_is_killed_takes_its_fit_on_the_cluster_with_it(here: Home
     assert len(here.fits()) == seen + 2
 
 
+@pytest.mark.long
 def test_a_scheduler_that_dies_is_waited_for(here: Home) -> None:
     """Passes go on without it; what was under way is fitted once it is back."""
     seen = len(here.fits())
@@ -135,8 +137,8 @@ def start_worker(here: Home, name: str) -> None:
     """Start a Dask worker of one thread, as the README says."""
     here.start_beside(
         name,
-        *("-m", "dask", "worker", here.settings.dask, "--nthreads", "1", "--name", name),
-        *("--no-dashboard", "--local-directory", str(here.temporary)),
+        *("-m", "dask", "worker", here.settings.dask, "--nthreads", "1", "--preload", "flows.fit"),
+        *("--name", name, "--no-dashboard", "--local-directory", str(here.temporary)),
         DASK_DISTRIBUTED__WORKER__DAEMON="False",
     )
 

@@ -128,6 +128,14 @@ class FakeTrainer:
     error: float = 5.0
     fails: str | Exception | None = None
     orders: list[Order] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)
+    patience: timedelta = timedelta(0)
+
+    def call_off(self, order: Order, *, why: str = "was called off") -> None:
+        self.off.append(order.key)
+
+    def warm_up(self) -> None:
+        pass
 
     def train(self, order: Order, champion: Head | None) -> Candidate:
         return self._candidate(order, found=False)

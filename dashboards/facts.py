@@ -113,4 +113,5 @@ class RowFacts:
 
 
 def _decay_alone(fact: Measured) -> Measured:
-    return replace(fact, readings=tuple(r for r in fact.readings if r.kind is Kind.DECAY))
+    kept = (r for r in fact.readings if r.kind is Kind.DECAY and r.segment is None)
+    return replace(fact, readings=tuple(kept))

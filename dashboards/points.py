@@ -51,6 +51,7 @@ def points(measured: Sequence[Measured], family: Family) -> tuple[Point, ...]:
         for reading in fact.readings
         if reading.kind is Kind.DECAY
         and reading.column is None
+        and reading.segment is None
         and reading.metric == family.decay.metric
     )
 

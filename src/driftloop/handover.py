@@ -54,7 +54,7 @@ class Handover:
             "previous": previous.version if previous is not None else None,
             "artifact": None if head.found else str(Path(head.artifact).absolute()),
             "digest": head.digest,
-            "features": list(family.features),
+            "features": list(family.inputs),
             "key": key,
         }
         if policy.url is None:

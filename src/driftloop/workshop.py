@@ -197,7 +197,7 @@ def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
     if champion.found:
         return held_out["prediction"].combine_chunks()
     model = load_model(Path(champion.artifact), champion.digest)
-    columns = {name: held_out[name].to_pylist() for name in family.features}
+    columns = {name: held_out[name].to_pylist() for name in family.inputs}
     return pa.array(model.predict(columns), pa.float64())
 
 

@@ -66,6 +66,7 @@ class FakeMeasure:
     rechecked: list[Reading] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
     full: bool = False
+    segments: dict[str, float] = field(default_factory=dict)
 
     def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
         if (breaks := self.breaks) is not None:
@@ -96,6 +97,17 @@ class FakeMeasure:
                 value=self.error,
                 n=summary.labels,
                 baseline=10.0,
+            ),
+            *(
+                Reading(
+                    kind=Kind.DECAY,
+                    metric=family.decay.metric,
+                    column=None,
+                    value=value,
+                    n=summary.labels,
+                    segment=segment,
+                )
+                for segment, value in self.segments.items()
             ),
         )
 

@@ -14,16 +14,25 @@ from evidently.legacy.calculations.stattests import (
 )
 from evidently.legacy.core import ColumnType
 from evidently.metrics import (
+    FNR,
+    FPR,
     MAE,
+    MAPE,
     RMSE,
+    TNR,
+    TPR,
+    AbsMaxError,
     Accuracy,
     F1Score,
     LogLoss,
+    MeanError,
+    Precision,
     R2Score,
+    Recall,
     RocAuc,
 )
 
-from driftloop.measure.columns import Codes, Floats, counted, numbers, texts
+from driftloop.measure.columns import Codes, Floats, numbers, texts
 from driftloop.measure.distances import EVIDENTLY_FLOOR
 from driftloop.measure.reference import Reference
 from driftloop.records import Kind, Reading, Task
@@ -39,10 +48,19 @@ _PERFORMANCE = {
     "mae": MAE,
     "rmse": RMSE,
     "r2": R2Score,
+    "mean_error": MeanError,
+    "mape": MAPE,
+    "abs_max_error": AbsMaxError,
     "roc_auc": RocAuc,
     "f1": F1Score,
     "log_loss": LogLoss,
     "accuracy": Accuracy,
+    "precision": Precision,
+    "recall": Recall,
+    "tpr": TPR,
+    "tnr": TNR,
+    "fpr": FPR,
+    "fnr": FNR,
 }
 
 
@@ -56,7 +74,8 @@ def recheck(family: Family, reading: Reading, rows: Rows, reference: Reference) 
         Exception: whatever Evidently raises on data that it cannot digest.
     """
     if reading.kind is Kind.DECAY:
-        return _performance(family, reading.metric, rows)
+        known = reading.metric in _PERFORMANCE
+        return _performance(family, reading.metric, rows) if known else None
     name, of = reading.column or "", "the window"
     if reading.metric not in _TESTS:
         return None
@@ -64,9 +83,10 @@ def recheck(family: Family, reading: Reading, rows: Rows, reference: Reference) 
     feature = family.features.get(name)
     if feature is not None and feature.kind == "categorical":
         kind, levels = ColumnType.Categorical, reference.levels(name)
-        counts = counted(*texts(rows, name, of=of), levels.names)
-        every = np.arange(len(counts))
-        sides = tuple(np.repeat(every[: len(side)], side) for side in (levels.counts, counts))
+        sides = tuple(
+            np.repeat(np.arange(len(side)), side)
+            for side in levels.beside(*texts(rows, name, of=of))
+        )
     else:
         kind, column = ColumnType.Numerical, reference.numbers(name)
         values = numbers(rows, name, of=of)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, counted, numbers, texts
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, numbers, texts
 from driftloop.measure.distances import (
     FEWEST,
     by_value,
@@ -37,7 +37,10 @@ def drift_readings(family: Family, current: Rows, reference: Reference) -> Itera
     Kolmogorov-Smirnov test; and `psi_quantile`, PSI on bins that hold a tenth of the reference
     each, with its own: one outlier does not blind it. Categories: `jensenshannon` and `psi` as
     Evidently has them, with the p-value of a two-sample chi-square test, and `chisquare`,
-    Evidently's score, which is one-sample and forgets the reference's noise.
+    Evidently's score, which is one-sample and forgets the reference's noise. A category with more
+    than `reference.APART` levels in the reference is compared by the most frequent of them, all
+    others being one: with many rare levels any distance is large. Texts are compared by what is
+    told of them in numbers: see `columns.numbers`.
 
     The first of each column is the one that the family's policy judges by; `judged` tells. What
     of the others cannot be measured is left out. `n` counts the window's usable values; null,
@@ -93,7 +96,7 @@ def _told(name: str, policy: str, moved: _Moved | Unmeasurable) -> Iterator[Read
 
 def _numeric(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
     """Yield the readings of the numeric columns; what NumPy is slow to begin is done for many."""
-    names = (*family.numeric, "prediction")
+    names = (*family.numbers, "prediction")
     many = max(1, HELD // max(1, current.num_rows))
     for first in range(0, len(names), many):
         yield from _numbers(family, names[first : first + many], current, reference)
@@ -196,12 +199,8 @@ def _each_width(
 
 def _categorical(name: str, current: Rows, reference: Reference) -> _Moved | Unmeasurable:
     try:
-        codes, names = texts(current, name, of=OF)
-        levels = reference.levels(name)
-        cur = counted(codes, names, levels.names)
-        ref = np.concatenate(
-            [levels.counts, np.zeros(len(cur) - len(levels.counts), dtype=np.int64)]
-        )
+        found = texts(current, name, of=OF)
+        ref, cur = reference.levels(name).beside(*found)
         _enough(name, int(ref.sum()), n := int(cur.sum()))
     except Unmeasurable as problem:
         return problem

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
 from evidently.core.metric_types import render_widgets
 from evidently.core.report import Snapshot
@@ -13,10 +14,13 @@ from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionP
 
 from driftloop.errors import MeasureError
 from driftloop.measure.columns import Floats, Unmeasurable, numbers, texts
+from driftloop.measure.reference import APART, leveled
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
 
 FEWEST = 2
+OTHER = "(other)"
+"""Stands for all levels that are not told apart."""
 
 
 def page(
@@ -59,7 +63,7 @@ def _drift(
 ) -> Snapshot | None:
     cur: dict[str, pd.Series] = {}
     ref: dict[str, pd.Series] = {}
-    columns = dict.fromkeys((*family.numeric, "prediction"), _numeric)
+    columns = dict.fromkeys((*family.numbers, "prediction"), _numeric)
     columns |= dict.fromkeys(family.categorical, _categorical)
     for name, sides in columns.items():
         try:
@@ -192,12 +196,18 @@ def _categorical(current: pa.Table, reference: pa.Table, name: str) -> tuple[pd.
     for table, of in ((reference, "the reference"), (current, "the window")):
         codes, _ = texts(table, name, of=of)
         _enough(int(np.count_nonzero(codes >= 0)), name, of=of)
-    return _texts(current, name), _texts(reference, name)
+    levels = leveled(*texts(reference, name, of="the reference"))
+    apart = levels.apart if levels.distinct > APART else None
+    return _texts(current, name, apart), _texts(reference, name, apart)
 
 
-def _texts(table: pa.Table, name: str) -> pd.Series:
-    texts = table.column(name).cast(pa.string()).to_pylist()
-    return pd.Series([text and _plain(text) for text in texts], dtype="object")
+def _texts(table: pa.Table, name: str, apart: pa.Array | None) -> pd.Series:
+    column = table.column(name).cast(pa.string())
+    if apart is not None:
+        # As they are measured: a chart of thousands of levels tells nothing, and takes minutes.
+        rare = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=apart)))
+        column = pc.if_else(rare, OTHER, column)
+    return pd.Series([text and _plain(text) for text in column.to_pylist()], dtype="object")
 
 
 def _enough(n: int, name: str, *, of: str) -> None:

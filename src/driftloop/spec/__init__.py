@@ -10,9 +10,11 @@ from driftloop.spec.fleet import Fleet
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
 from driftloop.spec.schema import (
+    LEANING,
     LOSSES,
     METRICS,
     QUERY,
+    TOLD,
     DriftPolicy,
     Family,
     Feature,
@@ -28,10 +30,12 @@ from driftloop.spec.schema import (
 )
 
 __all__ = [
+    "LEANING",
     "LOSSES",
     "METRICS",
     "NAME",
     "QUERY",
+    "TOLD",
     "DriftPolicy",
     "Family",
     "Feature",

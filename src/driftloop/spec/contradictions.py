@@ -8,7 +8,7 @@ from typing import Any
 from driftloop.errors import DriftloopError
 from driftloop.records import Task
 from driftloop.spec.recipe import check_call, load_recipe
-from driftloop.spec.schema import METRICS, duration, is_database
+from driftloop.spec.schema import LEANING, METRICS, duration, is_database
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 COLUMN = re.compile(r"[a-z][a-z0-9_]*")
@@ -27,11 +27,13 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
     """
     task, metric = whole.get("task"), _at(whole, "decay", "metric")
     known_to = METRICS.get(Task(task), ()) if isinstance(task, str) and task in tuple(Task) else ()
+    known_to = tuple(name for name in known_to if name not in LEANING)
     if known_to and isinstance(metric, str) and metric not in known_to:
         known = ", ".join(known_to)
-        yield DriftloopError(
-            f"{metric!r} is not a metric of {task}", where="decay.metric", hint=f"known: {known}"
-        )
+        what = f"{metric!r} is not a metric of {task}"
+        if metric in LEANING:
+            what = f"{metric!r} says which way a model errs, and is worse in neither direction"
+        yield DriftloopError(what, where="decay.metric", hint=f"known: {known}")
     holdout, span = (_length(whole, *k) for k in (("gate", "holdout"), ("retrain", "span")))
     if holdout is not None and span is not None and holdout >= span:
         yield DriftloopError(
@@ -60,6 +62,8 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
     if whole.get("target") in _names(whole):
         yield DriftloopError("is also a feature: the outcome would be given away", where="target")
     yield from _bad_names(whole)
+    yield from _bad_segments(whole)
+    yield from _bad_texts(whole)
     yield from _bad_log(whole)
 
 
@@ -83,6 +87,32 @@ def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
             yield DriftloopError(
                 f"{market!r} should be lower case words joined by -", where="markets"
             )
+
+
+def _bad_segments(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    given = whole.get("segments")
+    columns = [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
+    fitting = [name for name, kind in _kinds(whole) if kind == "categorical"]
+    for column in dict.fromkeys(columns):
+        if columns.count(column) > 1:
+            yield DriftloopError(f"{column!r} stands twice", where="segments")
+        if column not in fitting:
+            yield DriftloopError(
+                f"{column!r} is no categorical feature",
+                where="segments",
+                hint=f"categorical features: {', '.join(fitting) or 'none'}",
+            )
+
+
+def _bad_texts(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    kinds = [kind for _, kind in _kinds(whole)]
+    made = whole.get("log") is None or bool(_at(whole, "retrain", "triggers"))
+    if made and kinds and all(kind == "text" for kind in kinds):
+        yield DriftloopError(
+            "a model needs a feature that is numeric or categorical: it is not given texts",
+            where="features",
+            hint="only what is served elsewhere and never retrained here can do with texts alone",
+        )
 
 
 def _bad_log(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
@@ -142,6 +172,12 @@ def _bad_source(
 def _names(whole: Mapping[str, Any]) -> tuple[str, ...]:
     features = whole.get("features")
     return tuple(features) if isinstance(features, dict) else ()
+
+
+def _kinds(whole: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name in _names(whole):
+        feature = whole["features"][name]
+        yield name, feature.get("kind") if isinstance(feature, dict) else None
 
 
 def _at(whole: Mapping[str, Any], table: str, key: str) -> object:

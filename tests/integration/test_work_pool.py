@@ -1,7 +1,9 @@
 """The flows in a work pool of Prefect's own: real server, real process worker of Prefect's."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
+import psutil
 import pytest
 from integration.house import eventually
 from integration.worker_house import DE, Home, alive, home
@@ -39,6 +41,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             PREFECT_WORKER_QUERY_SECONDS="1",
         )
         yield made
+        made.stop()
+        # A run of Prefect's worker is a session of its own, and outlives it.
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("DRIFTLOOP_CONFIG") == str(file):
+                    process.kill()
 
 
 def test_a_pass_runs_in_a_process_of_prefects_worker(here: Home) -> None:

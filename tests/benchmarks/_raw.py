@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Line = dict[str, Any]
 LIBRARIES = (
+    "distributed",
     "duckdb",
     "evidently",
     "fastapi",

@@ -23,6 +23,7 @@ from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewed, Renewer, repair_aliases
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watched, Watcher, first_orders
+from driftloop.loop.watch import order as ordered
 from driftloop.records import (
     Decided,
     Disputed,
@@ -30,6 +31,7 @@ from driftloop.records import (
     Failed,
     Gated,
     Head,
+    Intent,
     ModelId,
     Moved,
     Paged,
@@ -552,3 +554,24 @@ def test_renewals_beyond_a_passs_budget_wait_and_come_again(fleet: Fleet, world:
     again = [each for each in world.decide(later=timedelta(minutes=1)) if each.order is not None]
     assert [each.model for each in again] == [later.model]
     assert world.renew(again[0]).outcome == "promoted"
+
+
+def test_a_renewal_is_held_for_as_long_as_its_fit_may_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fits queue for a cluster, nobody takes the renewal for dead before its turn came."""
+    leases: dict[str, timedelta] = {}
+    claim = world.ledger.claim
+
+    def noted(key: str, *, lease: timedelta, body: str = "") -> Intent:
+        leases[key.partition("/")[0]] = lease
+        return claim(key, lease=lease, body=body)
+
+    monkeypatch.setattr(world.ledger, "claim", noted)
+    world.trainer.patience = timedelta(minutes=10)
+    family = world.fleet.family(DE)
+    made = ordered(family, DE, key="eta-de/queued", reason="by hand", now=world.clock.shown)
+    assert world.renewer.renew(made).outcome == "promoted"
+    limit = family.retrain.time_limit + timedelta(minutes=10)
+    assert leases["renew"] > limit
+    assert leases["renewing"] > limit

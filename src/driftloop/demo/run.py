@@ -143,6 +143,9 @@ def _prepared(settings: Settings, models: str, *, restart: bool) -> System:
             # The demo's pages are nobody's business: they stay on this machine.
             "slack_token": None,
             "slack_api": "",
+            # Nor has any cluster its settings.
+            "dask": "",
+            "work_pool": "",
         }
     ).embedded()
     Clock(origin=START, started=STANDING, speed=1.0).write(made.clock)

@@ -7,6 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from driftloop.records import Task
+from driftloop.spec import Family
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
@@ -63,6 +66,43 @@ def counted(codes: Codes, names: pa.Array, known: pa.Array) -> Codes:
     shared: Codes = np.zeros(len(known), dtype=np.int64)
     shared[at[at >= 0]] = counts[at >= 0]
     return np.concatenate([shared, counts[at < 0]])
+
+
+def measured_columns(family: Family) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns that are compared with a reference: numbers, and categories."""
+    if family.task is Task.MULTICLASS:
+        return family.numeric, (*family.categorical, "prediction")
+    return (*family.numeric, "prediction"), family.categorical
+
+
+def answered(family: Family, table: pa.Table, *, of: str) -> pa.Table:
+    """Return `table` with the answers of a multiclass family as the names of their classes.
+
+    Other families' answers, and a table without a numeric column of them, are left as they are.
+
+    Raises:
+        Unmeasurable: an answer is the index of none of the classes.
+    """
+    name = "prediction"
+    if not family.classes or name not in table.column_names or not table.num_rows:
+        return table
+    values = numbers(table, name, of=of)
+    wrong = no_class(values, family)
+    if wrong.any():
+        raise Unmeasurable(
+            f"{np.count_nonzero(wrong)} of {len(values)} predictions are none of the"
+            f" {len(family.classes)} classes in {of}"
+        )
+    codes = pa.array(np.nan_to_num(values).astype(np.int32), mask=np.isnan(values))
+    named = pa.array(family.classes, pa.string()).take(codes)
+    return table.set_column(table.column_names.index(name), name, named)
+
+
+def no_class(values: Floats, family: Family) -> NDArray[np.bool_]:
+    """Return which values are the index of none of the family's classes; NaN is none's fault."""
+    known = np.isin(values, np.arange(len(family.classes)))
+    found: NDArray[np.bool_] = ~(known | np.isnan(values))
+    return found
 
 
 def nulls(table: pa.Table, name: str, *, of: str) -> int:

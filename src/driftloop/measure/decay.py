@@ -2,7 +2,7 @@
 
 Each metric is given with its influence values: how much each row pulls the metric away from
 where it stands. Their sum over a day is what that day contributes to the error, whatever the
-metric, so one interval serves all seven.
+metric, so one interval serves them all.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, numbers
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers
 from driftloop.records import Kind, Reading, Task
 from driftloop.spec import LOSSES, METRICS, Family
 
@@ -30,8 +30,9 @@ def decay_readings(
     """Yield one reading for each metric of the family's task, over rows with a label.
 
     Values are Evidently's: MAE, RMSE and R2, or ROC AUC, F1, log loss and accuracy with 1
-    predicted from 0.5 on. `n` counts the rows with both a label and a prediction; `low` and
-    `high` are the interval of `interval`.
+    predicted from 0.5 on, or of many classes accuracy and the macro averages of F1, precision and
+    recall, over the classes that are predicted or true somewhere. Scores have none. `n` counts the
+    rows with both a label and a prediction; `low` and `high` are the interval of `interval`.
     """
     try:
         label, prediction, block = _labelled(own, family)
@@ -41,7 +42,7 @@ def decay_readings(
         return
     for metric in METRICS[family.task]:
         try:
-            value, influence = _estimate(metric, label, prediction)
+            value, influence = _estimate(family.task, metric, label, prediction)
         except Unmeasurable as problem:
             yield _unmeasured(metric, problem, len(label), baselines)
             continue
@@ -164,6 +165,32 @@ def roc_auc(label: Floats, prediction: Floats) -> Estimate:
     return value, (placed - value) * weight
 
 
+def agreement(label: Floats, prediction: Floats) -> Estimate:
+    """Return the share of rows whose class is predicted right."""
+    return _mean((prediction == label).astype(np.float64))
+
+
+def macro_precision(label: Floats, prediction: Floats) -> Estimate:
+    """Return the mean over classes of the share of a class's predictions that are right."""
+    return _macro(label, prediction, of_label=0.0, of_prediction=1.0)
+
+
+def macro_recall(label: Floats, prediction: Floats) -> Estimate:
+    """Return the mean over classes of the share of a class's rows that are predicted right."""
+    return _macro(label, prediction, of_label=1.0, of_prediction=0.0)
+
+
+def macro_f1(label: Floats, prediction: Floats) -> Estimate:
+    """Return the mean over classes of the harmonic mean of precision and recall."""
+    return _macro(label, prediction, of_label=0.5, of_prediction=0.5)
+
+
+_OF_CLASSES: Mapping[str, Callable[[Floats, Floats], Estimate]] = {
+    "accuracy": agreement,
+    "f1": macro_f1,
+    "precision": macro_precision,
+    "recall": macro_recall,
+}
 _ESTIMATES: Mapping[str, Callable[[Floats, Floats], Estimate]] = {
     "mae": mae,
     "rmse": rmse,
@@ -190,12 +217,19 @@ def _labelled(own: pa.Table, family: Family) -> tuple[Floats, Floats, Codes | No
         odd := int(np.count_nonzero((label != 0.0) & (label != 1.0)))
     ):
         raise Unmeasurable(f"{odd} of {n} labels are neither 0 nor 1", n=n)
+    if family.task is Task.MULTICLASS:
+        for name, values in (("labels", label), ("predictions", prediction)):
+            if odd := int(np.count_nonzero(no_class(values, family))):
+                raise Unmeasurable(
+                    f"{odd} of {n} {name} are none of the {len(family.classes)} classes", n=n
+                )
     return label, prediction, None if block is None else block[usable]
 
 
-def _estimate(metric: str, label: Floats, prediction: Floats) -> Estimate:
+def _estimate(task: Task, metric: str, label: Floats, prediction: Floats) -> Estimate:
+    estimates = _OF_CLASSES if task is Task.MULTICLASS else _ESTIMATES
     with np.errstate(over="ignore", invalid="ignore"):
-        value, influence = _ESTIMATES[metric](label, prediction)
+        value, influence = estimates[metric](label, prediction)
     if not np.isfinite(value):
         raise Unmeasurable(f"{metric} is {value}: a label or a prediction is too large")
     return value, influence
@@ -227,6 +261,28 @@ def _within(bound: float | None, metric: str) -> float | None:
 def _mean(rows: Floats) -> Estimate:
     value = float(np.mean(rows))
     return value, rows - value
+
+
+def _macro(label: Floats, prediction: Floats, *, of_label: float, of_prediction: float) -> Estimate:
+    """Return the mean over classes of hits / base, and its influence values.
+
+    A row counts `of_label` in the base of its true class and `of_prediction` in that of its
+    predicted one. A class with nothing in its base, as of one never predicted the precision,
+    counts 0, as scikit-learn has it.
+    """
+    classes, codes = np.unique(np.concatenate([label, prediction]), return_inverse=True)
+    true, said = codes[: len(label)], codes[len(label) :]
+    hit = (true == said).astype(np.float64)
+    count = len(classes)
+    hits = np.bincount(true, weights=hit, minlength=count)
+    base = of_label * np.bincount(true, minlength=count)
+    base += of_prediction * np.bincount(said, minlength=count)
+    ratio = np.divide(hits, base, out=np.zeros(count), where=base > 0.0)
+    # A mean of ratios, each linearised like any other: (hit - ratio * base) / mean(base).
+    weight = np.divide(len(label), base, out=np.zeros(count), where=base > 0.0) / count
+    pull = of_label * weight[true] * (hit - ratio[true])
+    pull += of_prediction * weight[said] * (hit - ratio[said])
+    return float(ratio.mean()), pull
 
 
 def _share_below(values: Floats, others: Floats) -> Floats:

@@ -12,7 +12,14 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
+from evidently import (
+    BinaryClassification,
+    DataDefinition,
+    Dataset,
+    MulticlassClassification,
+    Regression,
+    Report,
+)
 from evidently.core.metric_types import MetricConfig, SingleValueCalculation, SingleValueMetric
 from evidently.core.report import Snapshot
 from evidently.legacy.calculations.stattests import (
@@ -26,11 +33,13 @@ from evidently.metrics import (
     Accuracy,
     F1Score,
     LogLoss,
+    Precision,
     R2Score,
+    Recall,
     RocAuc,
 )
 
-from driftloop.measure.columns import Codes, Floats, counted, numbers, texts
+from driftloop.measure.columns import Codes, Floats, answered, counted, numbers, texts
 from driftloop.measure.distances import EVIDENTLY_FLOOR
 from driftloop.measure.reference import Reference
 from driftloop.records import Kind, Reading, Task
@@ -51,6 +60,8 @@ _PERFORMANCE = {
     "f1": F1Score,
     "log_loss": LogLoss,
     "accuracy": Accuracy,
+    "precision": Precision,
+    "recall": Recall,
 }
 
 
@@ -68,6 +79,7 @@ def recheck(family: Family, reading: Reading, rows: pa.Table, reference: Referen
     sides: tuple[Floats | Codes, ...]
     if reading.metric == "jensenshannon":
         levels = reference.levels(name)
+        rows = rows if name in family.features else answered(family, rows, of=of)
         counts = counted(*texts(rows, name, of=of), levels.names)
         every = np.arange(len(counts))
         sides = tuple(np.repeat(every[: len(side)], side) for side in (levels.counts, counts))
@@ -91,6 +103,19 @@ def _performance(family: Family, metric: str, rows: pa.Table) -> float:
             regression=[Regression(target="label", prediction="prediction")],
             numerical_columns=["prediction", "label"],
             categorical_columns=[],
+            **none,
+        )
+    elif family.task is Task.MULTICLASS:
+        # By name: where only two classes are there, Evidently raises instead of taking the second
+        # for the positive one of a binary model.
+        named = dict(enumerate(family.classes))
+        frame = frame.apply(lambda column: column.map(named))
+        defined = DataDefinition(
+            classification=[
+                MulticlassClassification(target="label", prediction_labels="prediction")
+            ],
+            numerical_columns=[],
+            categorical_columns=["prediction", "label"],
             **none,
         )
     else:

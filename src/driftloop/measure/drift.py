@@ -7,7 +7,15 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from driftloop.measure.columns import Floats, Unmeasurable, counted, numbers, texts
+from driftloop.measure.columns import (
+    Floats,
+    Unmeasurable,
+    answered,
+    counted,
+    measured_columns,
+    numbers,
+    texts,
+)
 from driftloop.measure.distances import (
     FEWEST,
     chi_square_p_value,
@@ -30,12 +38,10 @@ def drift_readings(family: Family, current: pa.Table, reference: Reference) -> I
     p-value of a two-sample Kolmogorov-Smirnov test. Categories: Evidently's Jensen-Shannon
     distance (natural logarithm), with that of a two-sample chi-square test, because Evidently's
     own is one-sample and forgets the reference's noise. `n` counts the window's usable values;
-    null, NaN and infinity are none.
+    null, NaN and infinity are none. The prediction of a class is a category, any other a number.
     """
-    moved = {
-        name: _tried(partial(_numeric, name, current, reference))
-        for name in (*family.numeric, "prediction")
-    }
+    numeric, categorical = measured_columns(family)
+    moved = {name: _tried(partial(_numeric, name, current, reference)) for name in numeric}
     tested = {name: found for name, found in moved.items() if isinstance(found, _Moved)}
     p_values = ks_p_values(
         [found.gap for found in tested.values()], [(found.of, found.n) for found in tested.values()]
@@ -43,8 +49,8 @@ def drift_readings(family: Family, current: pa.Table, reference: Reference) -> I
     sure = dict(zip(tested, p_values, strict=True))
     for name, found in moved.items():
         yield _reading(NUMERIC, name, found, sure.get(name))
-    for name in family.categorical:
-        found = _tried(partial(_categorical, name, current, reference))
+    for name in categorical:
+        found = _tried(partial(_categorical, name, current, reference, family))
         sure_of_it = found.p_value if isinstance(found, _Moved) else None
         yield _reading(CATEGORICAL, name, found, sure_of_it)
 
@@ -103,7 +109,9 @@ def _numeric(name: str, current: pa.Table, reference: Reference) -> _Moved:
     return _Moved(distance, len(cur), len(ref), gap=gap)
 
 
-def _categorical(name: str, current: pa.Table, reference: Reference) -> _Moved:
+def _categorical(name: str, current: pa.Table, reference: Reference, family: Family) -> _Moved:
+    if name not in family.features:
+        current = answered(family, current, of=OF)
     codes, names = texts(current, name, of=OF)
     levels = reference.levels(name)
     cur = counted(codes, names, levels.names)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from driftloop.measure.columns import Unmeasurable, counted, nulls, numbers, texts
 from driftloop.measure.reference import Reference
-from driftloop.records import Kind, LogSummary, Reading
+from driftloop.records import Kind, LogSummary, Reading, Task
 from driftloop.spec import Family
 
 
@@ -22,7 +22,8 @@ def quality_readings(
     `out_of_range` for numbers with a declared range (share of values; infinities are outside)
     and `unseen` for categories (share of values the reference never has). For the model
     `duplicates` (share of rows as they arrived), `volume` (rows as they arrived), `freshness`
-    (hours since the newest event) and `labelled` (share of the window's rows with a label).
+    (hours since the newest event) and, but of scores, `labelled` (share of the window's rows
+    with a label).
     """
     for name, feature in family.features.items():
         yield _nulls(name, current, reference)
@@ -40,7 +41,8 @@ def quality_readings(
         kind=Kind.QUALITY, metric="volume", column=None, value=float(summary.rows), n=summary.rows
     )
     yield _freshness(summary, now)
-    yield _share("labelled", None, lambda: _labelled(current))
+    if family.task is not Task.SCORE:
+        yield _share("labelled", None, lambda: _labelled(current))
 
 
 def _share(

@@ -17,7 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftloop.errors import ArtifactError
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, nulls, numbers, texts
+from driftloop.measure.columns import (
+    Codes,
+    Floats,
+    Unmeasurable,
+    answered,
+    measured_columns,
+    nulls,
+    numbers,
+    texts,
+)
 from driftloop.spec import Family
 
 OF = "the reference"
@@ -110,7 +119,8 @@ class References:
 
 
 def _columns(family: Family, table: pa.Table) -> Iterator[tuple[str, Numbers | Levels | str]]:
-    for name in (*family.numeric, "prediction"):
+    numeric, categorical = measured_columns(family)
+    for name in numeric:
         try:
             values = numbers(table, name, of=OF)
         except Unmeasurable as problem:
@@ -119,9 +129,10 @@ def _columns(family: Family, table: pa.Table) -> Iterator[tuple[str, Numbers | L
             values = np.sort(values[np.isfinite(values)])
             with np.errstate(over="ignore", invalid="ignore"):
                 yield name, Numbers(values, float(np.std(values)) if len(values) else 0.0)
-    for name in family.categorical:
+    for name in categorical:
         try:
-            codes, names = texts(table, name, of=OF)
+            given = table if name in family.features else answered(family, table, of=OF)
+            codes, names = texts(given, name, of=OF)
         except Unmeasurable as problem:
             yield name, str(problem)
         else:
@@ -155,6 +166,7 @@ def _kept(family: Family, file: Path) -> Reference:
 def _shape(family: Family) -> str:
     """Return a name for the layout and the features that a reference is prepared for."""
     said = [LAYOUT, *((name, feature.kind) for name, feature in family.features.items())]
+    said += [family.classes] if family.classes else []
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
 

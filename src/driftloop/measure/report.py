@@ -5,19 +5,41 @@ import warnings
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
+from evidently import (
+    BinaryClassification,
+    DataDefinition,
+    Dataset,
+    MulticlassClassification,
+    Regression,
+    Report,
+)
 from evidently.core.metric_types import render_widgets
 from evidently.core.report import Snapshot
 from evidently.legacy.renderers.html_widgets import group_widget, text_widget
 from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
 
 from driftloop.errors import MeasureError
-from driftloop.measure.columns import Floats, Unmeasurable, numbers, texts
+from driftloop.measure.columns import (
+    Floats,
+    Unmeasurable,
+    answered,
+    measured_columns,
+    no_class,
+    numbers,
+    texts,
+)
 from driftloop.measure.drift import CATEGORICAL, NUMERIC
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
 
 FEWEST = 2
+_PERFORMANCE = {
+    True: " Performance is that of the champion's own labelled rows; the reference is rows that it"
+    " was fitted on, on which any model looks better than it is.",
+    False: " A score has no right answer, so there is no performance to draw.",
+}
+PAIR = 2
+"""Classes that a binary model tells apart."""
 
 
 def page(*, family: Family, title: str, current: pa.Table, reference: pa.Table) -> str:
@@ -37,9 +59,9 @@ def page(*, family: Family, title: str, current: pa.Table, reference: pa.Table) 
     head = (
         f"{current.num_rows} rows of the window against {reference.num_rows} of the reference."
         f" Drift is called detected above {family.drift.alarm:g}, whatever its p-value;"
-        f" the loop also asks for p < {family.drift.p_value:g}. Performance is that of the"
-        " champion's own labelled rows; the reference is rows that it was fitted on, on which any"
-        " model looks better than it is." + "".join(f"\n\n- Left out: {note}." for note in notes)
+        f" the loop also asks for p < {family.drift.p_value:g}."
+        + _PERFORMANCE[family.task is not Task.SCORE]
+        + "".join(f"\n\n- Left out: {note}." for note in notes)
     )
     widgets = [text_widget(title=_plain(title), text=_plain(head))]
     widgets += [
@@ -55,8 +77,14 @@ def _drift(
 ) -> Snapshot | None:
     cur: dict[str, pd.Series] = {}
     ref: dict[str, pd.Series] = {}
-    columns = dict.fromkeys((*family.numeric, "prediction"), _numeric)
-    columns |= dict.fromkeys(family.categorical, _categorical)
+    numeric, categorical = measured_columns(family)
+    columns = dict.fromkeys(numeric, _numeric) | dict.fromkeys(categorical, _categorical)
+    try:
+        current = answered(family, current, of="the window")
+        reference = answered(family, reference, of="the reference")
+    except Unmeasurable as problem:
+        notes.append(f"drift of the prediction, because {problem}")
+        del columns["prediction"]
     for name, sides in columns.items():
         try:
             cur[name], ref[name] = sides(current, reference, name)
@@ -112,11 +140,13 @@ def _columns_drift(
 def _performance(
     family: Family, current: pa.Table, reference: pa.Table, notes: list[str]
 ) -> Snapshot | None:
+    if family.task is Task.SCORE:
+        return None
     try:
         return _labelled_performance(
-            family.task,
-            _labelled(current, family.task, of="the window"),
-            _labelled(reference, family.task, of="the reference"),
+            family,
+            _labelled(current, family, of="the window"),
+            _labelled(reference, family, of="the reference"),
         )
     except Unmeasurable as problem:
         notes.append(f"performance, because {problem}")
@@ -124,9 +154,9 @@ def _performance(
 
 
 def _labelled_performance(
-    task: Task, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
+    family: Family, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
 ) -> Snapshot:
-    if task is Task.REGRESSION:
+    if family.task is Task.REGRESSION:
         definition = DataDefinition(
             numerical_columns=["prediction", "label"],
             categorical_columns=[],
@@ -134,6 +164,8 @@ def _labelled_performance(
             **_NO_OTHERS,
         )
         return _run(RegressionPreset(), cur, ref, definition)
+    if family.task is Task.MULTICLASS:
+        return _run(ClassificationPreset(), cur, ref, _of_classes(family, cur, ref))
     binary = BinaryClassification(target="label", prediction_probas="prediction", pos_label=1)
     definition = DataDefinition(
         numerical_columns=["prediction"],
@@ -142,6 +174,29 @@ def _labelled_performance(
         **_NO_OTHERS,
     )
     return _run(ClassificationPreset(), cur, ref, definition)
+
+
+def _of_classes(
+    family: Family, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
+) -> DataDefinition:
+    """Return what a side of two classes alone is to Evidently, or one of any other number.
+
+    Its multiclass report breaks on two, which its binary one can draw; the second counts as yes.
+    """
+    seen = [{name for column in side.values() for name in column} for side in (cur, ref)]
+    if all(len(side) != PAIR for side in seen):
+        task = MulticlassClassification(target="label", prediction_labels="prediction")
+    elif seen[0] == seen[1]:
+        yes = [name for name in map(_plain, family.classes) if name in seen[0]][-1]
+        task = BinaryClassification(target="label", prediction_labels="prediction", pos_label=yes)
+    else:
+        raise Unmeasurable("Evidently cannot draw two classes beside another number of them")
+    return DataDefinition(
+        numerical_columns=[],
+        categorical_columns=["prediction", "label"],
+        classification=[task],
+        **_NO_OTHERS,
+    )
 
 
 _NO_OTHERS: dict[str, list[str]] = {
@@ -198,13 +253,19 @@ def _enough(n: int, name: str, *, of: str) -> None:
         raise Unmeasurable(f"{name} has {n} usable values in {of}, fewer than {FEWEST}")
 
 
-def _labelled(table: pa.Table, task: Task, *, of: str) -> dict[str, pd.Series]:
+def _labelled(table: pa.Table, family: Family, *, of: str) -> dict[str, pd.Series]:
     label, prediction = numbers(table, "label", of=of), numbers(table, "prediction", of=of)
     usable = np.isfinite(label) & np.isfinite(prediction)
     label, prediction = label[usable], prediction[usable]
     if len(label) < FEWEST:
         raise Unmeasurable(f"{of} has {len(label)} labelled rows, fewer than {FEWEST}")
-    if task is Task.REGRESSION:
+    if family.task is Task.MULTICLASS:
+        if (no_class(label, family) | no_class(prediction, family)).any():
+            raise Unmeasurable(f"labels or predictions in {of} are none of the classes")
+        names = np.array([_plain(name) for name in family.classes], dtype=object)
+        named = {"label": label, "prediction": prediction}
+        return {name: pd.Series(names[side.astype(int)]) for name, side in named.items()}
+    if family.task is Task.REGRESSION:
         return {"label": pd.Series(label), "prediction": pd.Series(prediction)}
     classes = set(np.unique(label).tolist())
     if classes != {0.0, 1.0}:

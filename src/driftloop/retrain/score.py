@@ -9,14 +9,28 @@ def score(task: Task, label: np.ndarray, prediction: np.ndarray) -> tuple[Metric
     """Return the figures that decay is later judged against.
 
     Regression: mae, rmse, r2. Binary, from probabilities of 1: roc_auc, f1 (at 0.5), log_loss,
-    accuracy; roc_auc is left out when only one class was seen.
+    accuracy; roc_auc is left out when only one class was seen. Multiclass, from indexes of
+    classes: accuracy, and f1, precision and recall as macro averages. Scores have none.
 
     Args:
         task: which figures.
         label: true outcomes, shape (n,).
         prediction: answers, shape (n,), in the label's unit or as probabilities.
     """
+    if task is Task.SCORE:
+        return ()
     from sklearn import metrics
+
+    if task is Task.MULTICLASS:
+        precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+            label, prediction, average="macro", zero_division=0.0
+        )
+        return (
+            Metric(name="accuracy", value=float(metrics.accuracy_score(label, prediction))),
+            Metric(name="f1", value=float(f1)),
+            Metric(name="precision", value=float(precision)),
+            Metric(name="recall", value=float(recall)),
+        )
 
     if task is Task.REGRESSION:
         return (

@@ -89,14 +89,32 @@ def warm(model: Model, family: Family) -> None:
     """Let `model` answer a typical row and one with every null that a request may hold.
 
     Raises:
-        ArtifactError: it needs a feature that `family` lacks, fails, or answers no finite number.
+        ArtifactError: it needs a feature that `family` lacks, fails, or answers no finite number,
+            or a class that is none of the family's.
     """
     typical = {name: _typical(family, name) for name in family.features}
     columns: dict[str, list[FeatureValue]] = {
         name: [typical[name], typical[name] if feature.required else None]
         for name, feature in family.features.items()
     }
-    model.predict(columns)
+    check_classes(model.predict(columns), family, where="warm-up")
+
+
+def check_classes(answers: Sequence[float], family: Family, *, where: str) -> None:
+    """Refuse answers of a multiclass family that are the index of none of its classes.
+
+    Raises:
+        ArtifactError: one is not; `where` is what it is called.
+    """
+    known = len(family.classes)
+    if known and (strange := [x for x in answers if not (0 <= x < known and x.is_integer())]):
+        raise ArtifactError(
+            f"the model answers class {strange[0]:g}, counted from 0, and {family.name} has"
+            f" {known} classes",
+            where=where,
+            hint="classes keep their order, and new ones are added at the end: the monitor file"
+            " lost one that the model was trained with",
+        )
 
 
 class OnnxModel:
@@ -140,7 +158,7 @@ class OnnxModel:
         return self._digest
 
     def predict(self, columns: dict[str, list[FeatureValue]]) -> list[float]:
-        """Return one answer a row: the target, or the probability of 1.
+        """Return one answer a row: the target, the probability of 1, or the class's index.
 
         Raises:
             ArtifactError: a feature it needs is not in `columns`, it failed, or an answer is not

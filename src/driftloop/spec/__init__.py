@@ -12,7 +12,9 @@ from driftloop.spec.recipe import check_call, load_recipe
 from driftloop.spec.schema import (
     LOSSES,
     METRICS,
+    MOST_CLASSES,
     QUERY,
+    DecayPolicy,
     DriftPolicy,
     Family,
     Feature,
@@ -30,8 +32,10 @@ from driftloop.spec.schema import (
 __all__ = [
     "LOSSES",
     "METRICS",
+    "MOST_CLASSES",
     "NAME",
     "QUERY",
+    "DecayPolicy",
     "DriftPolicy",
     "Family",
     "Feature",

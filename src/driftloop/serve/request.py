@@ -392,7 +392,8 @@ def _outcome(family: Family, given: Any) -> tuple[float, str, str]:  # noqa: ANN
 
 def _class(family: Family, given: object) -> tuple[float, str, str]:
     if not isinstance(given, str):
-        return 0.0, f"should be the name of a class, got {_shown(given)}", ""
+        what = f"should be the name of a class, got {_shown(given)}"
+        return 0.0, what, f"known: {listed(family.classes)}"
     if given not in family.classes:
         return 0.0, f"should be a class, got {_shown(given)}", nearest(given, family.classes)
     return float(family.classes.index(given)), "", ""

@@ -281,7 +281,9 @@ class _Theirs(Reads):
             return {name: given.number(name)}
         written = given.text(name)
         # Where no class is written as a number, a number is a place among them.
-        named = given.is_text(name) or any(each.isdecimal() for each in self._family.classes)
+        named = given.is_text(name) or any(
+            each.removeprefix("-").isdecimal() for each in self._family.classes
+        )
         sql = _class_index(written, self._family.classes, named=named)
         return {name: sql, f"_{name}": written}
 

@@ -39,7 +39,7 @@ class Point:
 def metric_said(family: Family) -> str:
     """Return what the models of `family` are judged by, in words."""
     if family.decay is None:
-        return f"{metric_name('wasserstein')} of the scores"
+        return f"{metric_name(family.drift.numeric)} of the scores"
     return metric_name(family.decay.metric)
 
 

@@ -305,12 +305,17 @@ def report(
     decision: Annotated[
         str | None, typer.Option(help="Of which decision, as in 20130603T120000; now if left out.")
     ] = None,
+    snapshot: Annotated[
+        bool, typer.Option(help="Evidently's snapshot instead: every number and verdict, as JSON.")
+    ] = False,
 ) -> None:
     """Write Evidently's full report on a model as HTML and print where it is."""
     from driftloop.records import ModelId
 
     key = f"{model}/{decision}" if decision else None
-    typer.echo(str(_system().report(ModelId(model), key=key)))
+    system = _system()
+    made = system.snapshot if snapshot else system.report
+    typer.echo(str(made(ModelId(model), key=key)))
 
 
 @app.command()

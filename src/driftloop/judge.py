@@ -21,6 +21,8 @@ from driftloop.spec import LOSSES, DecayPolicy, Family
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(minutes=1)
+LOOKED = "looked"
+"""The reading that stands for all others of a model that could not be looked at."""
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted.
 
@@ -44,16 +46,24 @@ def window_at(
 
 
 def is_due(family: Family, history: ModelHistory, *, now: datetime) -> bool:
-    """Return whether the model was not yet decided on in the present turn of its cadence.
+    """Return whether the model was not yet looked at in the present turn of its cadence.
 
     Turns are counted from 1970, as schedules are, and begin a moment sooner: a pass that comes
     a little before its time, or too soon after a late one, finds its model due.
     """
-    if not history.decisions:
+    if not history.decisions or unlooked(history.decisions[-1]) is not None:
         return True
     cadence = family.window.cadence
     first = EPOCH - _nearly(cadence, family)
     return (now - first) // cadence > (history.decisions[-1].at - first) // cadence
+
+
+def unlooked(decision: Decision) -> str | None:
+    """Return why the model could not be looked at when `decision` was taken; None if it could."""
+    for verdict in decision.verdicts:
+        if verdict.reading.metric == LOOKED:
+            return verdict.reading.problem
+    return None
 
 
 def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
@@ -135,6 +145,8 @@ def expected_gain(decision: Decision) -> float:
 
 
 def _verdict(reading: Reading, family: Family) -> Verdict | None:
+    if reading.metric == LOOKED:
+        return _blind(reading, f"could not be looked at: {reading.problem}")
     if reading.kind is Kind.DRIFT:
         return _drift(reading, family)
     if reading.kind is Kind.DECAY:
@@ -280,11 +292,10 @@ def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
 
 
 def _listed(verdicts: Sequence[Verdict], *, most: int = 3) -> str:
-    said = [
-        f"{v.reading.column}: {v.reason}" if v.reading.column else v.reason for v in verdicts[:most]
-    ]
-    more = len(verdicts) - most
-    return "; ".join(said) + (f"; and {more} more" if more > 0 else "")
+    said = [f"{v.reading.column}: {v.reason}" if v.reading.column else v.reason for v in verdicts]
+    said = list(dict.fromkeys(said))  # what makes several blind is said once
+    more = len(said) - most
+    return "; ".join(said[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _streaks(

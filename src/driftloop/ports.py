@@ -25,8 +25,10 @@ from driftloop.records import (
     Prediction,
     Reading,
     Receipt,
+    Verdict,
     Window,
 )
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
 FactT = TypeVar("FactT", bound=Fact)
@@ -56,10 +58,10 @@ class Spool(Protocol):
 class Look:
     """What a window holds: its rows, and counts that no longer show in them.
 
-    With a `fault` the rows hold what no log can, and must not be judged.
+    With a `fault` the rows hold what no log can, or could not be had, and must not be judged.
     """
 
-    rows: pa.Table
+    rows: Rows
     summary: LogSummary
     fault: DriftloopError | None = None
 
@@ -74,6 +76,10 @@ class PredictionLog(Protocol):
         history), label (float64, null when unknown at `window.known_at`), then the family's
         features (float64 or string). The first arrival of an id wins, and of labels the newest.
         """
+        ...
+
+    def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:
+        """Return `rows`, or a part of them if they are many, and how many there are in all."""
         ...
 
     def summary(self, family: Family, window: Window) -> LogSummary:
@@ -92,21 +98,38 @@ class PredictionLog(Protocol):
         ...
 
 
+class Measurement(Protocol):
+    """What was measured of one model at one time."""
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What a decision may rest on; a column that could not be measured says why."""
+        ...
+
+    def keep(self, file: Path, verdicts: Sequence[Verdict]) -> None:
+        """Write Evidently's snapshot of all that was measured and judged, whole or not at all.
+
+        Raises:
+            MeasureError: it could not be made, or not be written.
+        """
+        ...
+
+
 class Measure(Protocol):
     """A window against its reference, in numbers."""
 
-    def readings(
+    def measure(
         self,
         *,
         family: Family,
-        current: pa.Table,
-        own: pa.Table,
+        current: Rows,
+        own: Rows,
         reference: Path,
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
-    ) -> tuple[Reading, ...]:
-        """Return every reading of one model; a column that cannot be measured says why.
+    ) -> Measurement:
+        """Return what is measured of one model.
 
         `current` holds the window's rows, for drift and quality; `own` those that the champion
         itself predicted, for decay; `reference` is the file of the champion's training rows.
@@ -118,8 +141,8 @@ class Measure(Protocol):
         *,
         family: Family,
         readings: Sequence[Reading],
-        current: pa.Table,
-        own: pa.Table,
+        current: Rows,
+        own: Rows,
         reference: Path,
     ) -> tuple[str, ...]:
         """Return in words which of `readings` an independent measurement of the rows denies.
@@ -129,9 +152,19 @@ class Measure(Protocol):
         ...
 
     def report(
-        self, *, family: Family, title: str, current: pa.Table, reference: pa.Table, file: Path
+        self,
+        *,
+        family: Family,
+        title: str,
+        current: pa.Table,
+        reference: pa.Table,
+        file: Path,
+        of: int | None = None,
     ) -> None:
-        """Write Evidently's full report as one HTML file, whole or not at all."""
+        """Write Evidently's full report as one HTML file, whole or not at all.
+
+        `current` is all rows of the window, or with `of` a sample of so many.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     renew_budget: Seconds = 3600.0
     """Of fitting, by what each model's last fit took, so much may be asked for at once; the
     retrainings that gain least wait for a later pass."""
+    snapshots: Literal["alarms", "all"] = "alarms"
+    """Of which decisions Evidently's snapshot is kept in `reports`: those that call for something
+    (a page, a retraining), or all."""
     restart: bool = True
     """Whether `driftloop up` restarts a service that died."""
 

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from driftloop.clock import SharedClock
 from driftloop.errors import ArtifactError, BadRequest, CalledOff
 from driftloop.handover import Handover
-from driftloop.judge import window_at
+from driftloop.judge import judged, window_at
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
-from driftloop.loop.watch import Watcher
+from driftloop.loop.watch import Watcher, measurement_of
 from driftloop.ports import Measure, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
@@ -33,6 +33,7 @@ from driftloop.records import (
     Moved,
     Order,
     Trained,
+    Window,
     version_key,
 )
 from driftloop.settings import Settings
@@ -183,6 +184,8 @@ class System:
             clock=self.clock,
             places=self.places,
             budget=self.settings.renew_budget,
+            reports=self.settings.reports,
+            every=self.settings.snapshots == "all",
         )
 
     @property
@@ -365,32 +368,58 @@ class System:
             BadRequest: no such model or decision, or the model has no champion.
             MeasureError: the window holds nothing to report on.
         """
+        family, head, window = self._looked_at(model, key)
+        said = self.decision(key).reason if key else f"at {window.end:%Y-%m-%d %H:%M} UTC"
+        file = self.settings.reports / f"{key or f'{model}/now'}.html"
+        if key is None or not file.exists():
+            rows, of = self.logs.sample(family, window)
+            own = pc.equal(rows["version"], head.version)
+            label = pc.if_else(own, rows["label"], pa.scalar(None, pa.float64()))
+            self.measure.report(
+                family=family,
+                title=f"{model}: {said}" if key else f"{model} {said}",
+                current=rows.set_column(rows.schema.get_field_index("label"), "label", label),
+                reference=read_table(Path(head.artifact).with_name(REFERENCE_FILE)),
+                file=file,
+                of=of,
+            )
+        return file
+
+    def snapshot(self, model: ModelId, *, key: str | None = None) -> Path:
+        """Return the file of Evidently's snapshot: every number and verdict, as JSON.
+
+        With `key` it is that decision's, kept at the time or made of the same rows; without, of
+        the rows of now.
+
+        Raises:
+            BadRequest: no such model or decision, or the model has no champion.
+            ArtifactError: the champion's reference is lost or damaged.
+        """
+        family, head, window = self._looked_at(model, key)
+        file = self.settings.reports / f"{key or f'{model}/now'}.json"
+        if key is not None and file.exists():
+            return file
+        ((_, look),) = self.logs.looks(family, [window])
+        if look.fault is not None:
+            raise look.fault
+        trained = self.ledger.fact(Trained, key=version_key(model, head.version))
+        measurement = measurement_of(self.measure, family, head, trained, window, look)
+        measurement.keep(file, judged(measurement.readings, family))
+        return file
+
+    def _looked_at(self, model: ModelId, key: str | None) -> tuple[Family, Head, Window]:
+        """Return what a decision looked at, or what one would look at now."""
         family = self.fleet.family(model)
         head = self.ledger.head(model)
         if head is None:
             raise BadRequest("has no champion yet", where=model, hint="driftloop train")
         if key is None:
-            window = window_at(family, model, now=self.clock.now())
-            title = f"{model} at {window.end:%Y-%m-%d %H:%M} UTC"
-            file = self.settings.reports / model / "now.html"
-        else:
-            decision = self.decision(key)
-            title, window = f"{model}: {decision.reason}", decision.window
-            file = self.settings.reports / f"{key}.html"
-            moves = self.ledger.facts(Moved, model=model)
-            head = next(m.head for m in moves if m.head.version == decision.version)
-        if key is None or not file.exists():
-            rows = self.logs.rows(family, window)
-            own = pc.equal(rows["version"], head.version)
-            label = pc.if_else(own, rows["label"], pa.scalar(None, pa.float64()))
-            self.measure.report(
-                family=family,
-                title=title,
-                current=rows.set_column(rows.schema.get_field_index("label"), "label", label),
-                reference=read_table(Path(head.artifact).with_name(REFERENCE_FILE)),
-                file=file,
-            )
-        return file
+            known_at = self.logs.of(family).horizon(family)
+            return family, head, window_at(family, model, now=self.clock.now(), known_at=known_at)
+        decision = self.decision(key)
+        moves = self.ledger.facts(Moved, model=model)
+        head = next(m.head for m in moves if m.head.version == decision.version)
+        return family, head, decision.window
 
     def roll_back(self, model: ModelId, *, to: int | None, who: str) -> Head:
         """Return the new head after making an earlier champion answer; see `Renewer.roll_back`."""

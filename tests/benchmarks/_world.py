@@ -217,7 +217,7 @@ def settle_quiet(made: World, count: int) -> Family:
     family = made.system.fleet.family_named("quiet")
     with made.system.spool("online") as spool:
         for model in family.models:
-            _champion(made, model)
+            champion(made, model)
             rows, labels = predictions(made, model, count, days=12.0)
             spool.predictions(family.name, rows)
             spool.labels(family.name, labels)
@@ -253,7 +253,7 @@ def settle_many(made: World, count: int, *, reference: int) -> Family:
     with made.system.spool("online") as spool:
         spool.checked_history(family, rows, labels)
     for model in family.models:
-        _champion(made, model, rows=reference)
+        champion(made, model, rows=reference)
     made.ingest()
     return family
 
@@ -263,7 +263,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **settings.environment(), "DO_NOT_TRACK": "1"}
 
 
-def _champion(made: World, model: ModelId, *, rows: int = 5000) -> None:
+def champion(made: World, model: ModelId, *, rows: int = 5000) -> None:
     """Write a reference and the facts that watching needs; nothing answers by it."""
     folder = made.settings.artifacts / model / "first"
     folder.mkdir(parents=True)

@@ -11,10 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from driftloop.measure import door
-from driftloop.records import ModelId, State, Window
+from driftloop.loop.watch import measurement_of
+from driftloop.records import Decision, ModelId, State, Window
 from driftloop.spec import Family
 from tests.benchmarks._evidently import presets
+from tests.benchmarks._nannyml import nannyml_costs
 from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
 from tests.benchmarks._watch import DAY, free_port, watch_figure, watch_runs
 from tests.benchmarks._world import (
@@ -35,18 +36,19 @@ PASSES, QUICK_PASSES = 3, 2
 
 
 def measure(raw: Raw, plan: Plan) -> None:
-    """Write raw lines: pass, bare, scan, evidently, statistics, run, peak."""
+    """Write raw lines: pass, bare, scan, evidently, statistics, nannyml, run, peak."""
     os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
     fleet = 20 if plan.quick else FLEET
     ports = {f"{name}_port": free_port() for name in ("prefect", "slack")}
     with world(seed=plan.seed, watched=fleet, watch_every=DAY, **ports) as made:
         rows = max(200, round(ROWS * plan.size))
         family = settle_many(made, rows, reference=REFERENCE)
-        _passes(raw, plan, made, family, "fleet")
+        _passes(raw, plan, made, family, "fleet", snapshots=True)
         _without_snapshots(raw, made, family)
         _scans(raw, made, family)
         _evidently(raw, made, family, models=1 if plan.quick else 4)
         if not plan.quick:
+            _nannyml(raw, made, family, models=4)
             watch_runs(raw, made, models=fleet)
     for models in (20, 400) if plan.quick else (20, 100, 500, 2000):
         _grown(raw, plan, models=models, rows=MANY_ROWS, reference=MANY_REFERENCE, grows="models")
@@ -79,7 +81,9 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
         "statistics_ratio": Figure(
             _ratio(theirs("statistics"), ours), "x", "its drift statistics alone, without reports"
         ),
-        "nannyml_ratio": Figure(None, "x", "not measured: it wants an environment of its own"),
+        "nannyml_ratio": Figure(
+            _ratio(theirs("nannyml"), ours), "x", "NannyML's fitted calculators, drift alone"
+        ),
         "scan_ratio": Figure(
             _ratio(bare, scan),
             "x",
@@ -92,8 +96,19 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
     }
 
 
-def _passes(raw: Raw, plan: Plan, made: World, family: Family, of: str, **noted: Any) -> None:
-    watcher = replace(made.system.watcher, fleet=made.system.fleet.only(family.models))
+def _passes(
+    raw: Raw,
+    plan: Plan,
+    made: World,
+    family: Family,
+    of: str,
+    *,
+    snapshots: bool = False,
+    **noted: Any,
+) -> None:
+    """Run quiet passes; with `snapshots` Evidently's, with tests, is written of each model."""
+    fleet = made.system.fleet.only(family.models)
+    watcher = replace(made.system.watcher, fleet=fleet, every=snapshots)
     for number in range(QUICK_PASSES if plan.quick else PASSES):
         made.set_clock(NOW + (number + 1) * timedelta(hours=1, seconds=1))
         with cost() as spent:
@@ -101,6 +116,8 @@ def _passes(raw: Raw, plan: Plan, made: World, family: Family, of: str, **noted:
         said = {each.problem if each.decision is None else each.decision.state for each in seen}
         if said != {State.FRESH} or len(seen) != len(family.models):
             raise RuntimeError(f"{len(seen)} quiet models are {said}")
+        if snapshots and sum(_is_kept(made, each.decision) for each in seen) != len(seen):
+            raise RuntimeError("a snapshot was not written")
         raw.note(
             "pass",
             of=of,
@@ -124,26 +141,17 @@ def _without_snapshots(raw: Raw, made: World, family: Family) -> None:
     """Read and measure as a pass does, and neither record nor decide."""
     system = made.system
     heads = {head.model: head for head in system.ledger.heads()}
-    recorded = door.recorded
-    door.recorded = lambda readings, **_: (readings, None)
-    try:
-        for number in range(PASSES):
-            with cost() as spent:
-                now = system.clock.now()
-                windows = [_window(family, model, now) for model in family.models]
-                for model, look in system.log.looks(family, windows):
-                    system.measure.readings(
-                        family=family,
-                        current=look.rows,
-                        own=look.rows,
-                        reference=Path(heads[model].artifact).with_name("reference.parquet"),
-                        summary=look.summary,
-                        baselines={},
-                        now=now,
-                    )
-            raw.note("bare", warm=number > 0, cpu_s=spent.cpu_s, wall_s=spent.wall_s)
-    finally:
-        door.recorded = recorded
+    for number in range(PASSES):
+        with cost() as spent:
+            now = system.clock.now()
+            windows = {model: _window(family, model, now) for model in family.models}
+            for model, look in system.log.looks(family, tuple(windows.values())):
+                measurement_of(system.measure, family, heads[model], None, windows[model], look)
+        raw.note("bare", warm=number > 0, cpu_s=spent.cpu_s, wall_s=spent.wall_s)
+
+
+def _is_kept(made: World, decision: Decision | None) -> bool:
+    return decision is not None and (made.settings.reports / f"{decision.key}.json").is_file()
 
 
 def _scans(raw: Raw, made: World, family: Family) -> None:
@@ -189,6 +197,20 @@ def _evidently(raw: Raw, made: World, family: Family, *, models: int) -> None:
             with cost() as spent:
                 run(current, reference)
             raw.note(what, model=model, cpu_s=spent.cpu_s, wall_s=spent.wall_s)
+
+
+def _nannyml(raw: Raw, made: World, family: Family, *, models: int) -> None:
+    """Note what NannyML spends on the same rows, in an environment of its own."""
+    heads = {head.model: head for head in made.system.ledger.heads()}
+    rows = {
+        model: made.system.log.rows(family, _window(family, model, made.system.clock.now()))
+        for model in family.models[:models]
+    }
+    references = {
+        model: Path(heads[model].artifact).with_name("reference.parquet") for model in rows
+    }
+    for model, spent in nannyml_costs(rows, references).items():
+        raw.note("nannyml", model=model, cpu_s=spent)
 
 
 def _window(family: Family, model: ModelId, now: datetime) -> Window:

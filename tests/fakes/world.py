@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from driftloop.errors import HandoverFailed, RegistryError, TrainingFailed
+from driftloop.errors import HandoverFailed, MeasureError, RegistryError, TrainingFailed
 from driftloop.ports import Look
 from driftloop.records import (
     Candidate,
@@ -20,6 +20,7 @@ from driftloop.records import (
     ModelId,
     Order,
     Reading,
+    Verdict,
     Window,
 )
 from driftloop.spec import Family
@@ -34,6 +35,9 @@ class FakeLog:
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
+
+    def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:
+        return self.rows(family, window), self.rows_seen
 
     def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
         for window in windows:
@@ -60,11 +64,16 @@ class FakeMeasure:
     breaks: Exception | None = None
     denies: tuple[str, ...] = ()
     rechecked: list[Reading] = field(default_factory=list)
+    kept: list[Path] = field(default_factory=list)
+    full: bool = False
 
-    def readings(self, *, family: Family, summary: LogSummary, **_: object) -> tuple[Reading, ...]:
+    def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
         if (breaks := self.breaks) is not None:
             self.breaks = None
             raise breaks
+        return FakeMeasurement(self, self._readings(family, summary))
+
+    def _readings(self, family: Family, summary: LogSummary) -> tuple[Reading, ...]:
         return (
             Reading(
                 kind=Kind.QUALITY,
@@ -96,6 +105,20 @@ class FakeMeasure:
 
     def report(self, **_: object) -> None:
         raise AssertionError
+
+
+@dataclass
+class FakeMeasurement:
+    """What `of` read; kept by name alone, or not at all where the disk is `full`."""
+
+    of: FakeMeasure
+    readings: tuple[Reading, ...]
+
+    def keep(self, file: Path, verdicts: Sequence[Verdict]) -> None:
+        assert {verdict.reading for verdict in verdicts} <= set(self.readings)
+        if self.of.full:
+            raise MeasureError("no space left", where=str(file))
+        self.of.kept.append(file)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The loop of a model that somebody else serves, as timelines: found, watched, handed over."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from driftloop.errors import HandoverFailed
 from driftloop.ledger import SqlLedger
 from driftloop.loop.watch import first_orders
 from driftloop.prediction_log import ForeignLog
-from driftloop.records import Failed, Gated, ModelId, Moved, Stage
+from driftloop.records import Decided, Failed, Gated, ModelId, Moved, Stage, State
 from driftloop.spec import Fleet, HandoverPolicy, LogSource
 
 if TYPE_CHECKING:
@@ -131,14 +132,12 @@ def test_a_champion_that_moved_during_a_hand_over_is_handed_over_again(world: Wo
     assert [(version, before) for _, version, before, _ in world.handover.taken] == [(2, 1), (1, 2)]
 
 
-def test_an_impossible_label_is_the_trouble_of_one_model(
-    fleet: Fleet, clock: "StoppedClock", tmp_path: Path
-) -> None:
-    """Its problem names the id and what to do; the family's other model is judged."""
+@contextmanager
+def watched_only(fleet: Fleet, clock: "StoppedClock", folder: Path) -> Iterator[World]:
+    """Two models found answering elsewhere; one of the first one's labels is impossible."""
     away = fleet.family_named("churn").model_copy(
         update={"markets": ("uk", "us"), "log": LogSource(source="scored.parquet")}
     )
-    british, american = away.models
     ids = [f"{market}-{n}" for market in away.markets for n in range(60)]
     rows = {
         "id": ids,
@@ -150,24 +149,55 @@ def test_an_impossible_label_is_the_trouble_of_one_model(
         "spend": [1.0] * len(ids),
         "plan": ["a"] * len(ids),
     }
-    pq.write_table(pa.table(rows), tmp_path / "scored.parquet")
-    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    pq.write_table(pa.table(rows), folder / "scored.parquet")
+    ledger = SqlLedger(f"sqlite:///{folder / 'ledger.db'}")
+    log = ForeignLog(
+        away,
+        folder=folder,
+        scratch=folder,
+        moves=lambda model: ledger.facts(Moved, model=model),
+    )
     world = World(
         fleet=replace(fleet, families=(away,)),
         clock=clock,
         ledger=ledger,
-        log=ForeignLog(
-            away,
-            folder=tmp_path,
-            scratch=tmp_path,
-            moves=lambda model: ledger.facts(Moved, model=model),
-        ),  # type: ignore[arg-type]
+        log=log,  # type: ignore[arg-type]
     )
     for order in first_orders(world.fleet, (), clock.now()):
         assert world.renewer.renew(order).outcome == "promoted"
-    seen = world.watch()
+    yield world
     ledger.close()
-    assert seen[british].decision is None
+
+
+def test_a_table_that_lost_a_column_blinds_its_models(
+    fleet: Fleet, clock: "StoppedClock", tmp_path: Path
+) -> None:
+    """Each says which column, once; when it is back they are judged."""
+    with watched_only(fleet, clock, tmp_path) as world:
+        file = tmp_path / "scored.parquet"
+        whole = pq.read_table(file)
+        pq.write_table(whole.drop_columns("spend"), file)
+        for passes in (1, 2):
+            seen = world.watch(later=timedelta(minutes=10))
+            assert all("spend" in (each.problem or "") for each in seen.values())
+            decisions = [fact.decision for fact in world.ledger.facts(Decided)]
+            assert [each.state for each in decisions] == [State.BLIND] * 2, passes
+        pq.write_table(whole, file)
+        american = world.fleet.families[0].models[1]
+        found = world.watch(later=timedelta(minutes=10))[american].decision
+        assert found is not None
+        assert found.state != State.BLIND or "spend" not in found.reason
+
+
+def test_an_impossible_label_is_the_trouble_of_one_model(
+    fleet: Fleet, clock: "StoppedClock", tmp_path: Path
+) -> None:
+    """Its problem names the id and what to do; the family's other model is judged."""
+    with watched_only(fleet, clock, tmp_path) as world:
+        british, american = world.fleet.families[0].models
+        seen = world.watch()
+    assert seen[british].decision is not None
+    assert seen[british].decision.state == State.BLIND
     assert seen[british].problem == (
         "churn.toml: log, id uk-7: the label 2.0 is neither 0 nor 1"
         " (hint: mend the source, or leave such rows out with a view or a query)"

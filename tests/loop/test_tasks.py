@@ -1,7 +1,7 @@
 """The loop of classes and of scores, as timelines: what is judged differs, the loop does not."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,8 @@ class Measure(FakeMeasure):
 
     accuracy: float = 0.8
     distance: float = 0.02
-    seen: list[Kind] = field(default_factory=list)
 
-    def readings(self, *, family: Family, summary: LogSummary, **_: object) -> tuple[Reading, ...]:
+    def _readings(self, family: Family, summary: LogSummary) -> tuple[Reading, ...]:
         n = summary.rows
         volume = Reading(kind=Kind.QUALITY, metric="volume", column=None, value=float(n), n=n)
         accuracy = Reading(

@@ -57,6 +57,7 @@ class World:
     handover: FakeHandover = field(default_factory=FakeHandover)
     pager: FakePager = field(default_factory=FakePager)
     budget: float | None = None
+    every: bool = False
 
     @property
     def teller(self) -> Teller:
@@ -81,6 +82,8 @@ class World:
             clock=self.clock,
             places=Places(pages="http://pages", prefect="http://prefect"),
             budget=self.budget,
+            reports=Path("reports"),
+            every=self.every,
         )
         return watcher.watch()
 
@@ -441,15 +444,17 @@ def test_a_channel_that_is_not_there_is_given_up_on_with_its_reason(world: World
 def test_one_models_trouble_stays_its_own(
     fleet: Fleet, clock: "StoppedClock", world: World, breaks: Exception, said: str
 ) -> None:
-    """A model that cannot be measured is reported; the others are decided on."""
+    """A model that cannot be measured is blind, and says why; the others are decided on."""
     world.fleet = fleet.only((DE, FR))
     for order in first_orders(world.fleet, world.ledger.heads(), clock.now()):
         assert world.renewer.renew(order).outcome == "promoted"
     world.measure.breaks = breaks
     seen = world.watch()
-    assert seen[DE].decision is None
+    assert seen[DE].decision is not None
+    assert seen[DE].decision.state == State.BLIND
     assert said in (seen[DE].problem or "")
     assert seen[FR].decision is not None
+    assert seen[FR].decision.state == State.FRESH
 
 
 def test_a_model_without_a_champion_says_how_to_make_one(fleet: Fleet, world: World) -> None:
@@ -484,6 +489,37 @@ def test_what_an_incident_opens_for_is_measured_twice(world: World) -> None:
     (fact,) = world.ledger.facts(Disputed)
     assert (fact.model, fact.said) == (DE, world.measure.denies)
     assert Stage.OPENED in world.stages()
+
+
+def test_a_model_that_cannot_be_looked_at_is_blind_until_it_can_be(world: World) -> None:
+    """One decision says why, however many passes fail; the first that can look again decides."""
+    said = "reference.parquet: is damaged"
+    for _ in range(3):
+        world.measure.breaks = ArtifactError(said)
+        (seen,) = world.decide(later=timedelta(minutes=10))
+        assert seen.problem == said
+    decisions = [fact.decision for fact in world.ledger.facts(Decided, model=DE)]
+    assert [each.state for each in decisions] == [State.BLIND]
+    assert decisions[0].reason == f"blind: could not be looked at: {said}"
+    (seen,) = world.decide(later=timedelta(minutes=10))
+    assert seen.decision is not None
+    assert (seen.decision.state, seen.problem) == (State.FRESH, None)
+
+
+def test_snapshots_are_kept_of_what_calls_for_something(world: World) -> None:
+    """Pages and orders; quiet decisions only if all are asked for; a full disk is no end."""
+    world.watch()
+    assert world.measure.kept == []
+    world.measure.error = 14.0
+    bad = world.watch()[DE].decision
+    assert bad is not None
+    assert world.measure.kept == [Path("reports") / f"{bad.key}.json"]
+    world.measure.error, world.every = 10.0, True
+    quiet = world.watch()[DE].decision
+    assert quiet is not None
+    assert world.measure.kept[1:] == [Path("reports") / f"{quiet.key}.json"]
+    world.measure.full = True
+    assert world.watch()[DE].decision is not None
 
 
 def test_renewals_beyond_a_passs_budget_wait_and_come_again(fleet: Fleet, world: World) -> None:

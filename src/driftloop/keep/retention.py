@@ -158,7 +158,7 @@ def _pins(ledger: SqlLedger, model: ModelId, policy: RetentionPolicy) -> Iterato
 def _old_reports(reports: Path, fleet: Fleet) -> list[Path]:
     policies = {model: family.retention for family in fleet.families for model in family.models}
     old = []
-    for file in reports.rglob("*.html"):
+    for file in (*reports.rglob("*.html"), *reports.rglob("*.json")):
         model = ModelId(file.relative_to(reports).parts[0])
         keep = policies.get(model, RetentionPolicy()).reports
         if file.stat().st_mtime < time.time() - keep.total_seconds():

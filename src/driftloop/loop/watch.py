@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
-from driftloop.judge import decide, expected_gain, is_due, window_at
+from driftloop.judge import LOOKED, decide, expected_gain, is_due, unlooked, window_at
 from driftloop.loop.budget import Ask, afforded
 from driftloop.loop.notices import Places, blocked, opened, recovered
-from driftloop.ports import Clock, Ledger, Look, Measure, PredictionLog
+from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
     Decided,
@@ -22,6 +22,7 @@ from driftloop.records import (
     Disputed,
     Failed,
     Head,
+    Kind,
     Level,
     Measured,
     ModelHistory,
@@ -31,9 +32,12 @@ from driftloop.records import (
     Ordered,
     Paged,
     Passed,
+    Reading,
     State,
+    Trained,
     Window,
 )
+from driftloop.rows import Rows, chosen
 from driftloop.spec import Family, Fleet
 
 _log = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ NO_CHAMPION = "no champion yet"
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What one pass saw of one model: a decision, or the problem that prevented one.
+    """What one pass saw of one model: a decision, or the problem that made it blind.
 
     Without either it is what an earlier decision called for and nobody has done yet.
     """
@@ -61,7 +65,11 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Everything a pass needs of the world; `budget` is the seconds of fitting it may start."""
+    """Everything a pass needs of the world.
+
+    `budget` is the seconds of fitting it may start. Snapshots of what was measured go into the
+    folder `reports`: of the decisions that call for something, or `every` one.
+    """
 
     fleet: Fleet
     log: PredictionLog
@@ -70,6 +78,8 @@ class Watcher:
     clock: Clock
     places: Places
     budget: float | None = None
+    reports: Path | None = None
+    every: bool = False
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -164,21 +174,24 @@ class Watcher:
         self, family: Family, histories: Mapping[ModelId, ModelHistory], now: datetime
     ) -> list[Watched]:
         due = [model for model, past in histories.items() if is_due(family, past, now=now)]
+        heads = [model for model in due if histories[model].head is not None]
+        nobody = str(UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one"))
         seen: dict[ModelId, Watched] = {}
-        unseen = str(UnknownModel(NO_CHAMPION, hint="`driftloop train` makes one"))
+        windows = {model: window_at(family, model, now=now) for model in heads}
+        unseen = ""
         try:
             # Only what had wholly arrived counts as known: the same rows can then be read again.
             known_at = self.log.horizon(family)
-            windows = {
-                model: window_at(family, model, now=now, known_at=known_at)
-                for model in due
-                if histories[model].head is not None
-            }
+            for model in heads:
+                windows[model] = window_at(family, model, now=now, known_at=known_at)
             for model, look in self.log.looks(family, tuple(windows.values())):
                 seen[model] = self._one(family, histories[model], windows[model], look)
         except DriftloopError as error:
             unseen = str(error)
-        return [seen.get(model, Watched(model=model, problem=unseen)) for model in due]
+        for model in heads:
+            if model not in seen:
+                seen[model] = self._unseen(family, histories[model], windows[model], unseen)
+        return [seen.get(model, Watched(model=model, problem=nobody)) for model in due]
 
     def _one(self, family: Family, history: ModelHistory, window: Window, look: Look) -> Watched:
         """Return what was seen of one model, whatever went wrong with it."""
@@ -186,24 +199,59 @@ class Watcher:
         if head is None:
             raise ValueError(model)
         if look.fault is not None:
-            return Watched(model=model, problem=str(look.fault))
+            return self._unseen(family, history, window, str(look.fault))
         try:
             return self._model(family, head, history, window, look)
         except DriftloopError as error:
-            return Watched(model=model, problem=str(error))
+            return self._unseen(family, history, window, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours: the others are watched all the same
             _log.exception("%s: looking at it broke", model)
-            return Watched(model=model, problem=f"it broke on {named(error)}")
+            return self._unseen(family, history, window, f"it broke on {named(error)}")
+
+    def _unseen(
+        self, family: Family, history: ModelHistory, window: Window, problem: str
+    ) -> Watched:
+        """Return that a model could not be looked at: BLIND from now on, until it can be again."""
+        seen = Watched(model=window.model, problem=problem)
+        last = history.decisions[-1] if history.decisions else None
+        if last is not None and unlooked(last) == problem:
+            return seen
+        blind = Reading(
+            kind=Kind.QUALITY, metric=LOOKED, column=None, value=None, n=0, problem=problem
+        )
+        decision = decide(
+            family=family, window=window, readings=[blind], history=history, now=window.end
+        )
+        fact = Decided(model=window.model, at=window.end, decision=decision)
+        try:
+            if not self.ledger.append(fact, key=decision.key):
+                return seen
+        except DriftloopError as error:
+            _log.error("that %s is blind could not be kept: %s", seen.model, error)
+            return seen
+        _log.info("%s: %s", seen.model, decision.reason, extra={"trace": decision.key})
+        return replace(seen, decision=decision)
 
     def _model(
         self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
     ) -> Watched:
         model, now = window.model, window.end
-        measured = self._measured(family, head, history, window, look)
+        measurement = measurement_of(self.measure, family, head, history.champion, window, look)
         decision = decide(
-            family=family, window=window, readings=measured.readings, history=history, now=now
+            family=family, window=window, readings=measurement.readings, history=history, now=now
         )
-        self.ledger.append(measured, key=decision.key)
+        rows, labels = look.summary.rows, look.summary.labels
+        self.ledger.append(
+            Measured(
+                model=model,
+                at=now,
+                window=window,
+                rows=rows,
+                labels=labels,
+                readings=measurement.readings,
+            ),
+            key=decision.key,
+        )
         if not self.ledger.append(
             Decided(model=model, at=now, decision=decision), key=decision.key
         ):
@@ -212,14 +260,26 @@ class Watcher:
         if decision.opens:
             self._check(family, head, decision, look)
         before = history.decisions[-1] if history.decisions else None
+        notices = self._notices(family, decision, before)
+        if self.every or notices or decision.retrain:
+            self._keep(measurement, decision)
         return Watched(
             model=model,
             decision=decision,
             order=ordered(family, decision) if decision.retrain else None,
-            notices=self._notices(family, decision, before),
-            rows=measured.rows,
-            labels=measured.labels,
+            notices=notices,
+            rows=rows,
+            labels=labels,
         )
+
+    def _keep(self, measurement: Measurement, decision: Decision) -> None:
+        """Keep Evidently's snapshot; nothing depends on it."""
+        if self.reports is None:
+            return
+        try:
+            measurement.keep(self.reports / f"{decision.key}.json", decision.verdicts)
+        except DriftloopError as error:
+            _log.error("the snapshot of %s was not kept: %s", decision.key, error)
 
     def _check(self, family: Family, head: Head, decision: Decision, look: Look) -> None:
         """Have what an incident opens for measured again, independently; a dispute is a fact."""
@@ -228,7 +288,7 @@ class Watcher:
                 family=family,
                 readings=[v.reading for v in decision.verdicts if v.level is Level.ALARM],
                 current=look.rows,
-                own=look.rows.filter(pc.equal(look.rows["version"], head.version)),
+                own=_answered_by(head, look.rows),
                 reference=Path(head.artifact).with_name(REFERENCE_FILE),
             )
         except DriftloopError as error:
@@ -239,33 +299,39 @@ class Watcher:
             _log.error("%s: %s", decision.model, "; ".join(said), extra={"trace": decision.key})
             self.ledger.append(Disputed(model=decision.model, at=decision.at, said=said))
 
-    def _measured(
-        self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
-    ) -> Measured:
-        rows, summary = look.rows, look.summary
-        own = rows.filter(pc.equal(rows["version"], head.version))
-        champion = history.champion
-        readings = self.measure.readings(
-            family=family,
-            current=rows,
-            own=own,
-            reference=Path(head.artifact).with_name(REFERENCE_FILE),
-            summary=summary,
-            baselines=(
-                {metric.name: metric.value for metric in champion.candidate.metrics}
-                if champion is not None
-                else {}
-            ),
-            now=window.end,
-        )
-        return Measured(
-            model=window.model,
-            at=window.end,
-            window=window,
-            rows=summary.rows,
-            labels=summary.labels,
-            readings=readings,
-        )
+
+def measurement_of(
+    measure: Measure,
+    family: Family,
+    head: Head,
+    trained: Trained | None,
+    window: Window,
+    look: Look,
+) -> Measurement:
+    """Return what is measured of one model: all that was looked at, and what `head` answered.
+
+    `trained` is the fact of the head's training, whose figures are the baseline.
+
+    Raises:
+        ArtifactError: the head's reference is lost or damaged.
+    """
+    return measure.measure(
+        family=family,
+        current=look.rows,
+        own=_answered_by(head, look.rows),
+        reference=Path(head.artifact).with_name(REFERENCE_FILE),
+        summary=look.summary,
+        baselines=(
+            {metric.name: metric.value for metric in trained.candidate.metrics}
+            if trained is not None
+            else {}
+        ),
+        now=window.end,
+    )
+
+
+def _answered_by(head: Head, rows: Rows) -> Rows:
+    return chosen(rows, pc.equal(rows.column("version"), head.version))
 
 
 def _asked(history: ModelHistory, order: Order) -> Decision | None:

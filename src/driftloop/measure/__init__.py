@@ -13,34 +13,61 @@ from functools import cache
 from math import isclose
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pyarrow as pa
 
 from driftloop.errors import ArtifactError, MeasureError
 from driftloop.measure.decay import decay_readings
-from driftloop.measure.drift import drift_readings
+from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, prepared
-from driftloop.records import Kind, LogSummary, Reading
+from driftloop.records import Kind, LogSummary, Reading, Verdict
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
 AGREES = 1e-9
 _log = logging.getLogger(__name__)
 
-__all__ = ["EvidentlyMeasure", "Measurement", "prepared"]
+__all__ = ["EvidentlyMeasure", "Measurement", "measured", "prepared"]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured: our readings, and Evidently's own record of the same values."""
+    """All that was measured of one model at one time; implements `ports.Measurement`."""
 
-    readings: tuple[Reading, ...]
-    evidently: Any
+    family: Family
+    at: datetime
+    measured: tuple[Reading, ...]
+    """Every reading, also those that stand beside the ones that are judged."""
 
-    def snapshot(self) -> str:
-        """Return Evidently's snapshot as JSON; `evidently.core.report.Snapshot.loads` reads it."""
-        return str(self.evidently.dumps())
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What a decision may rest on."""
+        return tuple(each for each in self.measured if judged(self.family, each))
+
+    def snapshot(self, verdicts: Sequence[Verdict] = ()) -> str:
+        """Return Evidently's snapshot as JSON; `evidently.core.report.Snapshot.loads` reads it.
+
+        Every reading with a value is a metric of it, and the verdict on it that metric's test.
+
+        Raises:
+            MeasureError: Evidently itself does not work.
+        """
+        _door()
+        from driftloop.measure import snapshot
+
+        try:
+            return snapshot.snapshot(self.measured, verdicts, family=self.family.name, at=self.at)
+        except Exception as error:
+            raise _broken("Evidently could not record the readings", error) from error
+
+    def keep(self, file: Path, verdicts: Sequence[Verdict]) -> None:
+        """Write `snapshot` as a file, whole or not at all.
+
+        Raises:
+            MeasureError: Evidently itself does not work, or the file cannot be written.
+        """
+        _written(file, self.snapshot(verdicts))
 
 
 class EvidentlyMeasure:
@@ -50,26 +77,25 @@ class EvidentlyMeasure:
         """Prepare nothing yet."""
         self._references = References()
 
-    def readings(
+    def measure(
         self,
         *,
         family: Family,
-        current: pa.Table,
-        own: pa.Table,
+        current: Rows,
+        own: Rows,
         reference: Path,
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
-    ) -> tuple[Reading, ...]:
-        """Return every reading of one model; see `measure`.
+    ) -> Measurement:
+        """Return what is measured of one model; see `measured`.
 
         `reference` is the Parquet file of the champion's training rows.
 
         Raises:
             ArtifactError: it is not there, or is damaged.
-            MeasureError: as for `measure`.
         """
-        return self.measure(
+        return measured(
             family=family,
             current=current,
             own=own,
@@ -77,52 +103,15 @@ class EvidentlyMeasure:
             summary=summary,
             baselines=baselines,
             now=now,
-        ).readings
-
-    def measure(
-        self,
-        *,
-        family: Family,
-        current: pa.Table,
-        own: pa.Table,
-        reference: Reference,
-        summary: LogSummary,
-        baselines: dict[str, float],
-        now: datetime,
-    ) -> Measurement:
-        """Return drift, decay and quality of one model, and Evidently's record of them.
-
-        Args:
-            family: gives the task, the features with their kinds and ranges.
-            current: the window's rows, for drift and quality.
-            own: the rows that the champion itself predicted, for decay.
-            reference: the champion's training rows, `prepared`.
-            summary: counts of the window, for duplicates, volume and freshness.
-            baselines: the champion's metrics at its gate, by name.
-            now: when freshness is judged, and the snapshot's time.
-
-        Raises:
-            MeasureError: Evidently itself does not work. Faults of the data never raise: their
-                readings have no value and a problem in words.
-        """
-        door = _door()
-        readings = (
-            *drift_readings(family, current, reference),
-            *decay_readings(family, own, baselines),
-            *quality_readings(family, current, reference, summary, now),
         )
-        try:
-            return Measurement(*door.recorded(readings, family=family.name, at=now))
-        except Exception as error:
-            raise _broken("Evidently could not record the readings", error) from error
 
     def disputed(
         self,
         *,
         family: Family,
         readings: Sequence[Reading],
-        current: pa.Table,
-        own: pa.Table,
+        current: Rows,
+        own: Rows,
         reference: Path,
     ) -> tuple[str, ...]:
         """Return in words which of `readings` Evidently itself gives another number for.
@@ -158,12 +147,20 @@ class EvidentlyMeasure:
         return tuple(found)
 
     def report(
-        self, *, family: Family, title: str, current: pa.Table, reference: pa.Table, file: Path
+        self,
+        *,
+        family: Family,
+        title: str,
+        current: pa.Table,
+        reference: pa.Table,
+        file: Path,
+        of: int | None = None,
     ) -> None:
         """Write Evidently's full report as one HTML file, whole or not at all.
 
         It holds drift of every column, and performance where both sides have labels. Columns
-        that Evidently would break on are left out and named in its first lines.
+        that Evidently would break on are left out and named in its first lines; these also say so
+        where `current` is a sample of `of` rows.
 
         Raises:
             MeasureError: the window or the reference is empty, or no column can be compared, or
@@ -173,20 +170,55 @@ class EvidentlyMeasure:
         from driftloop.measure.report import page
 
         try:
-            html = page(family=family, title=title, current=current, reference=reference)
+            html = page(family=family, title=title, current=current, reference=reference, of=of)
         except MeasureError:
             raise
         except Exception as error:
             raise _broken(f"Evidently could not draw the report {title!r}", error) from error
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(html, encoding="utf-8")
-            part.replace(file)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise MeasureError(f"the report cannot be written: {error}", where=str(file)) from error
+        _written(file, html)
+
+
+def measured(
+    *,
+    family: Family,
+    current: Rows,
+    own: Rows,
+    reference: Reference,
+    summary: LogSummary,
+    baselines: dict[str, float],
+    now: datetime,
+) -> Measurement:
+    """Return drift, decay and quality of one model. Faults of the data never raise.
+
+    Readings that cannot be had have no value and a problem in words.
+
+    Args:
+        family: gives the task, the features with their kinds and ranges.
+        current: the window's rows, for drift and quality.
+        own: the rows that the champion itself predicted, for decay.
+        reference: the champion's training rows, `prepared`.
+        summary: counts of the window, for duplicates, volume and freshness.
+        baselines: the champion's metrics at its gate, by name.
+        now: when freshness is judged, and the snapshot's time.
+    """
+    readings = (
+        *drift_readings(family, current, reference),
+        *decay_readings(family, own, baselines),
+        *quality_readings(family, current, reference, summary, now),
+    )
+    return Measurement(family, now, readings)
+
+
+def _written(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise MeasureError(f"it cannot be written: {error}", where=str(file)) from error
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A table's columns as NumPy arrays, or in words why they cannot be had."""
+"""Columns of rows as NumPy arrays, or in words why they cannot be had."""
 
 from datetime import timedelta
 
@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from driftloop.records import Task
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
 Floats = NDArray[np.float64]
@@ -26,7 +27,7 @@ class Unmeasurable(Exception):
         super().__init__(problem)
 
 
-def numbers(table: pa.Table, name: str, *, of: str) -> Floats:
+def numbers(table: Rows, name: str, *, of: str) -> Floats:
     """Return a column as float64, null as NaN, infinities kept; `of` names the table.
 
     Raises:
@@ -39,7 +40,7 @@ def numbers(table: pa.Table, name: str, *, of: str) -> Floats:
     return values
 
 
-def texts(table: pa.Table, name: str, *, of: str) -> tuple[Codes, pa.Array]:
+def texts(table: Rows, name: str, *, of: str) -> tuple[Codes, pa.Array]:
     """Return a column as codes, null as -1, and the text of each code in order of appearance.
 
     Raises:
@@ -69,33 +70,34 @@ def counted(codes: Codes, names: pa.Array, known: pa.Array) -> Codes:
 
 
 def measured_columns(family: Family) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the columns that are compared with a reference: numbers, and categories."""
+    """Return the columns that are compared with a reference: numbers, and categories.
+
+    The prediction is one of the first, or of a multiclass family one of the second.
+    """
     if family.task is Task.MULTICLASS:
         return family.numeric, (*family.categorical, "prediction")
     return (*family.numeric, "prediction"), family.categorical
 
 
-def answered(family: Family, table: pa.Table, *, of: str) -> pa.Table:
-    """Return `table` with the answers of a multiclass family as the names of their classes.
-
-    Other families' answers, and a table without a numeric column of them, are left as they are.
+def categories(family: Family, rows: Rows, name: str, *, of: str) -> tuple[Codes, pa.Array]:
+    """Return what `texts` does of a column of categories, predicted classes by name among them.
 
     Raises:
-        Unmeasurable: an answer is the index of none of the classes.
+        Unmeasurable: as for `texts`, or a prediction is the index of none of the classes.
     """
-    name = "prediction"
-    if not family.classes or name not in table.column_names or not table.num_rows:
-        return table
-    values = numbers(table, name, of=of)
-    wrong = no_class(values, family)
-    if wrong.any():
+    if name in family.features:
+        return texts(rows, name, of=of)
+    values = numbers(rows, name, of=of)
+    if odd := np.count_nonzero(no_class(values, family)):
         raise Unmeasurable(
-            f"{np.count_nonzero(wrong)} of {len(values)} predictions are none of the"
-            f" {len(family.classes)} classes in {of}"
+            f"{odd} of {len(values)} predictions are none of the {len(family.classes)} classes"
+            f" in {of}"
         )
-    codes = pa.array(np.nan_to_num(values).astype(np.int32), mask=np.isnan(values))
-    named = pa.array(family.classes, pa.string()).take(codes)
-    return table.set_column(table.column_names.index(name), name, named)
+    codes = np.full(len(values), -1, dtype=np.int64)
+    known = ~np.isnan(values)
+    # Only the classes that are there, as of texts: what is on neither side is no category.
+    seen, codes[known] = np.unique(values[known].astype(np.int64), return_inverse=True)
+    return codes, pa.array(family.classes, pa.string()).take(pa.array(seen))
 
 
 def no_class(values: Floats, family: Family) -> NDArray[np.bool_]:
@@ -105,7 +107,7 @@ def no_class(values: Floats, family: Family) -> NDArray[np.bool_]:
     return found
 
 
-def nulls(table: pa.Table, name: str, *, of: str) -> int:
+def nulls(table: Rows, name: str, *, of: str) -> int:
     """Return how many rows have no value; NaN is none, infinity is one.
 
     Raises:
@@ -115,7 +117,7 @@ def nulls(table: pa.Table, name: str, *, of: str) -> int:
     return int(pc.sum(pc.is_null(column, nan_is_null=True)).as_py())
 
 
-def blocks(table: pa.Table, length: timedelta) -> Codes | None:
+def blocks(table: Rows, length: timedelta) -> Codes | None:
     """Return each event's block of `length`, counted from 1970; None where that is unknown."""
     if "event_time" not in table.column_names:
         return None
@@ -126,12 +128,12 @@ def blocks(table: pa.Table, length: timedelta) -> Codes | None:
     return np.asarray(at.to_numpy() // (length // timedelta(microseconds=1)), dtype=np.int64)
 
 
-def _column(table: pa.Table, name: str, *, of: str) -> pa.ChunkedArray:
+def _column(table: Rows, name: str, *, of: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise Unmeasurable(f"{name} is missing in {of}")
     if not table.num_rows:
         raise Unmeasurable(f"{of} has no rows")
-    return table.column(table.column_names.index(name))
+    return table.column(name)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -8,11 +8,11 @@ metric, so one interval serves them all.
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers
 from driftloop.records import Kind, Reading, Task
+from driftloop.rows import Rows
 from driftloop.spec import LOSSES, METRICS, Family
 
 CONFIDENCE = 0.9
@@ -24,9 +24,7 @@ Estimate = tuple[float, Floats]
 """A metric's value, and the influence of each row on it (their mean is 0)."""
 
 
-def decay_readings(
-    family: Family, own: pa.Table, baselines: Mapping[str, float]
-) -> Iterator[Reading]:
+def decay_readings(family: Family, own: Rows, baselines: Mapping[str, float]) -> Iterator[Reading]:
     """Yield one reading for each metric of the family's task, over rows with a label.
 
     Values are Evidently's: MAE, RMSE and R2, or ROC AUC, F1, log loss and accuracy with 1
@@ -202,7 +200,7 @@ _ESTIMATES: Mapping[str, Callable[[Floats, Floats], Estimate]] = {
 }
 
 
-def _labelled(own: pa.Table, family: Family) -> tuple[Floats, Floats, Codes | None]:
+def _labelled(own: Rows, family: Family) -> tuple[Floats, Floats, Codes | None]:
     if not own.num_rows:
         raise Unmeasurable("no labels")
     label = numbers(own, "label", of="the champion's rows")

@@ -8,38 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from driftloop.measure.apart import gap_and_area
 from driftloop.measure.columns import Codes, Floats
 
 EXPECTED = 5.0
 """Least expected count of a cell in a chi-square test (Cochran 1954)."""
 EVIDENTLY_FLOOR = 1e-3
 """Evidently divides by no standard deviation below this."""
+EMPTY = 1e-4
+"""Share that Evidently gives a category which one side lacks."""
 FEWEST = 2
-
-
-def gap_and_area(reference: Floats, current: Floats) -> tuple[float, float]:
-    """Return the largest gap between two empirical distribution functions, and the area there.
-
-    The gap is the Kolmogorov-Smirnov statistic, the area the first Wasserstein distance.
-
-    Args:
-        reference: finite values, ascending, at least one.
-        current: likewise.
-
-    >>> gap_and_area(np.array([0.0, 1.0]), np.array([0.0, 3.0]))
-    (0.5, 1.0)
-    """
-    n, m = len(reference), len(current)
-    both = np.concatenate([reference, current])
-    # Two runs in order: a stable sort merges them.
-    order = both.argsort(kind="stable")
-    both = both[order]
-    before = np.cumsum(order < n)[:-1]
-    gaps = np.abs(before / n - (np.arange(1, n + m) - before) / m)
-    steps = np.diff(both)
-    # Between equal values the functions do not stand still yet.
-    gap = gaps.max(where=steps > 0.0, initial=0.0)
-    return float(gap), float((gaps * steps).sum())
 
 
 def wasserstein(reference: Floats, current: Floats, spread: float) -> tuple[float, float]:
@@ -57,35 +35,124 @@ def wasserstein(reference: Floats, current: Floats, spread: float) -> tuple[floa
     return gap, area / max(spread, EVIDENTLY_FLOOR)
 
 
-def jensen_shannon(reference: Codes, current: Codes) -> float:
+def jensen_shannon(reference: Codes, current: Codes) -> Floats:
     """Return Evidently's Jensen-Shannon distance (natural logarithm) of counts of categories.
 
-    >>> round(jensen_shannon(np.array([5, 0]), np.array([0, 5])) ** 2, 6)  # ln 2
+    Args:
+        reference: shape (..., categories), how often each stands in the reference.
+        current: likewise in the window, in the same order.
+
+    >>> round(float(jensen_shannon(np.array([5, 0]), np.array([0, 5]))) ** 2, 6)  # ln 2
     0.693147
     """
-    p, q = reference / reference.sum(), current / current.sum()
+    p, q = _shares(reference), _shares(current)
     middle = (p + q) / 2.0
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [np.where(side > 0.0, side * np.log(side / middle), 0.0) for side in (p, q)]
-    return float(np.sqrt(max(sum(part.sum() for part in parts), 0.0) / 2.0))
+    found: Floats = np.sqrt(np.maximum(sum(part.sum(axis=-1) for part in parts), 0.0) / 2.0)
+    return found
 
 
-def ks_p_values(gaps: Sequence[float], sizes: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the asymptotic p-values of two-sample Kolmogorov-Smirnov tests.
+def psi(reference: Codes, current: Codes) -> Floats:
+    """Return Evidently's population stability index of counts of categories.
 
-    Source: Hodges 1958, as in `scipy.stats.ks_2samp(method="asymp")`; two-sided.
+    A category that one side lacks has a share of 1e-4 there, or of a millionth of the smallest
+    share where that is no larger.
 
     Args:
-        gaps: the statistic of each test.
-        sizes: how many values each test had on either side.
-    """
-    if not gaps:
-        return []
-    from scipy.stats import distributions
+        reference: shape (..., categories), how often each stands in the reference.
+        current: likewise in the window, in the same order.
 
-    effective = [float(np.round(n * m / (n + m))) for n, m in sizes]
-    found = distributions.kstwo.sf(np.asarray(gaps), np.asarray(effective))
-    return [float(each) for each in np.clip(found, 0.0, 1.0)]
+    >>> round(float(psi(np.array([50, 50]), np.array([75, 25]))), 6)
+    0.274653
+    """
+    p, q = _filled(_shares(reference)), _filled(_shares(current))
+    found: Floats = ((p - q) * np.log(p / q)).sum(axis=-1)
+    return found
+
+
+def one_sample_p_value(reference: Codes, current: Codes) -> float:
+    """Return Evidently's chi-square score: the p-value of `current` if `reference` were exact.
+
+    It forgets the reference's noise, so that it is too small unless the window is far smaller
+    than the reference: `chi_square_p_value` is what can be relied on. A category that the
+    reference lacks makes it 0.
+
+    >>> round(one_sample_p_value(np.array([50, 50]), np.array([60, 40])), 4)
+    0.0455
+    """
+    from scipy.special import chdtrc
+
+    expected = reference * (current.sum() / reference.sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = float(((current - expected) ** 2 / expected).sum())
+    return float(chdtrc(len(reference) - 1, statistic)) if len(reference) > 1 else 1.0
+
+
+def histograms(reference: Floats, current: Floats) -> tuple[Codes, Codes] | None:
+    """Return how many values of both sides lie in each of Evidently's bins.
+
+    They are equally wide, as many as Sturges 1926 has for both sides together.
+
+    Args:
+        reference: finite values, ascending, at least two of them different.
+        current: finite values, ascending, at least one.
+
+    Returns:
+        Counts, in order; None where the span of the values overflows.
+    """
+    first, last = min(reference[0], current[0]), max(reference[-1], current[-1])
+    with np.errstate(over="ignore"):
+        span = last - first
+    if not np.isfinite(span):
+        return None
+    width = span / (np.log2(len(reference) + len(current)) + 1.0)
+    edges = np.linspace(first, last, int(np.ceil(span / width)) + 1)
+    return _between(reference, edges), _between(current, edges)
+
+
+def by_value(values: Floats, counts: Codes, current: Floats) -> tuple[Codes, Codes]:
+    """Return how often each value of either side stands on both.
+
+    Args:
+        values: the distinct values of the reference, ascending.
+        counts: how often each stands there.
+        current: finite values.
+    """
+    theirs, often = np.unique(current, return_counts=True)
+    every = np.union1d(values, theirs)
+    both: Codes = np.zeros((2, len(every)), dtype=np.int64)
+    both[0, np.searchsorted(every, values)] = counts
+    both[1, np.searchsorted(every, theirs)] = often
+    return both[0], both[1]
+
+
+def up_to(ascending: Floats, cuts: Floats) -> Codes:
+    """Return how many values lie up to each cut and after the one before, then after the last.
+
+    >>> up_to(np.array([1.0, 2.0, 2.0, 5.0]), np.array([2.0, 4.0]))
+    array([3, 0, 1])
+    """
+    until = np.searchsorted(ascending, cuts, side="right")
+    return np.diff(until, prepend=0, append=len(ascending))
+
+
+def psi_p_values(found: Floats, bins: Codes, sizes: Sequence[tuple[int, int]]) -> Floats:
+    """Return p-values of PSIs on bins that hold equal shares of the reference.
+
+    Without a change, PSI / (1/n + 1/m) follows a chi-square distribution with bins - 1 degrees
+    of freedom (Yurdakul and Naranjo 2020).
+
+    Args:
+        found: shape (columns,), the indices.
+        bins: shape (columns,), how many bins each had.
+        sizes: how many values each had on either side.
+    """
+    from scipy.special import chdtrc
+
+    noise = np.array([1.0 / n + 1.0 / m for n, m in sizes])
+    p_values: Floats = chdtrc(bins - 1.0, found / noise)
+    return p_values
 
 
 def chi_square_p_value(reference: Codes, current: Codes) -> float:
@@ -120,6 +187,23 @@ def chi_square_p_value(reference: Codes, current: Codes) -> float:
     expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return float(chdtrc(counts.shape[1] - 1, statistic))
+
+
+def _shares(counts: Codes) -> Floats:
+    shares: Floats = counts / counts.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def _filled(shares: Floats) -> Floats:
+    least = np.where(shares > 0.0, shares, np.inf).min(axis=-1, keepdims=True)
+    filled: Floats = np.where(shares > 0.0, shares, np.where(least <= EMPTY, least / 1e6, EMPTY))
+    return filled
+
+
+def _between(ascending: Floats, edges: Floats) -> Codes:
+    # As numpy.histogram has it: the last bin alone holds its upper edge.
+    until = np.searchsorted(ascending, edges[1:-1], side="left")
+    return np.diff(until, prepend=0, append=len(ascending))
 
 
 def _rescaled(reference: Floats, current: Floats) -> tuple[Floats, Floats]:

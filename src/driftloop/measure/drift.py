@@ -1,127 +1,234 @@
 """How far columns have moved from their reference, and how sure that is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-import pyarrow as pa
 
 from driftloop.measure.columns import (
+    Codes,
     Floats,
     Unmeasurable,
-    answered,
+    categories,
     counted,
     measured_columns,
     numbers,
-    texts,
 )
 from driftloop.measure.distances import (
     FEWEST,
+    by_value,
     chi_square_p_value,
+    histograms,
     jensen_shannon,
-    ks_p_values,
+    one_sample_p_value,
+    psi,
+    psi_p_values,
+    up_to,
     wasserstein,
 )
-from driftloop.measure.reference import Reference
+from driftloop.measure.kolmogorov import ks_p_values
+from driftloop.measure.reference import Numbers, Reference
 from driftloop.records import Kind, Reading
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
-NUMERIC, CATEGORICAL = "wasserstein", "jensenshannon"
 OF = "the window"
+HELD = 10_000_000
+"""Values of numeric columns that are in memory at once, or one column's."""
 
 
-def drift_readings(family: Family, current: pa.Table, reference: Reference) -> Iterator[Reading]:
-    """Yield one reading for each feature and for the prediction.
+def drift_readings(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
+    """Yield the readings of each feature and of the prediction.
 
-    Numbers: Evidently's Wasserstein distance over the reference's standard deviation, with the
-    p-value of a two-sample Kolmogorov-Smirnov test. Categories: Evidently's Jensen-Shannon
-    distance (natural logarithm), with that of a two-sample chi-square test, because Evidently's
-    own is one-sample and forgets the reference's noise. `n` counts the window's usable values;
-    null, NaN and infinity are none. The prediction of a class is a category, any other a number.
+    Numbers: `wasserstein` (over the reference's standard deviation), `psi` and `jensenshannon`
+    as Evidently has them, and `ks` (the statistic), all four with the p-value of a two-sample
+    Kolmogorov-Smirnov test; and `psi_quantile`, PSI on bins that hold a tenth of the reference
+    each, with its own: one outlier does not blind it. Categories: `jensenshannon` and `psi` as
+    Evidently has them, with the p-value of a two-sample chi-square test, and `chisquare`,
+    Evidently's score, which is one-sample and forgets the reference's noise. The prediction of a
+    class is a category, any other a number.
+
+    The first of each column is the one that the family's policy judges by; `judged` tells. What
+    of the others cannot be measured is left out. `n` counts the window's usable values; null,
+    NaN and infinity are none.
     """
-    numeric, categorical = measured_columns(family)
-    moved = {name: _tried(partial(_numeric, name, current, reference)) for name in numeric}
-    tested = {name: found for name, found in moved.items() if isinstance(found, _Moved)}
-    p_values = ks_p_values(
-        [found.gap for found in tested.values()], [(found.of, found.n) for found in tested.values()]
-    )
-    sure = dict(zip(tested, p_values, strict=True))
-    for name, found in moved.items():
-        yield _reading(NUMERIC, name, found, sure.get(name))
+    yield from _numeric(family, current, reference)
+    _, categorical = measured_columns(family)
     for name in categorical:
-        found = _tried(partial(_categorical, name, current, reference, family))
-        sure_of_it = found.p_value if isinstance(found, _Moved) else None
-        yield _reading(CATEGORICAL, name, found, sure_of_it)
+        moved = _categorical(family, name, current, reference)
+        yield from _told(name, family.drift.categorical, moved)
+
+
+def judged(family: Family, reading: Reading) -> bool:
+    """Return whether a decision may rest on a reading; the other drifts stand beside."""
+    if reading.kind is not Kind.DRIFT:
+        return True
+    _, categorical = measured_columns(family)
+    policy = family.drift
+    return reading.metric == (
+        policy.categorical if reading.column in categorical else policy.numeric
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Moved:
-    """How far a column has moved; `n` values of the window, `of` the reference."""
+    """What was measured of a column: metrics with their p-values, on `n` values of the window."""
 
-    distance: float
     n: int
-    of: int
-    gap: float = 0.0
-    p_value: float | None = None
+    found: Mapping[str, tuple[float, float | None] | str]
+    """A metric's value and p-value, or in words why it cannot be had."""
 
 
-def _tried(measured: Callable[[], _Moved]) -> _Moved | Unmeasurable:
+def _told(name: str, policy: str, moved: _Moved | Unmeasurable) -> Iterator[Reading]:
+    if isinstance(moved, Unmeasurable):
+        yield Reading(
+            kind=Kind.DRIFT, metric=policy, column=name, value=None, n=moved.n, problem=str(moved)
+        )
+        return
+    for metric in (policy, *(other for other in moved.found if other != policy)):
+        found = moved.found[metric]
+        problem = found if isinstance(found, str) else None
+        value, p_value = (None, None) if isinstance(found, str) else found
+        if value is not None and not np.isfinite(value):
+            value, p_value, problem = None, None, f"the distance is {value}"
+        if problem is not None and metric != policy:
+            continue
+        yield Reading(
+            kind=Kind.DRIFT,
+            metric=metric,
+            column=name,
+            value=value,
+            n=moved.n,
+            p_value=p_value,
+            problem=problem,
+        )
+
+
+def _numeric(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
+    """Yield the readings of the numeric columns; what NumPy is slow to begin is done for many."""
+    names, _ = measured_columns(family)
+    many = max(1, HELD // max(1, current.num_rows))
+    for first in range(0, len(names), many):
+        yield from _numbers(family, names[first : first + many], current, reference)
+
+
+def _numbers(
+    family: Family, names: Sequence[str], current: Rows, reference: Reference
+) -> Iterator[Reading]:
+    pairs = [_pair(name, current, reference) for name in names]
+    usable = [pair for pair in pairs if isinstance(pair, _Pair)]
+    moved = iter(_compared(usable))
+    for name, pair in zip(names, pairs, strict=True):
+        found = next(moved) if isinstance(pair, _Pair) else pair
+        yield from _told(name, family.drift.numeric, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A numeric column on both sides, in order."""
+
+    name: str
+    reference: Numbers
+    current: Floats
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return len(self.reference.ascending), len(self.current)
+
+    @property
+    def constant(self) -> str | None:
+        """In words that the reference does not vary, if so: then a distance has no unit."""
+        values = self.reference.ascending
+        if values[0] != values[-1]:
+            return None
+        changed = int(np.count_nonzero(self.current != values[0]))
+        return (
+            f"{self.name} is constant in the reference ({values[0]:g}), so a distance has no unit;"
+            f" {changed} of {len(self.current)} values differ from it"
+        )
+
+
+def _pair(name: str, current: Rows, reference: Reference) -> _Pair | Unmeasurable:
     try:
-        found = measured()
+        values = numbers(current, name, of=OF)
+        pair = _Pair(name, reference.numbers(name), np.sort(values[np.isfinite(values)]))
+        _enough(name, *pair.sizes)
     except Unmeasurable as problem:
         return problem
-    if not np.isfinite(found.distance):
-        return Unmeasurable(f"the distance is {found.distance}", n=found.n)
+    return pair
+
+
+def _compared(pairs: Sequence[_Pair]) -> list[_Moved]:
+    sizes = [pair.sizes for pair in pairs]
+    walked = [wasserstein(p.reference.ascending, p.current, p.reference.spread) for p in pairs]
+    sure = ks_p_values([gap for gap, _ in walked], sizes)
+    counts = [_bins(pair) for pair in pairs]
+    indices, distances = (_each_width(measured, counts) for measured in (psi, jensen_shannon))
+    shares = [(p.reference.filled, up_to(p.current, p.reference.cuts)) for p in pairs]
+    tenths = _each_width(psi, shares)
+    bins = np.array([len(filled) for filled, _ in shares])
+    sure_of_tenths = psi_p_values(np.array(tenths), bins, sizes)
+    return [
+        _Moved(
+            n=len(pair.current),
+            found={
+                "wasserstein": pair.constant or (area, p_value),
+                "ks": (gap, p_value),
+                "psi": (index, p_value),
+                "jensenshannon": (distance, p_value),
+                "psi_quantile": pair.constant or (tenth, float(sure_of_tenth)),
+            },
+        )
+        for pair, (gap, area), p_value, index, distance, tenth, sure_of_tenth in zip(
+            pairs, walked, sure, indices, distances, tenths, sure_of_tenths, strict=True
+        )
+    ]
+
+
+def _bins(pair: _Pair) -> tuple[Codes, Codes] | None:
+    if pair.reference.few is not None:
+        return by_value(*pair.reference.few, pair.current)
+    return histograms(pair.reference.ascending, pair.current)
+
+
+def _each_width(
+    measured: Callable[[Codes, Codes], Floats], counts: Sequence[tuple[Codes, Codes] | None]
+) -> list[float]:
+    """Return `measured` of each pair of counts; those with as many bins are computed together."""
+    found = [float("nan")] * len(counts)
+    widths: dict[int, list[int]] = {}
+    for at, each in enumerate(counts):
+        if each is not None:
+            widths.setdefault(len(each[0]), []).append(at)
+    for places in widths.values():
+        sides = np.array([counts[at] for at in places])
+        for at, value in zip(places, measured(sides[:, 0], sides[:, 1]), strict=True):
+            found[at] = float(value)
     return found
 
 
-def _reading(
-    metric: str, column: str, found: _Moved | Unmeasurable, p_value: float | None
-) -> Reading:
-    if isinstance(found, Unmeasurable):
-        return Reading(
-            kind=Kind.DRIFT, metric=metric, column=column, value=None, n=found.n, problem=str(found)
+def _categorical(
+    family: Family, name: str, current: Rows, reference: Reference
+) -> _Moved | Unmeasurable:
+    try:
+        codes, names = categories(family, current, name, of=OF)
+        levels = reference.levels(name)
+        cur = counted(codes, names, levels.names)
+        ref = np.concatenate(
+            [levels.counts, np.zeros(len(cur) - len(levels.counts), dtype=np.int64)]
         )
-    return Reading(
-        kind=Kind.DRIFT,
-        metric=metric,
-        column=column,
-        value=found.distance,
-        n=found.n,
-        p_value=p_value,
+        _enough(name, int(ref.sum()), n := int(cur.sum()))
+    except Unmeasurable as problem:
+        return problem
+    p_value = chi_square_p_value(ref, cur)
+    return _Moved(
+        n=n,
+        found={
+            "jensenshannon": (float(jensen_shannon(ref, cur)), p_value),
+            "psi": (float(psi(ref, cur)), p_value),
+            "chisquare": (one_sample_p_value(ref, cur), p_value),
+        },
     )
-
-
-def _numeric(name: str, current: pa.Table, reference: Reference) -> _Moved:
-    cur = _sorted(numbers(current, name, of=OF))
-    column = reference.numbers(name)
-    ref = column.ascending
-    _enough(name, len(ref), len(cur))
-    if ref[0] == ref[-1]:
-        changed = int(np.count_nonzero(cur != ref[0]))
-        raise Unmeasurable(
-            f"{name} is constant in the reference ({ref[0]:g}), so a distance has no unit;"
-            f" {changed} of {len(cur)} values differ from it",
-            n=len(cur),
-        )
-    gap, distance = wasserstein(ref, cur, column.spread)
-    return _Moved(distance, len(cur), len(ref), gap=gap)
-
-
-def _categorical(name: str, current: pa.Table, reference: Reference, family: Family) -> _Moved:
-    if name not in family.features:
-        current = answered(family, current, of=OF)
-    codes, names = texts(current, name, of=OF)
-    levels = reference.levels(name)
-    cur = counted(codes, names, levels.names)
-    ref = np.concatenate([levels.counts, np.zeros(len(cur) - len(levels.counts), dtype=np.int64)])
-    _enough(name, int(ref.sum()), n := int(cur.sum()))
-    return _Moved(jensen_shannon(ref, cur), n, int(ref.sum()), p_value=chi_square_p_value(ref, cur))
-
-
-def _sorted(values: Floats) -> Floats:
-    return np.sort(values[np.isfinite(values)])
 
 
 def _enough(name: str, reference: int, current: int) -> None:

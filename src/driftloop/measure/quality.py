@@ -5,16 +5,16 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 
 from driftloop.measure.columns import Unmeasurable, counted, nulls, numbers, texts
 from driftloop.measure.reference import Reference
 from driftloop.records import Kind, LogSummary, Reading, Task
+from driftloop.rows import Rows
 from driftloop.spec import Family
 
 
 def quality_readings(
-    family: Family, current: pa.Table, reference: Reference, summary: LogSummary, now: datetime
+    family: Family, current: Rows, reference: Reference, summary: LogSummary, now: datetime
 ) -> Iterator[Reading]:
     """Yield the readings of quality, each with the rows it was taken over.
 
@@ -75,7 +75,7 @@ def _over(count: int, n: int, *, what: str | None) -> tuple[float, int]:
     return count / n, n
 
 
-def _nulls(name: str, current: pa.Table, reference: Reference) -> Reading:
+def _nulls(name: str, current: Rows, reference: Reference) -> Reading:
     return _share(
         "null_share",
         name,
@@ -84,14 +84,14 @@ def _nulls(name: str, current: pa.Table, reference: Reference) -> Reading:
     )
 
 
-def _outside(name: str, current: pa.Table, low: float, high: float) -> tuple[int, int]:
+def _outside(name: str, current: Rows, low: float, high: float) -> tuple[int, int]:
     values = numbers(current, name, of="the window")
     values = values[~np.isnan(values)]
     outside = (values < low) | (values > high) | np.isinf(values)
     return int(np.count_nonzero(outside)), len(values)
 
 
-def _unseen(name: str, current: pa.Table, reference: Reference) -> tuple[int, int]:
+def _unseen(name: str, current: Rows, reference: Reference) -> tuple[int, int]:
     codes, names = texts(current, name, of="the window")
     levels = reference.levels(name)
     counts = counted(codes, names, levels.names)
@@ -113,6 +113,6 @@ def _freshness(summary: LogSummary, now: datetime) -> Reading:
     )
 
 
-def _labelled(current: pa.Table) -> tuple[int, int]:
+def _labelled(current: Rows) -> tuple[int, int]:
     labels = numbers(current, "label", of="the window")
     return int(np.count_nonzero(~np.isnan(labels))), len(labels)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,25 +22,37 @@ from driftloop.measure.columns import (
     Codes,
     Floats,
     Unmeasurable,
-    answered,
+    categories,
     measured_columns,
     nulls,
     numbers,
-    texts,
 )
+from driftloop.measure.distances import up_to
 from driftloop.spec import Family
 
 OF = "the reference"
-LAYOUT = 1
+LAYOUT = 2
 """Version of the prepared files."""
+FEW = 20
+"""Up to so many distinct values Evidently compares numbers value by value, and not in bins."""
+BINS = 10
+"""In which as many of the reference's values lie each, if none stands too often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The finite values of a column, ascending, and their standard deviation (divided by n)."""
+    """The finite values of a column, ascending, and what is told of them again and again.
+
+    `spread` is their standard deviation (divided by n). `cuts` are the upper bounds of bins that
+    hold equal shares, the last one's left out, and `filled` how many values lie in each. `few`
+    are the distinct values with how often each stands there, where these are no more than `FEW`.
+    """
 
     ascending: Floats
     spread: float
+    cuts: Floats
+    filled: Codes
+    few: tuple[Floats, Codes] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +139,25 @@ def _columns(family: Family, table: pa.Table) -> Iterator[tuple[str, Numbers | L
         except Unmeasurable as problem:
             yield name, str(problem)
         else:
-            values = np.sort(values[np.isfinite(values)])
-            with np.errstate(over="ignore", invalid="ignore"):
-                yield name, Numbers(values, float(np.std(values)) if len(values) else 0.0)
+            yield name, _numbers(np.sort(values[np.isfinite(values)]))
     for name in categorical:
         try:
-            given = table if name in family.features else answered(family, table, of=OF)
-            codes, names = texts(given, name, of=OF)
+            codes, names = categories(family, table, name, of=OF)
         except Unmeasurable as problem:
             yield name, str(problem)
         else:
             yield name, Levels(names, np.bincount(codes[codes >= 0], minlength=len(names)))
+
+
+def _numbers(ascending: Floats) -> Numbers:
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(np.std(ascending)) if len(ascending) else 0.0
+    last = -(-len(ascending) * np.arange(1, BINS) // BINS) - 1
+    cuts = np.unique(ascending[last]) if len(ascending) else ascending
+    cuts = cuts[cuts < ascending[-1]] if len(ascending) else cuts  # above it lies nothing
+    values, counts = np.unique(ascending, return_counts=True)
+    few = (values, counts) if len(values) <= FEW else None
+    return Numbers(ascending, spread, cuts, up_to(ascending, cuts), few)
 
 
 def _nulls(family: Family, table: pa.Table) -> Iterator[tuple[str, int]]:
@@ -178,7 +199,15 @@ def _write(reference: Reference, file: Path) -> None:
     for name, column in reference.columns.items():
         match column:
             case Numbers():
-                told.append({"name": name, "spread": column.spread})
+                told.append(
+                    {
+                        "name": name,
+                        "spread": column.spread,
+                        "cuts": column.cuts.tolist(),
+                        "filled": column.filled.tolist(),
+                        "few": column.few and [each.tolist() for each in column.few],
+                    }
+                )
             case Levels():
                 counts = column.counts.tolist()
                 told.append({"name": name, "levels": column.names.to_pylist(), "counts": counts})
@@ -202,10 +231,19 @@ def _opened(file: Path) -> Reference:
             name = told["name"]
             if "spread" in told:
                 values = held.get_batch(batch).column(0).to_numpy()
-                columns[name], batch = Numbers(values, told["spread"]), batch + 1
+                columns[name], batch = _told(values, told), batch + 1
             elif "levels" in told:
                 counts = np.array(told["counts"], dtype=np.int64)
                 columns[name] = Levels(pa.array(told["levels"], pa.string()), counts)
             else:
                 columns[name] = told["problem"]
     return Reference(about["rows"], columns, about["nulls"])
+
+
+def _told(ascending: Floats, told: Mapping[str, Any]) -> Numbers:
+    cuts = np.array(told["cuts"], dtype=np.float64)
+    few = None
+    if told["few"] is not None:
+        values, counts = told["few"]
+        few = np.array(values, dtype=np.float64), np.array(counts, dtype=np.int64)
+    return Numbers(ascending, told["spread"], cuts, np.array(told["filled"]), few)

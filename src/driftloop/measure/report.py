@@ -1,6 +1,7 @@
 """Evidently's full report of a window, as one HTML page that needs no network."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,42 +23,45 @@ from driftloop.errors import MeasureError
 from driftloop.measure.columns import (
     Floats,
     Unmeasurable,
-    answered,
+    categories,
     measured_columns,
     no_class,
     numbers,
-    texts,
 )
-from driftloop.measure.drift import CATEGORICAL, NUMERIC
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
 
 FEWEST = 2
+PAIR = 2
+"""Classes that a binary model tells apart."""
 _PERFORMANCE = {
     True: " Performance is that of the champion's own labelled rows; the reference is rows that it"
     " was fitted on, on which any model looks better than it is.",
     False: " A score has no right answer, so there is no performance to draw.",
 }
-PAIR = 2
-"""Classes that a binary model tells apart."""
 
 
-def page(*, family: Family, title: str, current: pa.Table, reference: pa.Table) -> str:
+def page(
+    *, family: Family, title: str, current: pa.Table, reference: pa.Table, of: int | None = None
+) -> str:
     """Return the HTML of the report; `EvidentlyMeasure.report` says what it holds.
 
     Raises:
         MeasureError: the window or the reference is empty, or nothing can be drawn of them.
     """
-    for table, of in ((current, "the window"), (reference, "the reference")):
+    for table, side in ((current, "the window"), (reference, "the reference")):
         if not table.num_rows:
-            raise MeasureError(f"{of} has no rows, so there is nothing to draw", where=title)
+            raise MeasureError(f"{side} has no rows, so there is nothing to draw", where=title)
     notes: list[str] = []
     drift = _drift(family, current, reference, notes)
     performance = _performance(family, current, reference, notes)
     if drift is None and performance is None:
         raise MeasureError(f"nothing can be drawn: {'; '.join(notes)}", where=title)
+    part = of is not None and of > current.num_rows
+    sample = f" (a sample by the hash of their ids, of {of} in all)" if part else ""
     head = (
-        f"{current.num_rows} rows of the window against {reference.num_rows} of the reference."
+        f"{current.num_rows} rows of the window{sample} against {reference.num_rows} of the"
+        " reference."
         f" Drift is called detected above {family.drift.alarm:g}, whatever its p-value;"
         f" the loop also asks for p < {family.drift.p_value:g}."
         + _PERFORMANCE[family.task is not Task.SCORE]
@@ -78,13 +82,8 @@ def _drift(
     cur: dict[str, pd.Series] = {}
     ref: dict[str, pd.Series] = {}
     numeric, categorical = measured_columns(family)
-    columns = dict.fromkeys(numeric, _numeric) | dict.fromkeys(categorical, _categorical)
-    try:
-        current = answered(family, current, of="the window")
-        reference = answered(family, reference, of="the reference")
-    except Unmeasurable as problem:
-        notes.append(f"drift of the prediction, because {problem}")
-        del columns["prediction"]
+    columns = dict.fromkeys(numeric, _numeric)
+    columns |= dict.fromkeys(categorical, partial(_categorical, family))
     for name, sides in columns.items():
         try:
             cur[name], ref[name] = sides(current, reference, name)
@@ -122,9 +121,12 @@ def _columns_drift(
         categorical_columns=[name for name in numeric if not numeric[name]],
         **_NO_OTHERS,
     )
+    # By its own name `ks` is a p-value, and it knows no bins of equal shares.
+    known = policy.numeric in ("wasserstein", "psi", "jensenshannon")
+    numeric_method = policy.numeric if known else "wasserstein"
     preset = DataDriftPreset(
-        num_method=NUMERIC,
-        cat_method=CATEGORICAL,
+        num_method=numeric_method,
+        cat_method=policy.categorical,
         num_threshold=policy.alarm,
         cat_threshold=policy.alarm,
         drift_share=policy.columns,
@@ -236,16 +238,18 @@ def _finite(values: Floats, name: str, *, of: str) -> pd.Series:
     return pd.Series(values)
 
 
-def _categorical(current: pa.Table, reference: pa.Table, name: str) -> tuple[pd.Series, pd.Series]:
-    for table, of in ((reference, "the reference"), (current, "the window")):
-        codes, _ = texts(table, name, of=of)
-        _enough(int(np.count_nonzero(codes >= 0)), name, of=of)
-    return _texts(current, name), _texts(reference, name)
+def _categorical(
+    family: Family, current: pa.Table, reference: pa.Table, name: str
+) -> tuple[pd.Series, pd.Series]:
+    ref = _texts(family, reference, name, of="the reference")
+    return _texts(family, current, name, of="the window"), ref
 
 
-def _texts(table: pa.Table, name: str) -> pd.Series:
-    texts = table.column(name).cast(pa.string()).to_pylist()
-    return pd.Series([text and _plain(text) for text in texts], dtype="object")
+def _texts(family: Family, table: pa.Table, name: str, *, of: str) -> pd.Series:
+    codes, names = categories(family, table, name, of=of)
+    _enough(int(np.count_nonzero(codes >= 0)), name, of=of)
+    plain = np.array([*map(_plain, names.to_pylist()), None], dtype=object)
+    return pd.Series(plain[codes], dtype="object")  # -1, for null, is the last
 
 
 def _enough(n: int, name: str, *, of: str) -> None:

@@ -20,9 +20,17 @@ from driftloop.errors import DriftloopError, LogError, SpecError
 from driftloop.ports import Look
 from driftloop.prediction_log import survey
 from driftloop.prediction_log.source import no_outcome
-from driftloop.prediction_log.store import Reads, configured, faults, interruptible
+from driftloop.prediction_log.store import (
+    SPILLED,
+    Reads,
+    configured,
+    faults,
+    interruptible,
+    spilling,
+)
 from driftloop.prediction_log.windows import Windows
 from driftloop.records import ModelId, Moved, Task, Window
+from driftloop.rows import Rows
 from driftloop.spec import QUERY, Family, LogSource, is_database
 
 if TYPE_CHECKING:
@@ -81,13 +89,21 @@ class ForeignLog(Windows):
             raise fault
         return rows
 
+    def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:
+        """Return `rows` or a part of them, and how many there are; see `Windows.sample`, `rows`."""
+        rows, of = super().sample(family, window)
+        if (fault := self._impossible(rows)) is not None:
+            raise fault
+        return rows, of
+
     def looks(self, family: Family, windows: Sequence[Window]) -> Iterator[tuple[ModelId, Look]]:
         """Yield the rows and the summary of many models; see `Windows.looks` and `rows`.
 
         Rows that hold what no log can are the `fault` of that model's look.
         """
         for model, look in super().looks(family, windows):
-            yield model, replace(look, fault=self._impossible(look.rows))
+            fault = look.fault or self._impossible(look.rows)
+            yield model, replace(look, fault=fault)
 
     def horizon(self, family: Family) -> datetime | None:  # noqa: ARG002 - one family's log
         """Return None: what may still arrive is known to its writer alone."""
@@ -111,29 +127,26 @@ class ForeignLog(Windows):
         """
         return survey.warnings(self._store, self._family, left_out)
 
-    def _impossible(self, rows: pa.Table) -> LogError | None:
+    def _impossible(self, rows: Rows) -> LogError | None:
         """Return what is wrong with the first row that no door of ours would have let in."""
-        label, answer = rows["label"], rows["prediction"]
+        label, answer = rows.column("label"), rows.column("prediction")
         match self._family.task:
             case Task.BINARY:
                 out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
-                return self._wrong(
-                    rows, "label", no_outcome(label), "is neither 0 nor 1"
-                ) or self._wrong(rows, "prediction", out, "is no probability of 1")
+                wrong = (no_outcome(label), "is neither 0 nor 1"), (out, "is no probability of 1")
             case Task.MULTICLASS:
                 none = f"is no class of {self._family.name}"
-                return self._wrong(rows, "label", pc.equal(label, NO_CLASS), none) or self._wrong(
-                    rows, "prediction", pc.equal(answer, NO_CLASS), none
-                )
+                wrong = (pc.equal(label, NO_CLASS), none), (pc.equal(answer, NO_CLASS), none)
             case _:
                 return None
+        return self._wrong(rows, "label", *wrong[0]) or self._wrong(rows, "prediction", *wrong[1])
 
-    def _wrong(self, rows: pa.Table, name: str, wrong: pa.Array, what: str) -> LogError | None:
+    def _wrong(self, rows: Rows, name: str, wrong: pa.Array, what: str) -> LogError | None:
         row = pc.index(wrong, pa.scalar(True)).as_py()  # noqa: FBT003 - the value looked for
         if row < 0:
             return None
-        id_, value = rows["id"][row].as_py(), rows[name][row].as_py()
-        if value == NO_CLASS and self._family.classes:
+        id_, value = rows.column("id")[row].as_py(), rows.column(name)[row].as_py()
+        if self._family.classes:
             value = survey.as_written(self._store, name, id_)
         return LogError(
             f"the {name} {value!r} {what}",
@@ -162,9 +175,25 @@ class _Theirs(Reads):
 
     @contextmanager
     def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        with self._opened() as con:
+            yield con
+
+    @contextmanager
+    def apart(self, scratch: Path) -> Iterator["duckdb.DuckDBPyConnection"]:
+        with self._opened(**spilling(scratch)) as con:
+            con.execute("SET enable_progress_bar = false")
+            yield con
+
+    @property
+    def scratch(self) -> Path:
+        return self._scratch / SPILLED
+
+    @contextmanager
+    def _opened(self, **config: str) -> Iterator["duckdb.DuckDBPyConnection"]:
         import duckdb
 
-        with interruptible(), duckdb.connect(config=configured(self._scratch)) as con:
+        opened = {**configured(self._scratch), **config}
+        with interruptible(), duckdb.connect(config=opened) as con:
             try:
                 con.execute("SET TimeZone = 'UTC'")
                 con.execute("SET file_search_path = ?", [str(self._folder)])

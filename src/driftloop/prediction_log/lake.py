@@ -23,9 +23,9 @@ from driftloop.prediction_log.segments import (
     kind_and_family,
     take_up,
 )
-from driftloop.prediction_log.store import Store, faults
+from driftloop.prediction_log.store import Store, faults, utc
 from driftloop.prediction_log.upkeep import REPLACED, Expired, Expiry
-from driftloop.prediction_log.windows import Windows, utc
+from driftloop.prediction_log.windows import Windows
 from driftloop.records import Label, ModelId
 from driftloop.spec import Family, Fleet
 

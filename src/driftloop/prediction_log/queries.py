@@ -1,5 +1,7 @@
 """The SQL that reads a window: the first arrival of each id, and the newest known label."""
 
+from collections.abc import Sequence
+
 from driftloop.prediction_log.tables import quoted
 from driftloop.records import Window
 from driftloop.spec import Family
@@ -7,19 +9,19 @@ from driftloop.spec import Family
 
 def rows(family: Family, *more: str) -> str:
     """Return the query for one row for each id, with `more` columns in front."""
-    wanted = ", ".join(["id", "version", "event_time", "prediction", *quoted(family)])
-    shown = [*more, "id", "version", "event_time", "prediction", "label", *quoted(family)]
-    return f"""
-        WITH {_first_arrivals(family, wanted)}, {_newest_labels(family)}
-        SELECT {", ".join(shown)} FROM arrived LEFT JOIN known USING (model, id)
-        WHERE turn = 1 AND ($version IS NULL OR version = $version)
-    """  # noqa: S608 - identifiers come from the checked spec
+    return _rows(family, more, _IN_WINDOW)
+
+
+def sample(family: Family) -> str:
+    """Return the query for those of `rows` whose id hashes to `$below` or less."""
+    return _rows(family, (), f"{_IN_WINDOW} AND hash(id) <= $below")
 
 
 def counts(family: Family) -> str:
     """Return the query for each model's (model, rows, duplicates, labels, newest event)."""
     return f"""
-        WITH {_first_arrivals(family, "id, version, event_time")}, {_newest_labels(family)}
+        WITH {_first_arrivals(family, "id, version, event_time")},
+             known AS ({newest_labels(family)})
         SELECT model, count(*), count(*) FILTER (turn > 1), count(label) FILTER (turn = 1),
                max(event_time)
         FROM arrived LEFT JOIN known USING (model, id)
@@ -54,6 +56,48 @@ def single(family: Family, *more: str) -> str:
     """  # noqa: S608 - identifiers come from the checked spec
 
 
+def every_arrival(family: Family) -> str:
+    """Return the query for all that arrived, and what tells the first of an id; no `version`.
+
+    Written to a file it is what `FIRST`, `newest_labels`, `PLACES` and `COUNT` make `rows` of.
+    """
+    wanted = ", ".join(["id", "version", "event_time", "prediction", *quoted(family)])
+    # No feature can be called so.
+    return f"""
+        SELECT {wanted}, arrived_at AS _arrived_at, rowid AS _rowid
+        FROM lake.{family.table}_predictions WHERE {_IN_WINDOW}
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+FIRST = """
+    SELECT id, version, event_time, file_row_number AS place
+    FROM read_parquet($file, file_row_number = true)
+    QUALIFY row_number() OVER (PARTITION BY id ORDER BY _arrived_at, _rowid) = 1
+"""
+"""The first arrival of each id in a file of one model, and its place there: the table `arrived`."""
+
+
+def newest_labels(family: Family) -> str:
+    """Return the query for the newest known label of each id in `arrived`: the table `known`."""
+    return f"""
+        SELECT model, id, value AS label FROM lake.{family.table}_labels
+        WHERE list_contains($models, model) AND arrived_at <= $known_at
+              AND id IN (SELECT id FROM arrived)
+        QUALIFY row_number()
+                OVER (PARTITION BY model, id ORDER BY arrived_at DESC, rowid DESC) = 1
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+PLACES = """
+    SELECT place, label FROM arrived LEFT JOIN known USING (id)
+    WHERE $version IS NULL OR version = $version ORDER BY event_time, id
+"""
+"""The place of each row in the file, in the order of `rows`, and its label."""
+COUNT = """
+    SELECT count(*), max(event_time) FROM read_parquet($file)
+    WHERE $version IS NULL OR version = $version
+"""
+"""How many rows arrived, and the newest event."""
 _IN_WINDOW = """
     list_contains($models, model) AND event_time >= $start AND event_time < $end
     AND arrived_at <= $known_at
@@ -71,21 +115,21 @@ def bound(window: Window) -> dict[str, object]:
     }
 
 
-def _first_arrivals(family: Family, columns: str) -> str:
+def _rows(family: Family, more: Sequence[str], where: str) -> str:
+    wanted = ", ".join(["id", "version", "event_time", "prediction", *quoted(family)])
+    shown = [*more, "id", "version", "event_time", "prediction", "label", *quoted(family)]
+    return f"""
+        WITH {_first_arrivals(family, wanted, where)}, known AS ({newest_labels(family)})
+        SELECT {", ".join(shown)} FROM arrived LEFT JOIN known USING (model, id)
+        WHERE turn = 1 AND ($version IS NULL OR version = $version)
+    """  # noqa: S608 - identifiers come from the checked spec
+
+
+def _first_arrivals(family: Family, columns: str, where: str = _IN_WINDOW) -> str:
     # Within one ingestion the order of the rows tells: DuckLake's rowid keeps it for good.
     return f"""arrived AS MATERIALIZED (
         SELECT model, {columns},
                row_number() OVER (PARTITION BY model, id ORDER BY arrived_at, rowid) AS turn
         FROM lake.{family.table}_predictions
-        WHERE {_IN_WINDOW}
-    )"""  # noqa: S608 - identifiers come from the checked spec
-
-
-def _newest_labels(family: Family) -> str:
-    return f"""known AS (
-        SELECT model, id, value AS label FROM lake.{family.table}_labels
-        WHERE list_contains($models, model) AND arrived_at <= $known_at
-              AND id IN (SELECT id FROM arrived)
-        QUALIFY row_number()
-                OVER (PARTITION BY model, id ORDER BY arrived_at DESC, rowid DESC) = 1
+        WHERE {where}
     )"""  # noqa: S608 - identifiers come from the checked spec

@@ -33,6 +33,10 @@ class RoutedLog:
         """Return one row for each id; see `ports.PredictionLog`."""
         return self.of(family).rows(family, window)
 
+    def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:
+        """Return rows, or a part of them if they are many; see `ports.PredictionLog`."""
+        return self.of(family).sample(family, window)
+
     def summary(self, family: Family, window: Window) -> LogSummary:
         """Return counts over the window's rows; see `ports.PredictionLog`."""
         return self.of(family).summary(family, window)

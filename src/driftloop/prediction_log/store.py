@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import duckdb
 
 CATALOG = "catalog.sqlite"
+SPILLED = "spilled"
+"""Folder of what is spilled, in that of the log."""
 
 
 class Reads:
@@ -26,6 +29,17 @@ class Reads:
         """Give a cursor of its own, closed at the end."""
         raise NotImplementedError
         yield  # type: ignore[unreachable]  # makes it a generator, as those below are
+
+    @contextmanager
+    def apart(self, scratch: Path) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Give a DuckDB of its own, which spills into `scratch`; its memory is free at the end."""
+        raise NotImplementedError(scratch)
+        yield  # type: ignore[unreachable]  # as above
+
+    @property
+    def scratch(self) -> Path:
+        """The folder in which folders are made for what is spilled."""
+        raise NotImplementedError
 
     def unread(self, error: Exception) -> LogError:
         """Return `error` of a read as ours."""
@@ -99,6 +113,18 @@ class Store(Reads):
                 cursor.close()
 
     @contextmanager
+    def apart(self, scratch: Path) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """Give a DuckDB of its own, which spills into `scratch`; its memory is free at the end."""
+        with interruptible(), closing(self._connect(**spilling(scratch))) as con:
+            con.execute("SET enable_progress_bar = false")
+            yield con
+
+    @property
+    def scratch(self) -> Path:
+        """The folder in which folders are made for what is spilled."""
+        return self.folder / SPILLED
+
+    @contextmanager
     def transaction(self) -> Iterator["duckdb.DuckDBPyConnection"]:
         """Give a cursor in a transaction, committed at the end or rolled back."""
         import duckdb
@@ -124,7 +150,7 @@ class Store(Reads):
         """Return `error` of a write as ours."""
         return LogError(f"the log cannot be written: {error}", where=str(self.folder))
 
-    def _connect(self) -> "duckdb.DuckDBPyConnection":
+    def _connect(self, **config: str) -> "duckdb.DuckDBPyConnection":
         import duckdb
         from duckdb_extensions import import_extension
 
@@ -135,7 +161,7 @@ class Store(Reads):
                 where=str(self.folder),
                 hint="start the ingester: `driftloop up` does",
             )
-        con = duckdb.connect(config=configured(self.folder))
+        con = duckdb.connect(config={**configured(self.folder), **config})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             con.execute("SET GLOBAL TimeZone = 'UTC'")
@@ -193,6 +219,12 @@ def configured(folder: Path) -> dict[str, str | bool | int | float | list[str]]:
     }
 
 
+def spilling(scratch: Path) -> dict[str, str]:
+    """Return what is otherwise for a DuckDB that is to spill early, into a folder of its own."""
+    # DuckDB clears a folder that it shares with others of their files, too.
+    return {"memory_limit": "1GB", "temp_directory": str(scratch / "tmp")}
+
+
 def faults() -> type[Exception]:
     """Return what DuckDB raises, without its being imported before it is used."""
     import duckdb
@@ -212,6 +244,11 @@ def interruptible() -> Iterator[None]:
         if str(error) == "Query interrupted":
             raise KeyboardInterrupt from error
         raise
+
+
+def utc(at: datetime | None) -> datetime | None:
+    """Return `at` in UTC."""
+    return None if at is None else at.astimezone(UTC)
 
 
 def in_utc(table: pa.Table) -> pa.Table:

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from driftloop.prediction_log import queries
-from driftloop.prediction_log.store import Reads
-from driftloop.prediction_log.windows import utc
+from driftloop.prediction_log.store import Reads, utc
 from driftloop.records import ModelId, Task
 from driftloop.spec import Family
 

@@ -2,21 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import BadRequest
+from driftloop.errors import BadRequest, LogError
 from driftloop.ports import Look
 from driftloop.prediction_log import queries
-from driftloop.prediction_log.store import Reads, in_utc
+from driftloop.prediction_log.spilled import spilled
+from driftloop.prediction_log.store import Reads, in_utc, utc
 from driftloop.records import LogSummary, ModelId, Window
 from driftloop.spec import Family
 
 TOGETHER = 500_000
 """Rows that are read at once, of as many models as they are."""
+LARGE = 1_000_000
+"""A window of more rows, of one model alone, is spilled; no fewer than `TOGETHER`."""
+SAMPLE = 100_000
 NOTHING = LogSummary(rows=0, duplicates=0, labels=0, newest_event=None)
 
 
@@ -44,6 +48,27 @@ class Windows:
             f"{queries.rows(family)} ORDER BY event_time, id", queries.bound(window)
         )
 
+    def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:
+        """Return `rows`, or a part of them if they are many; and how many there are in all.
+
+        Of more than `SAMPLE` rows it is about that many: those whose ids hash lowest, by DuckDB's
+        `hash`, the same at each call.
+
+        Raises:
+            LogError: as for `rows`.
+            ValueError: the window is of one version.
+        """
+        if window.version is not None:
+            raise ValueError("a sample is of all versions")
+        asked = queries.bound(window)
+        arrived = self._arrived(family, asked).get(window.model)
+        if arrived is None or arrived.distinct <= SAMPLE:
+            rows = self.rows(family, window)
+            return rows, rows.num_rows
+        asked["below"] = SAMPLE * (2**64 - 1) // arrived.distinct
+        query = f"{queries.sample(family)} ORDER BY event_time, id"
+        return self._store.arrow(query, asked), arrived.distinct
+
     def summary(self, family: Family, window: Window) -> LogSummary:
         """Return counts over the window's rows as they arrived, duplicates included.
 
@@ -61,7 +86,8 @@ class Windows:
 
         The windows differ in their models alone; a look is what `rows` and `summary` return. So
         many models are read at once as have `TOGETHER` rows: what is held does not grow with the
-        fleet, unless the caller keeps it.
+        fleet, unless the caller keeps it. Rows of a window of more than `LARGE` are on disk, and
+        are read a column at a time; that they could not be put there is the `fault` of that look.
 
         Raises:
             LogError: as for `rows`.
@@ -75,7 +101,11 @@ class Windows:
         asked = {**queries.bound(windows[0]), "models": models}
         arrived = self._arrived(family, asked)
         for batch in _batches(models, {model: each.rows for model, each in arrived.items()}):
-            yield from self._batch(family, {**asked, "models": batch}, arrived)
+            one, here = batch[0], {**asked, "models": batch}
+            if one in arrived and arrived[one].rows > LARGE:
+                yield one, self._large(family, here, arrived[one])
+            else:
+                yield from self._batch(family, here, arrived)
 
     def label_history(
         self, family: Family, id_: str
@@ -125,6 +155,14 @@ class Windows:
             model: _Arrived(rows, distinct, utc(newest))
             for model, rows, distinct, newest in self._store.fetch(queries.arrivals(family), window)
         }
+
+    def _large(self, family: Family, asked: Mapping[str, Any], arrived: "_Arrived") -> Look:
+        try:
+            return Look(*spilled(self._store, family, asked))
+        except LogError as error:
+            # The others are looked at all the same.
+            summary = replace(NOTHING, rows=arrived.rows, newest_event=arrived.newest)
+            return Look(rows=pa.table({}), summary=summary, fault=error)
 
     def _batch(
         self, family: Family, asked: Mapping[str, Any], arrived: Mapping[ModelId, "_Arrived"]
@@ -194,8 +232,3 @@ def _batches(models: Sequence[ModelId], rows: Mapping[ModelId, int]) -> Iterator
         held += rows.get(model, 0)
     if batch:
         yield batch
-
-
-def utc(at: datetime | None) -> datetime | None:
-    """Return `at` in UTC."""
-    return None if at is None else at.astimezone(UTC)

@@ -162,6 +162,10 @@ class DriftPolicy(_Limits):
     p_value: Annotated[float, Field(gt=0.0, lt=1.0)]
     columns: Share
     """Share of the columns that must be over the alarm limit before the model is DRIFTING."""
+    numeric: Literal["wasserstein", "ks", "psi", "jensenshannon", "psi_quantile"] = "wasserstein"
+    """The distance that numeric columns are judged by; the others are measured beside it."""
+    categorical: Literal["jensenshannon", "psi"] = "jensenshannon"
+    """Likewise for categorical columns."""
 
 
 class DecayPolicy(_Limits):

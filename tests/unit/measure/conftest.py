@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from driftloop.measure import EvidentlyMeasure, Measurement, prepared
+from driftloop.measure import Measurement, prepared
+from driftloop.measure import measured as measured_of
 from driftloop.records import LogSummary, Reading
 from driftloop.spec import Family
 
@@ -77,7 +78,7 @@ def measured() -> Callable[..., Measurement]:
             "baselines": {},
             "now": NOW,
         }
-        return EvidentlyMeasure().measure(
+        return measured_of(
             family=family,
             current=current,
             reference=prepared(family, reference),
@@ -92,7 +93,7 @@ def pick() -> Callable[..., Reading]:
     """Finds the one reading of a metric and a column."""
 
     def one(measured: Measurement, metric: str, column: str | None = None) -> Reading:
-        (found,) = (r for r in measured.readings if (r.metric, r.column) == (metric, column))
+        (found,) = (r for r in measured.measured if (r.metric, r.column) == (metric, column))
         return found
 
     return one

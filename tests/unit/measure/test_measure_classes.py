@@ -104,7 +104,10 @@ def test_readings_of_a_multiclass_model(
         assert reading.value == pytest.approx(value, rel=1e-12), name
         assert reading.low < reading.value < reading.high
     assert pick(got, "accuracy").baseline == 0.7
-    assert {r.metric for r in got.readings if r.column == "prediction"} == {"jensenshannon"}
+    judged = [r.metric for r in got.readings if r.column == "prediction"]
+    assert judged == ["jensenshannon"]
+    beside = {r.metric for r in got.measured if r.column == "prediction"}
+    assert beside == {"jensenshannon", "psi", "chisquare"}
 
 
 @pytest.mark.parametrize("metric", list(OURS))
@@ -172,7 +175,7 @@ def test_evidently_agrees_with_every_number(
 ) -> None:
     """And where one is not its own, it is disputed with both numbers."""
     current = classes(400, seed=1, shares=(0.1, 0.2, 0.3, 0.4))
-    readings = measured(colour, current, classes(900, seed=2)).readings
+    readings = measured(colour, current, classes(900, seed=2)).measured
 
     def disputed(changed: float) -> tuple[str, ...]:
         spoilt = [
@@ -186,7 +189,7 @@ def test_evidently_agrees_with_every_number(
 
     assert disputed(1.0) == ()
     said = [each.split(" is ")[0] for each in disputed(1.0 + 1e-6)]
-    assert {*OURS, "jensenshannon of prediction"} <= set(said)
+    assert {*OURS, "jensenshannon of prediction", "psi of prediction"} <= set(said)
 
 
 def test_a_prepared_reference_is_of_these_classes(
@@ -202,7 +205,7 @@ def test_a_prepared_reference_is_of_these_classes(
     found = [
         reading
         for family in (colour, more)
-        for reading in measure.readings(family=family, summary=summary, now=now, **given)
+        for reading in measure.measure(family=family, summary=summary, now=now, **given).readings
         if reading.column == "prediction" and reading.kind is Kind.DRIFT
     ]
     assert found[0].value == found[1].value

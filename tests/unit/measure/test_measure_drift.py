@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,14 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
+from driftloop import judge
+from driftloop.errors import MeasureError
+from driftloop.measure import drift
+from driftloop.measure.apart import gap_and_area
 from driftloop.measure.columns import counted, texts
-from driftloop.measure.distances import chi_square_p_value, gap_and_area, ks_p_values
+from driftloop.measure.distances import chi_square_p_value
+from driftloop.measure.kolmogorov import ks_p_values
+from driftloop.measure.snapshot import recorded
 from driftloop.records import Kind
 from driftloop.spec import Family
 
@@ -27,6 +34,17 @@ def test_the_room_opens_without_its_heavy_tools() -> None:
     assert said.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("held", [1, 100, 450])
+def test_how_many_columns_are_held_at_once_changes_nothing(
+    eta: Family, regression: Make, measured: Make, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    """One by one, or as many as fit: the same readings in the same order."""
+    tables = regression(200, seed=1, shift=0.3), regression(900, seed=2)
+    together = measured(eta, *tables).readings
+    monkeypatch.setattr(drift, "HELD", held)
+    assert measured(eta, *tables).readings == together
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.3, 2.0])
 @pytest.mark.parametrize(
     ("column", "method"),
@@ -34,7 +52,11 @@ def test_the_room_opens_without_its_heavy_tools() -> None:
         ("distance", "wasserstein"),
         ("load", "wasserstein"),
         ("prediction", "wasserstein"),
+        ("distance", "psi"),
+        ("load", "jensenshannon"),
         ("vehicle", "jensenshannon"),
+        ("vehicle", "psi"),
+        ("vehicle", "chisquare"),
     ],
 )
 def test_distances_are_evidentlys_own(
@@ -181,14 +203,75 @@ def test_dictionary_and_integer_categories_compare_as_text(
 
 
 def test_the_snapshot_is_the_record(eta: Family, regression: Make, measured: Make) -> None:
-    """Evidently reads the snapshot back, without widgets, with every value as we report it."""
+    """Evidently reads the snapshot back, without widgets, with every value and verdict of ours."""
+    from evidently.core.report import Snapshot
+
+    got = measured(eta, regression(300, seed=1, shift=2.0), regression(1200, seed=2))
+    verdicts = judge.judged(got.readings, eta)
+    text = got.snapshot(verdicts)
+    shown = Snapshot.loads(text).dict()
+
+    held = {
+        (m["config"]["kind"], m["config"]["metric"], m["config"].get("column")): m["value"]
+        for m in shown["metrics"]
+    }
+    assert held == {(str(r.kind), r.metric, r.column): r.value for r in got.measured}
+    status = {"ok": "SUCCESS", "warn": "WARNING", "alarm": "FAIL", "blind": "ERROR"}
+    assert sorted((t["description"], t["status"]) for t in shown["tests"]) == sorted(
+        (v.reason, status[v.level]) for v in verdicts
+    )
+    assert {t["status"] for t in shown["tests"]} >= {"SUCCESS", "FAIL"}
+    assert json.loads(text)["metadata"] == {"family": "eta", "problems": {}}
+    assert all(result["widget"] == [] for result in json.loads(text)["metric_results"].values())
+
+
+def test_the_snapshot_is_evidentlys_own(eta: Family, regression: Make, measured: Make) -> None:
+    """What is filled into its text is what Evidently itself would have written, name by name."""
+
+    def without_ids(text: str) -> Any:
+        read = json.loads(text)
+        for widget in read["tests_widgets"]:
+            del widget["id"]  # random
+        return read
+
+    got = measured(eta, regression(300, seed=1, shift=2.0), regression(1200, seed=2))
+    verdicts = judge.judged(got.readings, eta)
+    for judged in ((), verdicts):
+        theirs = recorded(got.measured, judged, family="eta", at=got.at).dumps()
+        assert without_ids(got.snapshot(judged)) == without_ids(theirs)
+
+
+def test_a_snapshot_is_a_file_whole_or_not_at_all(
+    eta: Family, regression: Make, measured: Make, tmp_path: Path
+) -> None:
+    """It goes where it is told to; where that cannot be, the error names the file."""
     from evidently.core.report import Snapshot
 
     got = measured(eta, regression(300, seed=1), regression(1200, seed=2))
-    text = got.snapshot()
-    metrics = Snapshot.loads(text).dict()["metrics"]
+    got.keep(tmp_path / "eta-de" / "1.json", ())
+    Snapshot.loads((tmp_path / "eta-de" / "1.json").read_text())
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(MeasureError, match="taken"):
+        got.keep(tmp_path / "taken" / "1.json", ())
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["1.json", "eta-de", "taken"]
 
-    held = {(m["config"]["metric"], m["config"].get("column")): m["value"] for m in metrics}
-    assert held == {(r.metric, r.column): r.value for r in got.readings}
-    assert json.loads(text)["metadata"] == {"family": "eta", "problems": {}}
-    assert all(result["widget"] == [] for result in json.loads(text)["metric_results"].values())
+
+def test_a_policy_chooses_what_is_judged(eta: Family, regression: Make, measured: Make) -> None:
+    """One distance a column may be judged; the others stand beside it, in the snapshot alone."""
+    drift = eta.drift.model_copy(update={"numeric": "psi_quantile", "categorical": "psi"})
+    family = eta.model_copy(update={"drift": drift})
+    got = measured(family, regression(300, seed=1), regression(1200, seed=2))
+    chosen = {r.column: r.metric for r in got.readings if r.kind is Kind.DRIFT}
+    assert chosen == {
+        "distance": "psi_quantile",
+        "load": "psi_quantile",
+        "prediction": "psi_quantile",
+        "vehicle": "psi",
+    }
+    assert {r.metric for r in got.measured if r.column == "load" and r.kind is Kind.DRIFT} == {
+        "wasserstein",
+        "ks",
+        "psi",
+        "jensenshannon",
+        "psi_quantile",
+    }

@@ -20,11 +20,15 @@ def write(tmp_path: Path) -> Make:
     """Writes a report and gives its HTML."""
 
     def written(
-        family: Family, current: pa.Table, reference: pa.Table, title: str = "eta-de: drift"
+        family: Family,
+        current: pa.Table,
+        reference: pa.Table,
+        title: str = "eta-de: drift",
+        of: int | None = None,
     ) -> str:
         file = tmp_path / "deep" / "er" / "report.html"
         EvidentlyMeasure().report(
-            family=family, title=title, current=current, reference=reference, file=file
+            family=family, title=title, current=current, reference=reference, file=file, of=of
         )
         assert [path.name for path in file.parent.iterdir()] == ["report.html"]
         return file.read_text(encoding="utf-8")
@@ -54,6 +58,14 @@ def test_the_regression_report_shows_drift_and_performance(
     assert "Drift is called detected above 0.25" in html
     assert "Left out: load has 0 usable values in the window" in html
     assert LOADS.search(html) is None
+
+
+def test_a_report_of_a_sample_says_so(eta: Family, regression: Make, write: Make) -> None:
+    """In its first line, with the number of rows that there are; all of them are no sample."""
+    current, reference = regression(50, seed=1), regression(60, seed=2)
+    said = "50 rows of the window (a sample by the hash of their ids, of 7000 in all) against 60"
+    assert said in write(eta, current, reference, of=7000)
+    assert "50 rows of the window against 60" in write(eta, current, reference, of=50)
 
 
 def test_the_binary_report_survives_late_labels_and_hostile_text(
@@ -144,7 +156,7 @@ def test_a_place_that_cannot_be_written_is_named(
     """A disk that refuses is our error with the file's name; no part is left."""
     monkeypatch.setattr(report, "page", lambda **_: "<html>")
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(MeasureError, match=r"report\.html: the report cannot be written"):
+    with pytest.raises(MeasureError, match=r"report\.html: it cannot be written"):
         EvidentlyMeasure().report(
             family=eta,
             title="eta-de",

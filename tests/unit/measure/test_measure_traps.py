@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftloop import judge
 from driftloop.errors import MeasureError
-from driftloop.measure import door
+from driftloop.measure import snapshot
 from driftloop.records import Kind, Task
 from driftloop.spec import Family
 
@@ -243,9 +244,10 @@ def test_evidently_itself_breaking_is_named(
     def broken(*_: Any, **__: Any) -> Any:
         raise TypeError("no such thing")
 
-    monkeypatch.setattr(door, "recorded", broken)
+    monkeypatch.setattr(snapshot, "snapshot", broken)
+    got = measured(eta, regression(30, seed=1), regression(60, seed=2))
     with pytest.raises(MeasureError, match=r"Evidently could not .* TypeError: no such thing"):
-        measured(eta, regression(30, seed=1), regression(60, seed=2))
+        got.snapshot()
 
 
 # -- anything at all --------------------------------------------------------------------------
@@ -293,7 +295,8 @@ def test_no_data_ever_raise(
     """Whatever the tables hold, every reading has either a finite value or a problem."""
     family = churn.model_copy(update={"task": task})
     got = measured(family, current, reference, own=own)
-    for reading in got.readings:
+    got.snapshot(judge.judged(got.readings, family))
+    for reading in got.measured:
         assert (reading.value is None) == (reading.problem is not None)
         assert reading.value is None or np.isfinite(reading.value)
         assert reading.low is None or reading.low <= reading.value <= reading.high

@@ -274,3 +274,21 @@ def test_outside_the_plans_time_there_is_nothing() -> None:
         empty = rows(PLAN, FIRST, start, start + DAY)
         assert [table.num_rows for table in empty] == [0, 0]
         assert [table.schema for table in empty] == [table.schema for table in full]
+
+
+def test_classes_are_as_frequent_as_one_another_and_foreseen() -> None:
+    """Places in the family's list; what is flipped is foreseen no more."""
+    shape = replace(PLAN.shape, task=Task.MULTICLASS, classes=4, nulls=0.0)
+    plan = replace(
+        PLAN, shape=shape, unlabelled=0.0, faults=(parse_fault("concept-flip:1@2026-03-03"),)
+    )
+    table = told(plan)
+    assert set(table["value"].to_pylist()) == set(table["prediction"].to_pylist()) == {0, 1, 2, 3}
+    shares = np.bincount(table["value"].to_numpy().astype(int)) / table.num_rows
+    assert shares.min() > 0.15
+    right = [
+        float(pc.mean(pc.equal(part["prediction"], part["value"])).as_py())
+        for part in (during(table, START, AT), during(table, AT))
+    ]
+    assert right[0] > 0.75
+    assert right[1] < 0.25

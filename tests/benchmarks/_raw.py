@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +80,18 @@ def machine() -> Line:
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had at once.
+
+    On Linux a child's `ru_maxrss` begins at what its parent had when it started it.
+    """
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        told = dict(line.split(":", 1) for line in status.splitlines())
+        return int(told["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 # -- cost -----------------------------------------------------------------------------------

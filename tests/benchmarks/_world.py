@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftloop.clock import Clock
+from driftloop.prediction_log import Lake
 from driftloop.records import (
     Candidate,
     Head,
@@ -27,14 +28,18 @@ from driftloop.records import (
     version_key,
 )
 from driftloop.settings import Settings
+from driftloop.simulate import Plan, Shape, batches
+from driftloop.simulate import rows as simulated
 from driftloop.spec import Family
 from driftloop.wiring import System
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 RENEWED = ModelId("renewed-one")
 NOISE = 1.0
+AT_ONCE = 1_000_000
+"""Rows that are made up at once, of a window that is too large to hold."""
 NUMBERS = tuple(f"x{n:02}" for n in range(20))
-WORDS = tuple(f"c{n}" for n in range(5))
+WORDS = tuple(f"c{n:02}" for n in range(5))
 KINDS = np.array([f"kind-{n}" for n in range(8)], dtype=object)
 MONITORS = {
     "owners": '[bench]\nchannel = "#ml-bench"\n',
@@ -133,7 +138,7 @@ def world(*, seed: int, trees: int = 20, watched: int = 1, **given: object) -> I
             )
             for name, markets in (
                 ("renewed", ["one"]),
-                ("quiet", [f"m{number:02}" for number in range(watched)]),
+                ("quiet", [f"m{number:03}" for number in range(watched)]),
             )
         }
         for name, text in files.items():
@@ -156,7 +161,7 @@ def columns(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
     }
     codes = {name: rng.integers(0, len(KINDS), count) for name in WORDS}
     signal = 8.0 * found["x00"] + 4.0 * found["x01"] * found["x02"] + 3.0 * np.sin(found["x03"])
-    signal += 1.5 * codes["c0"] + 0.5 * codes["c1"]
+    signal += 1.5 * codes["c00"] + 0.5 * codes["c01"]
     found |= {name: KINDS[each] for name, each in codes.items()}
     return found | {"label": signal + rng.normal(0.0, NOISE, count)}
 
@@ -226,35 +231,84 @@ def settle_quiet(made: World, count: int) -> Family:
 
 
 def settle_many(made: World, count: int, *, reference: int) -> Family:
-    """Do as `settle_quiet`, for many models at once, each with `reference` rows to compare with."""
+    """Do as `settle_quiet`, for many models at once, as `driftloop simulate` makes them up.
+
+    Each has `count` rows, and `reference` rows to compare with from the time before.
+    """
     family = made.system.fleet.family_named("quiet")
-    told = columns(made.rng, total := count * len(family.models))
-    models = np.repeat(np.array(family.models, dtype=object), count)
-    at = pa.array(times(count, days=12.0) * len(family.models), pa.timestamp("us", "UTC"))
-    ids = [f"r{number}" for number in range(total)]
-    answers = told["label"] + made.rng.normal(0.0, NOISE, total)
-    ones = pa.array(np.ones(total, dtype=np.int32))
-    features = {name: told[name] for name in (*NUMBERS, *WORDS)}
-    rows = pa.table(
-        {
-            "id": ids,
-            "model": models,
-            "version": ones,
-            "epoch": ones,
-            "event_time": at,
-            "predicted_at": at,
-            "prediction": answers,
-            "features": pa.StructArray.from_arrays(
-                [pa.array(values) for values in features.values()], list(features)
-            ),
-        }
-    )
-    labels = pa.table({"id": ids, "model": models, "value": told["label"], "observed_at": at})
+    seed = int(made.rng.integers(2**31))
+    plan = _plan(family, seed, rows=count, end=NOW)
     with made.system.spool("online") as spool:
-        spool.checked_history(family, rows, labels)
+        for rows, labels in batches(plan, plan.start, plan.end, {}):
+            spool.checked_history(family, rows, labels)
+    before = _plan(family, seed, rows=reference, end=plan.start)
     for model in family.models:
-        champion(made, model, rows=reference)
+        rows, labels = simulated(before, model, before.start, before.end)
+        values = rows["features"].combine_chunks().flatten()
+        found = {
+            name: each.to_numpy(zero_copy_only=False)
+            for name, each in zip(before.shape.columns, values, strict=True)
+        }
+        found["label"] = labels["value"].to_numpy()
+        _keep_champion(made, model, rows, found)
     made.ingest()
+    return family
+
+
+def _plan(family: Family, seed: int, *, rows: int, end: datetime) -> Plan:
+    """Return a plan that has `rows` rows of each model in the ten days up to `end`."""
+    return Plan(
+        start=end - timedelta(days=10),
+        end=end,
+        models=len(family.models),
+        shape=Shape(numeric=len(NUMBERS), categorical=len(WORDS)),
+        rows=rows // 10,
+        seed=seed,
+        family=family.name,
+    )
+
+
+def settle_large(made: World, count: int, *, reference: int) -> Family:
+    """Do as `settle_many`, for one model with more rows than can be held, straight into the lake.
+
+    Through the spool, as JSON, it would take ten times as long.
+    """
+    family = made.system.fleet.family_named("quiet")
+    model = family.models[0]
+    names = ", ".join((*NUMBERS, *WORDS))
+    known = NOW - timedelta(hours=1)
+    step = 12 * 24 * 3600 * 10**6 // count
+    last = int(known.timestamp() * 10**6)
+    with Lake(made.settings.lake, made.system.fleet.served, read_only=False) as lake:
+        lake.migrate()
+        for first in range(0, count, AT_ONCE):
+            here = np.arange(first, min(first + AT_ONCE, count))
+            told = columns(made.rng, here.size)
+            batch = {
+                "id": pa.array([f"r{n}" for n in made.rng.permutation(here)]),
+                "asked": pa.array(last - (count - 1 - here) * step).cast(pa.timestamp("us", "UTC")),
+                "answer": told["label"] + made.rng.normal(0.0, NOISE, here.size),
+                **{name: pa.array(values) for name, values in told.items()},
+            }
+            with lake._store.transaction() as con:
+                con.register("batch", pa.table(batch))
+                con.execute(
+                    f"INSERT INTO lake.{family.table}_predictions (id, model, version, epoch,"
+                    f" event_time, predicted_at, prediction, arrived_at, {names})"
+                    f" SELECT id, $model, 1, 1, asked, asked, answer, $known, {names} FROM batch",
+                    {"model": model, "known": known},
+                )
+                con.execute(
+                    f"INSERT INTO lake.{family.table}_labels"
+                    " (id, model, value, observed_at, arrived_at)"
+                    " SELECT id, $model, label, asked, $known FROM batch",
+                    {"model": model, "known": known},
+                )
+                con.execute(
+                    "INSERT INTO lake.segments VALUES ($name, $rows, $known)",
+                    {"name": f"batch-{first}", "rows": here.size, "known": known},
+                )
+    champion(made, model, rows=reference)
     return family
 
 
@@ -265,21 +319,30 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def champion(made: World, model: ModelId, *, rows: int = 5000) -> None:
     """Write a reference and the facts that watching needs; nothing answers by it."""
-    folder = made.settings.artifacts / model / "first"
-    folder.mkdir(parents=True)
     told = columns(made.rng, rows)
     answers = told["label"] + made.rng.normal(0.0, NOISE, rows)
-    at = times(rows, days=55.5)
+    at = pa.array(times(rows, days=55.5), pa.timestamp("us", "UTC"))
+    ids = [f"r{n}" for n in range(rows)]
+    answered = pa.table({"id": ids, "event_time": at, "prediction": answers})
+    _keep_champion(made, model, answered, told)
+
+
+def _keep_champion(
+    made: World, model: ModelId, answered: pa.Table, told: dict[str, np.ndarray]
+) -> None:
+    """Write a reference of what was `answered` (id, event_time, prediction) and what was `told`."""
+    folder = made.settings.artifacts / model / "first"
+    folder.mkdir(parents=True)
     reference: dict[str, Any] = {
-        "id": [f"r{n}" for n in range(rows)],
-        "version": pa.repeat(pa.scalar(0, pa.int32()), rows),
-        "event_time": pa.array(at, pa.timestamp("us", "UTC")),
-        "prediction": answers,
+        "id": answered["id"],
+        "version": pa.repeat(pa.scalar(0, pa.int32()), answered.num_rows),
+        "event_time": answered["event_time"],
+        "prediction": answered["prediction"],
     }
     pq.write_table(pa.table(reference | told), folder / "reference.parquet")
+    candidate = _candidate(model, folder, told, answered["prediction"].to_numpy())
     made.system.ledger.append(
-        Trained(model=model, at=NOW, version=1, candidate=_candidate(model, folder, told, answers)),
-        key=version_key(model, 1),
+        Trained(model=model, at=NOW, version=1, candidate=candidate), key=version_key(model, 1)
     )
     head = Head(model=model, epoch=1, version=1, digest="0" * 64, artifact=f"{folder}/model.onnx")
     made.system.ledger.move(head, at=NOW, previous=None, reason="synthetic")

@@ -1,8 +1,6 @@
 """One pass over a whole fleet: what it costs, beside Evidently, a bare scan, and as fleets grow."""
 
 import os
-import resource
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,8 +13,9 @@ from driftloop.loop.watch import measurement_of
 from driftloop.records import Decision, ModelId, State, Window
 from driftloop.spec import Family
 from tests.benchmarks._evidently import presets
+from tests.benchmarks._large import large_figures, large_pass
 from tests.benchmarks._nannyml import nannyml_costs
-from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
+from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost, peak_bytes
 from tests.benchmarks._watch import DAY, free_port, watch_figure, watch_runs
 from tests.benchmarks._world import (
     NOW,
@@ -36,7 +35,7 @@ PASSES, QUICK_PASSES = 3, 2
 
 
 def measure(raw: Raw, plan: Plan) -> None:
-    """Write raw lines: pass, bare, scan, evidently, statistics, nannyml, run, peak."""
+    """Write raw lines: pass, bare, scan, evidently, statistics, nannyml, run, peak, large."""
     os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
     fleet = 20 if plan.quick else FLEET
     ports = {f"{name}_port": free_port() for name in ("prefect", "slack")}
@@ -55,9 +54,9 @@ def measure(raw: Raw, plan: Plan) -> None:
     for rows in (10_000, 200_000) if plan.quick else (10_000, 100_000, 1_000_000):
         share = max(200, round(rows * plan.size) // FEW)
         _grown(raw, plan, models=FEW, rows=share, reference=REFERENCE, grows="rows")
-    # Linux counts KiB, macOS bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    raw.note("peak", bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    raw.note("peak", bytes=peak_bytes())
+    if not plan.quick:
+        large_pass(raw, plan)
 
 
 def figures(lines: Sequence[Line]) -> dict[str, Figure]:
@@ -93,6 +92,7 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
         "exponent_rows": _exponent(lines, "rows"),
         "peak_gib": Figure(None if peak is None else peak / 2**30, "GiB", "of all this, at most"),
         "watch_quiet_cpu_s": watch_figure(lines),
+        **large_figures(lines),
     }
 
 

@@ -114,7 +114,10 @@ def nulls(table: Rows, name: str, *, of: str) -> int:
         Unmeasurable: there are no rows, or no such column.
     """
     column = _column(table, name, of=of)
-    return int(pc.sum(pc.is_null(column, nan_is_null=True)).as_py())
+    if not pa.types.is_floating(column.type):
+        return int(column.null_count)
+    values = column.to_numpy()  # null is NaN there
+    return int(np.count_nonzero(np.isnan(values)))
 
 
 def blocks(table: Rows, length: timedelta) -> Codes | None:

@@ -133,8 +133,7 @@ def up_to(ascending: Floats, cuts: Floats) -> Codes:
     >>> up_to(np.array([1.0, 2.0, 2.0, 5.0]), np.array([2.0, 4.0]))
     array([3, 0, 1])
     """
-    until = np.searchsorted(ascending, cuts, side="right")
-    return np.diff(until, prepend=0, append=len(ascending))
+    return _steps(np.searchsorted(ascending, cuts, side="right"), len(ascending))
 
 
 def psi_p_values(found: Floats, bins: Codes, sizes: Sequence[tuple[int, int]]) -> Floats:
@@ -202,8 +201,15 @@ def _filled(shares: Floats) -> Floats:
 
 def _between(ascending: Floats, edges: Floats) -> Codes:
     # As numpy.histogram has it: the last bin alone holds its upper edge.
-    until = np.searchsorted(ascending, edges[1:-1], side="left")
-    return np.diff(until, prepend=0, append=len(ascending))
+    return _steps(np.searchsorted(ascending, edges[1:-1], side="left"), len(ascending))
+
+
+def _steps(until: Codes, last: int) -> Codes:
+    # numpy.diff takes ten times as long for so few.
+    steps: Codes = np.empty(len(until) + 1, dtype=np.int64)
+    steps[:-1], steps[-1] = until, last
+    steps[1:] -= until
+    return steps
 
 
 def _rescaled(reference: Floats, current: Floats) -> tuple[Floats, Floats]:

@@ -10,8 +10,8 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,7 +50,7 @@ def spilled(store: Reads, family: Family, asked: Mapping[str, object]) -> tuple[
             con.execute(f"CREATE TEMP TABLE arrived AS {queries.FIRST}", {"file": str(file)})
             con.execute(f"CREATE TEMP TABLE known AS {queries.newest_labels(family)}", known)
             places = con.execute(queries.PLACES, version).to_arrow_table()
-            found = con.execute(queries.COUNT, {"file": str(file), **version}).fetchall()
+            counted = con.execute(queries.COUNT, {"file": str(file), **version}).fetchall()
             rows = _Spilled(file, family, places)
     except (OSError, pa.ArrowException, faults()) as error:
         raise LogError(
@@ -58,10 +58,10 @@ def spilled(store: Reads, family: Family, asked: Mapping[str, object]) -> tuple[
             where=str(store.scratch),
             hint="a window this large takes some ten bytes a value there while it is measured",
         ) from error
-    ((count, newest),) = found
+    ((arrived, newest),) = counted
     summary = LogSummary(
-        rows=count,
-        duplicates=count - rows.num_rows,
+        rows=arrived,
+        duplicates=arrived - rows.num_rows,
         labels=rows.num_rows - rows.column("label").null_count,
         newest_event=utc(newest),
     )
@@ -98,7 +98,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         for left in folder.iterdir():
             with suppress(OSError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(left)
-        made = Path(mkdtemp(dir=folder))
+        # Not at random: a fault that names it is the same fault in the next pass.
+        made = next(each for n in count() if not (each := folder / str(n)).exists())
+        made.mkdir()
         at_work = os.open(made, os.O_RDONLY)
         fcntl.flock(at_work, fcntl.LOCK_EX)
     try:

@@ -146,9 +146,10 @@ def check() -> None:
     unread: list[DriftloopError] = []
     warned = 0
     for family in fleet.families:
+        task = f"{family.task}{f' of {len(family.classes)} classes' if family.classes else ''}"
         typer.echo(
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
-            f"{family.task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
+            f"{task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
         try:
             for line in system.contents(family) or _wrapped(family.models):

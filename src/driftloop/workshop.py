@@ -50,6 +50,7 @@ def build_candidate(
     Raises:
         TrainingFailed: too few labelled rows, or the recipe came to nothing.
         ParityError: the lowered model answers otherwise than the fitted one.
+        ArtifactError: the champion's file is lost or damaged, or knows the classes by other names.
     """
     from driftloop.optimize import lower, parity
     from driftloop.retrain import fit, predict, probabilities, save, score
@@ -215,11 +216,13 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
-    from driftloop.serve.slot import load_model
+    from driftloop.serve.slot import check_order, load_model
 
     if champion.found:
         return held_out["prediction"].combine_chunks()
     model = load_model(Path(champion.artifact), champion.digest)
+    # Were the classes in another order now, all labels in the log would mean others than they did.
+    check_order(model, family)
     columns = {name: held_out[name].to_pylist() for name in family.features}
     return pa.array(model.predict(columns), pa.float64())
 

@@ -15,7 +15,7 @@ from loop.test_timelines import World
 from driftloop.ledger import SqlLedger
 from driftloop.loop.renew import Renewer
 from driftloop.loop.watch import first_orders
-from driftloop.records import Kind, LogSummary, ModelId, Reading, Stage, State
+from driftloop.records import Head, Kind, LogSummary, ModelId, Reading, Stage, State, Task
 from driftloop.spec import Family, Fleet
 
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ class Measure(FakeMeasure):
             n=n,
             p_value=1e-9,
         )
-        return (volume, accuracy) if family.decay else (volume, moved)
+        match family.task:
+            case Task.MULTICLASS:
+                return volume, accuracy
+            case Task.SCORE:
+                return volume, moved
+            case _:
+                return super()._readings(family, summary)
 
 
 def answers(file: Path) -> pa.Table:
@@ -167,3 +173,21 @@ def test_scores_that_changed_for_good_are_taken_as_a_new_reference(scores: OfTas
     assert head is not None
     assert (head.version, head.found) == (2, True)
     assert world.handover.taken == []
+
+
+def test_families_of_every_task_are_watched_in_one_pass(
+    fleet: Fleet, colour: Family, risk: Family, clock: "StoppedClock", tmp_path: Path
+) -> None:
+    """Side by side, each judged by what it has."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    families = (*fleet.families, colour, risk)
+    world = OfTasks(replace(fleet, families=families), clock, ledger, measure=Measure())
+    for family in families:
+        for model in family.models:
+            head = Head(model=model, epoch=1, version=1, digest="d", artifact="reference.parquet")
+            ledger.move(head, at=clock.now(), previous=None, reason="first")
+    seen = world.watch()
+    assert {family.task for family in families} == set(Task)
+    states = {model: each.decision and each.decision.state for model, each in seen.items()}
+    assert states == dict.fromkeys(world.fleet.models, State.FRESH)
+    ledger.close()

@@ -175,4 +175,25 @@ def test_a_model_with_a_class_that_is_gone_is_refused(
         warm(model, fewer)
     taken, failed = slots.refresh([trained.head])
     assert taken == ()
-    assert "monitor file lost one" in failed[0].error.hint
+    assert "with class 'green' where colour.toml now has 'none'" in failed[0].error.what
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (NAMES, 0),
+        ((*NAMES, "black"), 0),
+        (("green", "red", *NAMES[2:]), 1),
+        (("rouge", *NAMES[1:]), 1),
+    ],
+)
+def test_classes_keep_their_names_and_their_order(
+    fleet: Fleet, colour: Family, trained: Trained, names: tuple[str, ...], refused: int
+) -> None:
+    """New ones at the end are well; of any other change the model would answer by wrong names."""
+    changed = colour.model_copy(update={"classes": names})
+    slots = Slots(replace(fleet, families=(changed,)))
+    found, failed = slots.refresh([trained.head])
+    assert (len(found), len(failed)) == (1 - refused, refused)
+    if failed:
+        assert "classes keep their names and their order" in failed[0].error.hint

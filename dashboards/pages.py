@@ -90,7 +90,7 @@ class _Pages:
             "model.html",
             view=view,
             drawing=_chart(view),
-            mlflow=f"http://{settings.host}:{settings.mlflow_port}/#/models/{quote(model)}",
+            mlflow=f"{settings.mlflow_page}/#/models/{quote(model)}",
         )
 
     async def report_now(self, model: str) -> FileResponse:

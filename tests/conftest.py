@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from driftloop.records import Task
 from driftloop.spec import DecayPolicy, Family, Fleet, LogSource, load_fleet
+
+if TYPE_CHECKING:
+    from stores import Postgres
 
 NO_SKIPS = "NO_SKIPS"
 """Set in CI, where every tool is installed: a skipped test is then a failed run."""
@@ -76,6 +80,30 @@ def risk(churn: Family) -> Family:
 def clock() -> StoppedClock:
     """A clock at 2026-03-01, settable."""
     return StoppedClock()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> "Iterator[Postgres]":
+    """A real PostgreSQL, for all tests."""
+    import stores
+
+    with stores.postgres(stores.packaged()) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgresql: "Postgres") -> str:
+    """The address of an empty database of a real PostgreSQL."""
+    return postgresql.database()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a stand-in for S3, with the bucket `stores.BUCKET`, for all tests."""
+    import stores
+
+    with stores.s3(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

@@ -174,11 +174,19 @@ def check() -> None:
 
 
 @app.command()
-def up() -> None:
-    """Start every service, wait until each is healthy, and keep them up until Ctrl-C."""
+def up(
+    only: Annotated[
+        str | None,
+        typer.Option(help="Only these services, separated by commas, as in online,ingester."),
+    ] = None,
+) -> None:
+    """Start every service, wait until each is healthy, and keep them up until Ctrl-C.
+
+    What settings name by address, and so runs elsewhere, is not started.
+    """
     from driftloop.show import run_up
 
-    run_up(_settings())
+    run_up(_settings(), only=only)
 
 
 @app.command()
@@ -379,9 +387,10 @@ def restore(
     """Make the home (--home), which must not be there yet, of a backup, checked file by file."""
     from datetime import UTC, datetime
 
-    from driftloop.keep import restore
+    from driftloop.keep import refuse_elsewhere, restore
 
     settings = _settings()
+    refuse_elsewhere(settings)
     found = restore(file, settings.home)
     made = found.backup
     typer.echo(
@@ -407,7 +416,7 @@ def prune(
                 f"pinned: rows of {window.model} from {window.start:%Y-%m-%d %H:%M} to"
                 f" {window.end:%Y-%m-%d %H:%M}: {pin.why}"
             )
-        if (system.settings.lake / "catalog.sqlite").exists():
+        if system.log.is_made():
             rows = system.expiring()
             typer.echo(
                 f"the ingester would let go: {rows.rows} predictions and {rows.labels} labels;"

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import shutil
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from driftloop.errors import DriftloopError, RegistryError
+from driftloop.errors import BadRequest, DriftloopError, RegistryError
 from driftloop.records import Candidate, GateResult, ModelId
+from driftloop.settings import masked
 from driftloop.spec import Fleet
 
+CONNECT_WITHIN = 10
+"""Seconds that MLflow's server, or its database, may take to answer at all."""
 ALIAS = "champion"
 ORDER = "driftloop.order"
 """Tag of runs and versions: the key of the order they were made for."""
@@ -45,14 +49,16 @@ class MlflowRegistry:
     """Implements `ports.Registry`. MLflow is imported, and its database made, at the first call.
 
     Args:
-        url: address of MLflow's store, as in `sqlite:////path/mlflow.db`.
-        artifacts: folder that MLflow keeps its copies of the model files in.
+        url: address of MLflow's store, as in `sqlite:////path/mlflow.db`, or of its server.
+        artifacts: folder that MLflow keeps its copies of the model files in; a server keeps them
+            where it likes.
         fleet: what an order's model is: its family names the experiment.
     """
 
     def __init__(self, url: str, artifacts: Path, fleet: Fleet) -> None:
         """Connect to nothing yet."""
         self._url = url
+        self._served = url.startswith("http")
         self._artifacts = artifacts.absolute()
         self._fleet = fleet
         self._connected: Any = None
@@ -67,7 +73,7 @@ class MlflowRegistry:
             RegistryError: MLflow failed.
         """
         with self._locked():
-            if _is_made(self._url):
+            if self._served or _is_made(self._url):
                 return
         with self._asked("could not make the database", ModelId("")):
             pass
@@ -176,6 +182,15 @@ class MlflowRegistry:
         """
         with self._asked(f"could not drop the files of version {version}", model) as client:
             run = client.get_run(client.get_model_version(model, str(version)).run_id)
+            if self._served:
+                from mlflow.store.artifact.artifact_repository_registry import (
+                    get_artifact_repository,
+                )
+
+                get_artifact_repository(
+                    run.info.artifact_uri, tracking_uri=self._url
+                ).delete_artifacts()
+                return
             folder = _local(run.info.artifact_uri)
             if folder.is_relative_to(self._artifacts):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -193,7 +208,9 @@ class MlflowRegistry:
             raise RegistryError(
                 f"{failed}: {_first_line(error)}",
                 where=model,
-                hint="see DRIFTLOOP_HOME/mlflow: it must be writable and not full",
+                hint="see DRIFTLOOP_HOME/mlflow: it must be writable and not full"
+                if self._url.startswith("sqlite:")
+                else f"see {masked(self._url)}: does it run, and let this user in?",
             ) from error
 
     def _client(self) -> Any:  # noqa: ANN401 - MLflow is not imported before it is asked
@@ -223,7 +240,8 @@ class MlflowRegistry:
         known = client.get_experiment_by_name(name)
         if known is not None:
             return str(known.experiment_id)
-        return str(client.create_experiment(name, (self._artifacts / name).as_uri()))
+        at = None if self._served else (self._artifacts / name).as_uri()
+        return str(client.create_experiment(name, at))
 
     def _log(self, client: Any, run: str, candidate: Candidate, policy: Any) -> None:  # noqa: ANN401 - as above
         from mlflow.entities import Metric, Param
@@ -316,12 +334,29 @@ def _is_made(url: str) -> bool:
 
 
 def _probe(url: str) -> None:
-    """Make sure that an SQLite file can be opened: MLflow itself would try for 100 seconds."""
-    if url.startswith("sqlite:///"):
+    """Make sure that there is somebody to ask: MLflow itself would try for 100 seconds."""
+    if url.startswith("http"):
+        parts = urlparse(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_WITHIN).close()
+    elif not url.startswith("sqlite:///"):
+        _probe_postgresql(url)
+    else:
         file = Path(url.removeprefix("sqlite:///"))
         file.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("PRAGMA schema_version")
+
+
+def _probe_postgresql(url: str) -> None:
+    try:
+        import psycopg
+    except ImportError as error:
+        raise BadRequest(
+            "psycopg is not installed", where="mlflow", hint="pip install 'driftloop[postgres]'"
+        ) from error
+    plain = f"postgresql:{url.partition(':')[2]}"
+    psycopg.connect(plain, connect_timeout=CONNECT_WITHIN).close()
 
 
 @contextmanager

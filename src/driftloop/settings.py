@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -39,8 +40,74 @@ Folder = Annotated[Path, AfterValidator(_without_dots)]
 FILE = Path("driftloop.toml")
 CONFIG = "DRIFTLOOP_CONFIG"
 """Names the file; empty, there is none."""
-SECRETS = ("slack_token", "handover_token")
+SECRETS = (
+    "slack_token",
+    "handover_token",
+    "ledger",
+    "catalog",
+    "s3_secret",
+    "mlflow",
+    "prefect_database",
+)
 PORTS = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port")
+
+
+POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
+S3 = "s3://"
+DATABASE = "an address like postgresql://user:password@host/database"
+
+
+def _postgresql(given: SecretStr) -> SecretStr:
+    return _checked(given, POSTGRESQL, DATABASE)
+
+
+def _tracking(given: SecretStr) -> SecretStr:
+    return _checked(given, ("http", "https", *POSTGRESQL), f"http://host:port, or {DATABASE}")
+
+
+def _api(given: str) -> str:
+    _checked(SecretStr(given), ("http", "https"), "an address like http://host:4200/api")
+    return given
+
+
+def _endpoint(given: str) -> str:
+    _checked(SecretStr(given), ("http", "https"), "an address like https://host:9000")
+    return given
+
+
+def _files(given: str) -> str:
+    if "://" in given and not (given.startswith(S3) and urlsplit(given).netloc):
+        raise ValueError("neither a folder nor s3://bucket/prefix")
+    return given.rstrip("/") if given.startswith(S3) else given
+
+
+def _checked(given: SecretStr, schemes: tuple[str, ...], wanted: str) -> SecretStr:
+    """Return an address as it is; what is wrong with it is said without it: it may hold a password.
+
+    Raises:
+        ValueError: it is of another scheme, or its password is where others would read it.
+    """
+    said = given.get_secret_value()
+    if not said:
+        return given
+    try:
+        parts = urlsplit(said)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            f"is not {wanted}; write :, /, @, # or [ in a password as %3A, %2F, %40, %23, %5B"
+        ) from None
+    if parts.scheme not in schemes or not (parts.netloc or parts.query):
+        raise ValueError(f"is not {wanted}")
+    if parts.scheme.startswith("http") and "@" in parts.netloc:
+        raise ValueError(
+            "has a password in it, which pages would show; MLflow takes it as"
+            " MLFLOW_TRACKING_USERNAME and _PASSWORD, Prefect as PREFECT_API_AUTH_STRING"
+        )
+    return given
+
+
+Database = Annotated[SecretStr, AfterValidator(_postgresql)]
 
 
 class Settings(BaseSettings):
@@ -60,6 +127,33 @@ class Settings(BaseSettings):
     """The folder of monitor files."""
     models: str = ""
     """Comma-separated models to run; empty for the whole fleet."""
+
+    artifacts: Folder = Field(default_factory=lambda read: read["home"] / "artifacts")
+    """The folder of the model files; machines that share models call it by the same path."""
+    ledger: Database = SecretStr("")
+    """PostgreSQL address of the ledger; empty for SQLite in the home."""
+    catalog: Database = SecretStr("")
+    """PostgreSQL address of the lake's catalog, for several ingesters; it needs `lake_files`. Empty
+    for SQLite in the home."""
+    lake_files: Annotated[str, AfterValidator(_files)] = ""
+    """Where the lake's Parquet files are: a folder, or s3://bucket/prefix; empty for the home."""
+    s3_endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
+    """Of S3-compatible storage, as in https://host:9000; empty for Amazon's own."""
+    s3_region: Annotated[str, Field(min_length=1)] = "us-east-1"
+    """Of the bucket."""
+    s3_key: str = ""
+    """The access key's id."""
+    s3_secret: SecretStr = SecretStr("")
+    """The access key's secret."""
+    mlflow: Annotated[SecretStr, AfterValidator(_tracking)] = SecretStr("")
+    """Of MLflow: a tracking server that runs already, as in http://host:5000, or the PostgreSQL
+    address for the one that `driftloop up` starts; empty for SQLite in the home."""
+    prefect: Annotated[str, AfterValidator(_api)] = ""
+    """API address of a Prefect server that runs already, as in http://host:4200/api; empty for the
+    one that `driftloop up` starts."""
+    prefect_database: Database = SecretStr("")
+    """PostgreSQL address for the Prefect server that `driftloop up` starts, of a database of its
+    own with the extension pg_trgm; empty for SQLite in the home."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """What every service listens on."""
@@ -114,6 +208,26 @@ class Settings(BaseSettings):
             raise ValueError(f"{' and '.join(twice)} are the same port")
         return self
 
+    @model_validator(mode="after")
+    def _stores_fit(self) -> Self:
+        in_s3 = self.lake_files.startswith(S3)
+        given = [name for name in ("s3_endpoint", "s3_key", "s3_secret") if _said(self, name)]
+        if in_s3 and not {"s3_key", "s3_secret"} <= {*given}:
+            raise ValueError("lake_files is in S3, which needs s3_key and s3_secret")
+        if given and not in_s3:
+            raise ValueError(f"{given[0]} is of no use without lake_files = s3://bucket/prefix")
+        if _said(self, "catalog") and not self.lake_files:
+            raise ValueError(
+                "catalog needs lake_files: other machines cannot read the files in this home; a"
+                " folder that they share, or s3://bucket/prefix"
+            )
+        if self.prefect and _said(self, "prefect_database"):
+            raise ValueError(
+                "prefect names a server that runs already, whose database is its own business:"
+                " leave out prefect_database, or prefect"
+            )
+        return self
+
     @property
     def spool(self) -> Path:
         """Folder of the spools, one folder for each writing process."""
@@ -121,13 +235,8 @@ class Settings(BaseSettings):
 
     @property
     def lake(self) -> Path:
-        """Folder of the prediction log: its catalog and its Parquet files."""
+        """Folder of the prediction log: its catalog and its Parquet files, where they are here."""
         return self.home / "lake"
-
-    @property
-    def artifacts(self) -> Path:
-        """Folder of the model files."""
-        return self.home / "artifacts"
 
     @property
     def reports(self) -> Path:
@@ -147,16 +256,54 @@ class Settings(BaseSettings):
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy address of the ledger."""
+        if given := self.ledger.get_secret_value():
+            return _by_driver(given, "psycopg")
         return f"sqlite:///{(self.home / 'ledger.db').absolute()}"
 
     @property
     def mlflow_url(self) -> str:
         """Address of the model registry's store."""
+        given = self.mlflow.get_secret_value()
+        if given:
+            return given if self.mlflow_runs else _by_driver(given, "psycopg")
         return f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').absolute()}"
+
+    @property
+    def mlflow_runs(self) -> bool:
+        """Whether `mlflow` is a tracking server that runs already."""
+        return self.mlflow.get_secret_value().startswith("http")
+
+    @property
+    def mlflow_page(self) -> str:
+        """Address of MLflow's pages."""
+        if self.mlflow_runs:
+            return self.mlflow.get_secret_value().rstrip("/")
+        return f"http://{self.host}:{self.mlflow_port}"
+
+    @property
+    def mlflow_files(self) -> Path:
+        """Folder of MLflow's own copies of the model files, unless its server keeps them."""
+        shared = self.artifacts != self.home / "artifacts"
+        return self.artifacts / "mlflow" if shared else self.home / "mlflow" / "artifacts"
+
+    @property
+    def prefect_store(self) -> str:
+        """SQLAlchemy address of the database of our Prefect server, empty for SQLite's."""
+        given = self.prefect_database.get_secret_value()
+        # What psycopg calls sslmode is ssl to asyncpg.
+        return _by_driver(given, "asyncpg").replace("sslmode=", "ssl=") if given else ""
+
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """The settings by which something that a backup would hold is not in the home."""
+        named = tuple(n for n in ("ledger", "catalog", "lake_files", "mlflow") if _said(self, n))
+        return named if self.artifacts == self.home / "artifacts" else (*named, "artifacts")
 
     @property
     def prefect_api(self) -> str:
         """Address of Prefect's API."""
+        if self.prefect:
+            return self.prefect.rstrip("/")
         return f"http://{self.host}:{self.prefect_port}/api"
 
     @property
@@ -178,6 +325,14 @@ class Settings(BaseSettings):
             return "https://slack.com/api/"
         return f"http://{self.host}:{self.slack_port}/api/"
 
+    def embedded(self) -> Self:
+        """Return these settings with every store in the home."""
+        fields = type(self).model_fields
+        lake = ("catalog", "lake_files", "s3_endpoint", "s3_key", "s3_secret")
+        stores = ("ledger", *lake, "mlflow", "prefect", "prefect_database")
+        here = {name: fields[name].default for name in stores}
+        return self.model_copy(update={**here, "artifacts": self.home / "artifacts"})
+
     def environment(self) -> dict[str, str]:
         """Return the settings as `DRIFTLOOP_*` variables for a child process.
 
@@ -187,8 +342,7 @@ class Settings(BaseSettings):
         shown = self.model_dump(mode="json", exclude=set(SECRETS))
         said = {f"DRIFTLOOP_{name.upper()}": str(value) for name, value in shown.items()}
         for name in SECRETS:
-            secret: SecretStr | None = getattr(self, name)
-            said[_variable(name)] = secret.get_secret_value() if secret is not None else ""
+            said[_variable(name)] = _said(self, name)
         # A file is not read again: it may have changed meanwhile.
         said[CONFIG] = ""
         return said
@@ -221,7 +375,7 @@ def explained(**given: object) -> tuple[Setting, ...]:
     return tuple(
         Setting(
             name=name,
-            value="" if (value := shown[name]) is None else _plain(value),
+            value="" if (value := shown[name]) is None else _shown(value),
             origin=origins.get(name, "default"),
             what=_what(name),
         )
@@ -273,9 +427,12 @@ def _filed(file: Path) -> dict[str, object]:
             known = set(Settings.model_fields)
             raise _unknown(where=f"{file}: {name}", near=name.lower(), known=known)
     folder = file.absolute().parent
-    for name in ("home", "monitors"):
+    for name in ("home", "monitors", "artifacts"):
         if isinstance(said.get(name), str) and said[name]:
             said[name] = folder / said[name]
+    files = said.get("lake_files")
+    if isinstance(files, str) and files and "://" not in files:
+        said["lake_files"] = str(folder / files)
     try:
         _as_filed(said)
     except ValidationError as error:
@@ -293,6 +450,8 @@ def _as_filed(said: Mapping[str, object]) -> None:
 def _faulty(error: ValidationError, origins: Mapping[str, str]) -> BadRequest:
     faults, hints = [], []
     for fault in error.errors():
+        if fault["type"] == "default_factory_not_called":
+            continue  # it follows from another fault
         what = fault["msg"].removeprefix("Value error, ")
         if not fault["loc"]:
             faults.append(what)
@@ -301,11 +460,44 @@ def _faulty(error: ValidationError, origins: Mapping[str, str]) -> BadRequest:
         if fault["type"] == "is_instance_of":
             what = "Input should be a path"
         given = fault["input"]
+        if isinstance(given, str) and "://" in given:
+            given = masked(given)
         if name not in SECRETS:
             what += f", got {_plain(given) if isinstance(given, bool) else repr(given)}"
         faults.append(f"{origins.get(name, _variable(name))}: {what}")
         hints.append(f"{name}: {_what(name)}")
     return BadRequest("; ".join(faults), where="settings", hint=" ".join(hints))
+
+
+def _said(settings: Settings, name: str) -> str:
+    """Return what a setting says, secret or not; empty for nothing."""
+    value = getattr(settings, name)
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value or "")
+
+
+def _by_driver(address: str, driver: str) -> str:
+    return f"postgresql+{driver}:{address.partition(':')[2]}"
+
+
+def _shown(value: object) -> str:
+    """Return a value for people: of a secret address all but its password."""
+    if isinstance(value, SecretStr):
+        return masked(value.get_secret_value()) or str(value)
+    return _plain(value)
+
+
+def masked(address: str) -> str:
+    """Return an address without its password and its query; nothing where it is none.
+
+    >>> masked("postgresql://ours:secret@db.example/ledger?password=secret")
+    'postgresql://ours:***@db.example/ledger'
+    """
+    if "://" not in address:
+        return ""
+    parts = urlsplit(address)
+    who, at, where = parts.netloc.rpartition("@")
+    name, colon, _ = who.partition(":")
+    return f"{parts.scheme}://{name}{colon and ':***'}{at}{where}{parts.path}"
 
 
 def _plain(value: object) -> str:

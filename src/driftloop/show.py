@@ -1,7 +1,7 @@
 """What a person sees of `driftloop up` and `driftloop status` in a terminal."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 from driftloop.errors import PagerError
 from driftloop.logs import configure
 from driftloop.settings import Settings
-from driftloop.up import Supervisor, services, status, vitals
+from driftloop.up import Service, Supervisor, chosen, services, status, vitals
 
 if TYPE_CHECKING:
     from driftloop.wiring import System
@@ -29,10 +29,13 @@ _log = logging.getLogger(__name__)
 COLOURS = {"healthy": "green", "starting": "yellow", "waiting": "yellow", "stopped": "yellow"}
 
 
-def run_up(settings: Settings) -> None:
+def run_up(settings: Settings, *, only: str | None = None) -> None:
     """Start every service, print where each is, and stop all on Ctrl-C or SIGTERM.
 
+    `only` names those to start, separated by commas; all that are to run here if it is None.
+
     Raises:
+        BadRequest: `only` names a service that there is not, or that runs elsewhere.
         ServiceError: one did not start; nothing is left running.
         SpecError: a monitor file is wrong; nothing was started.
         TooNew: the ledger or the lake is of a newer driftloop; nothing was started.
@@ -40,6 +43,7 @@ def run_up(settings: Settings) -> None:
     from driftloop.wiring import System
 
     console = Console()
+    wanted = services(settings) if only is None else chosen(services(settings), only)
     system = System(settings)
     console.print(f"{len(system.fleet.models)} models; everything is kept in {settings.home}")
     system.check_versions()
@@ -59,9 +63,9 @@ def run_up(settings: Settings) -> None:
 
     def say_up() -> None:
         console.print("[bold]up[/bold]; Ctrl-C stops everything")
-        console.print(addresses(settings))
+        console.print(addresses(wanted))
 
-    Supervisor(settings, services(settings), on_event=tell).run(when_up=say_up)
+    Supervisor(settings, wanted, on_event=tell).run(when_up=say_up)
     console.print("everything is stopped")
 
 
@@ -100,10 +104,10 @@ def show_status(settings: Settings) -> bool:
     return all(one.state == "healthy" for one in found)
 
 
-def addresses(settings: Settings) -> Table:
+def addresses(running: Sequence[Service]) -> Table:
     """Return a table of what to open in a browser."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for service in services(settings):
+    for service in running:
         if service.url:
             table.add_row(
                 service.name, f"[link={service.url}]{service.url}[/link]", WHAT[service.name]

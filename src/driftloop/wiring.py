@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Expired,
         Ingester,
         Lake,
+        Place,
         RoutedLog,
         SegmentSpool,
     )
@@ -100,7 +101,27 @@ class System:
         """Our prediction log, read-only."""
         from driftloop.prediction_log import Lake
 
-        return Lake(self.settings.lake, self.fleet.served, read_only=True)
+        return Lake(self.place, self.fleet.served, read_only=True)
+
+    @property
+    def place(self) -> "Place":
+        """Where our prediction log is."""
+        from driftloop.prediction_log import S3, Place
+
+        settings = self.settings
+        return Place.of(
+            settings.lake,
+            catalog=settings.catalog.get_secret_value(),
+            files=settings.lake_files,
+            s3=S3(
+                endpoint=settings.s3_endpoint,
+                region=settings.s3_region,
+                key=settings.s3_key,
+                secret=settings.s3_secret.get_secret_value(),
+            )
+            if settings.lake_files.startswith("s3://")
+            else None,
+        )
 
     @cached_property
     def logs(self) -> "RoutedLog":
@@ -142,9 +163,7 @@ class System:
         """MLflow."""
         from driftloop.registry import MlflowRegistry
 
-        return MlflowRegistry(
-            self.settings.mlflow_url, self.settings.home / "mlflow" / "artifacts", self.fleet
-        )
+        return MlflowRegistry(self.settings.mlflow_url, self.settings.mlflow_files, self.fleet)
 
     @cached_property
     def trainer(self) -> "IsolatedTrainer":
@@ -235,7 +254,7 @@ class System:
 
         # The lake after the spool: what the ingester takes meanwhile is met twice, and not missed.
         held = [waiting(self.settings.spool, family, rows)]
-        if (self.settings.lake / "catalog.sqlite").exists():
+        if self.log.is_made():
             held.append(self.log.logged(family, rows))
         found = {(row["model"], row["id"]) for table in held for row in table.to_pylist()}
         if found:
@@ -248,12 +267,12 @@ class System:
             )
 
     def ingester(self) -> "Ingester":
-        """Return the one writer of the lake, which it migrates first."""
+        """Return this home's writer of the lake, which it migrates first."""
         from driftloop.keep import expiries
         from driftloop.prediction_log import Ingester, Lake
 
         served = self.fleet.served
-        lake = Lake(self.settings.lake, served, read_only=False)
+        lake = Lake(self.place, served, read_only=False)
         lake.migrate()
         return Ingester(
             self.settings.spool,
@@ -495,7 +514,7 @@ class System:
             LogError: the lake cannot be read.
         """
         _ = self.ledger
-        if (self.settings.lake / "catalog.sqlite").exists():
+        if self.log.is_made():
             self.log.layout()
             self.log.close()
 
@@ -503,12 +522,22 @@ class System:
         """Bring the paths of a home that was moved up; return where it was.
 
         Raises:
+            BadRequest: ledger or MLflow are shared: they are not this home's to change.
             LedgerError: the ledger could not be read or written.
             sqlite3.Error: MLflow's database could not be.
         """
-        from driftloop.keep import settle
+        from driftloop.keep import earlier_homes, settle
 
         home = self.settings.home.absolute()
+        if shared := [name for name in ("ledger", "mlflow") if name in self.settings.elsewhere]:
+            if old := earlier_homes((move.head for move in self.ledger.facts(Moved)), home):
+                raise BadRequest(
+                    f"this home was {old[0]}, which is written in what is shared by"
+                    f" {' and '.join(shared)}",
+                    where=str(home),
+                    hint="move it back; keep the model files outside of it with `artifacts`",
+                )
+            return ()
         return settle(self.ledger, home / "mlflow" / "mlflow.db", home)
 
     def prune(self, *, dry_run: bool = False) -> "tuple[Prune, ...]":

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from driftloop.cli import app
 from driftloop.demo.run import MARKETS
 from driftloop.records import ModelId
 from driftloop.serve.request import parse_labels, parse_rows
-from driftloop.settings import Settings
+from driftloop.settings import Settings, read_settings
 from driftloop.spec import load_fleet
 
 CHECKOUT = Path(__file__).parents[2]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 SCRIPT = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 ADDRESS = re.compile(r"/v1/models/(?P<model>[\w-]+)/(?P<what>predict|labels)$")
 
@@ -102,11 +104,24 @@ def test_folders_that_the_page_names_are_there() -> None:
 
 def test_settings_that_the_page_names_exist() -> None:
     """Every DRIFTLOOP_ variable is a setting, and the defaults said beside them are right."""
-    named = set(re.findall(r"DRIFTLOOP_[A-Z_]+", README))
+    named = set(re.findall(r"DRIFTLOOP_[A-Z0-9_]+", README))
     assert len(named) >= 3
     assert {name.removeprefix("DRIFTLOOP_").lower() for name in named} <= set(Settings.model_fields)
     (seconds,) = re.findall(r"`DRIFTLOOP_WATCH_EVERY` \(seconds, (\d+)[;)]", README)
     assert float(seconds) == Settings.model_fields["watch_every"].default
+
+
+def test_settings_for_several_machines_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example is taken as it stands, with the secret that it leaves to the environment."""
+    (example,) = [block for block in TOML.findall(README) if "catalog" in block]
+    said = tomllib.loads(example)
+    settings = read_settings(config="", **said, s3_secret="given")
+    assert set(settings.elsewhere) == {"ledger", "catalog", "lake_files", "mlflow", "artifacts"}
+    (table,) = re.findall(r"^\| setting \|.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    named = set(
+        re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.split("\n") if row))
+    )
+    assert set(said) - {"monitors"} <= named <= set(Settings.model_fields)
 
 
 def test_addresses_are_the_default_ports() -> None:

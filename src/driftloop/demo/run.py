@@ -97,7 +97,7 @@ def run_demo(settings: Settings, *, models: str, minutes: float, stay: bool, res
             _show(console, system, found, display.tally)
             _show_audit(console, read_again)
             if stay:
-                console.print(addresses(system.settings))
+                console.print(addresses(services(system.settings)))
                 console.print("[bold]Everything stays up: look around. Ctrl-C stops it.[/bold]")
                 while True:
                     time.sleep(3600)
@@ -144,7 +144,7 @@ def _prepared(settings: Settings, models: str, *, restart: bool) -> System:
             "slack_token": None,
             "slack_api": "",
         }
-    )
+    ).embedded()
     Clock(origin=START, started=STANDING, speed=1.0).write(made.clock)
     return System(made)
 

@@ -71,11 +71,12 @@ def backup(settings: Settings, file: Path) -> Backup:
     brings an SQLite of its own, so that closing the copy would take the writer's locks away.
 
     Raises:
-        BadRequest: there is no installation, or nothing in it yet; or `file` is there already,
-            or its folder is not.
+        BadRequest: there is no installation, or nothing in it yet, or part of it is elsewhere; or
+            `file` is there already, or its folder is not.
         ArtifactError: the file of a champion is not there.
         DriftloopError: something could not be copied; no file is left behind.
     """
+    refuse_elsewhere(settings)
     home = settings.home.absolute()
     if not (home / "ledger.db").is_file():
         raise _nothing(home)
@@ -102,6 +103,21 @@ def backup(settings: Settings, file: Path) -> Backup:
     finally:
         part.unlink(missing_ok=True)
     return made
+
+
+def refuse_elsewhere(settings: Settings) -> None:
+    """Refuse an installation of which a home does not hold all.
+
+    Raises:
+        BadRequest: a store of it is elsewhere; says by which setting.
+    """
+    if settings.elsewhere:
+        raise BadRequest(
+            "a backup holds what is in the home, and by these settings part of it is not",
+            where=", ".join(settings.elsewhere),
+            hint="pg_dump copies a database, versioning or a copy of the bucket the files: the"
+            " databases first, because they name the files",
+        )
 
 
 @dataclass(slots=True)

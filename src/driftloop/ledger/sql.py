@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from driftloop.errors import LedgerError, StaleHead
+from driftloop.errors import BadRequest, LedgerError, StaleHead
 from driftloop.ledger.migrations import bring_up
 from driftloop.ledger.trace import is_release, trace_of
 from driftloop.records import (
@@ -46,12 +46,13 @@ class SqlLedger:
     `model#epoch` is unique: that is the compare-and-set.
 
     Args:
-        url: SQLAlchemy address, `sqlite:///file` or `postgresql+psycopg://...`.
+        url: SQLAlchemy address, `sqlite:///file` or `postgresql://...`, which psycopg opens.
         wall: the wall clock in seconds, for leases.
 
     Raises:
         LedgerError: the database cannot be opened.
         TooNew: it was written by a newer driftloop.
+        BadRequest: it is PostgreSQL, and psycopg is not installed.
     """
 
     def __init__(self, url: str, *, wall: Callable[[], float] = time.time) -> None:
@@ -59,9 +60,7 @@ class SqlLedger:
 
         self._sa = sa
         self._wall = wall
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _tune_sqlite)
+        self._engine = _engine(url)
         meta = sa.MetaData()
         sa.Table("ledger_meta", meta, sa.Column("version", sa.Integer, nullable=False))
         self._facts = sa.Table(
@@ -106,7 +105,10 @@ class SqlLedger:
             body=msgspec.json.encode(fact).decode(),
             trace=self._trace(fact, key),
         )
-        return self._write(insert.on_conflict_do_nothing()) == 1
+        # Not by counting: of an insert PostgreSQL's driver does not tell how many rows it made.
+        made = insert.on_conflict_do_nothing().returning(self._facts.c.id)
+        with self._told("written"), self._engine.begin() as connection:
+            return connection.execute(made).first() is not None
 
     def facts(
         self,
@@ -352,8 +354,31 @@ class SqlLedger:
             raise LedgerError(
                 f"the ledger cannot be {what}: {error.orig}",
                 where=self._engine.url.render_as_string(),
-                hint="is the disk full, or the file damaged or read-only?",
+                hint="is the disk full, or the file damaged or read-only?"
+                if self._engine.dialect.name == "sqlite"
+                else "is PostgreSQL running there, and may this user in?",
             ) from error
+
+
+def _engine(url: str) -> Any:  # noqa: ANN401 - SQLAlchemy's
+    import sqlalchemy as sa
+
+    address = sa.make_url(url)
+    if address.get_backend_name() == "sqlite":
+        engine = sa.create_engine(address)
+        sa.event.listen(engine, "connect", _tune_sqlite)
+        return engine
+    try:
+        return sa.create_engine(
+            address.set(drivername="postgresql+psycopg"),
+            # One that was closed meanwhile, as by a restart over there, is opened anew.
+            pool_pre_ping=True,
+            connect_args={} if "connect_timeout" in address.query else {"connect_timeout": 10},
+        )
+    except ImportError as error:
+        raise BadRequest(
+            "psycopg is not installed", where="ledger", hint="pip install 'driftloop[postgres]'"
+        ) from error
 
 
 def _decoded(body: str, kind: type[FactT]) -> FactT:

@@ -1,6 +1,6 @@
 """The prediction log: rows and late labels in, windows and summaries out. The door to DuckDB.
 
-A service appends to its `SegmentSpool` before it answers; the one `Ingester` moves sealed
+A service appends to its `SegmentSpool` before it answers; its home's `Ingester` moves sealed
 segments into the `Lake` exactly once; everyone else reads the lake. Families that are served
 elsewhere have a `ForeignLog`, which is read and never written.
 """
@@ -8,6 +8,7 @@ elsewhere have a `ForeignLog`, which is read and never written.
 from driftloop.prediction_log.foreign import ForeignLog
 from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
 from driftloop.prediction_log.lake import Lake
+from driftloop.prediction_log.place import S3, Place
 from driftloop.prediction_log.routed import RoutedLog
 from driftloop.prediction_log.segments import DamagedSegment
 from driftloop.prediction_log.source import (
@@ -26,6 +27,7 @@ from driftloop.prediction_log.upkeep import Expired, Expiry
 
 __all__ = [
     "LAYOUT",
+    "S3",
     "Contents",
     "DamagedSegment",
     "Expired",
@@ -34,6 +36,7 @@ __all__ = [
     "IngestReport",
     "Ingester",
     "Lake",
+    "Place",
     "RoutedLog",
     "SegmentSpool",
     "check_writable",

@@ -1,4 +1,4 @@
-"""The one process that writes the lake: sealed segments in, exactly once."""
+"""The one process of a home that writes the lake: sealed segments in, exactly once."""
 
 import fcntl
 import logging
@@ -16,9 +16,11 @@ from driftloop.errors import DriftloopError, LogError
 from driftloop.ports import Clock
 from driftloop.prediction_log.lake import Lake
 from driftloop.prediction_log.segments import DamagedSegment
-from driftloop.prediction_log.spool import QUARANTINE, own, recover
+from driftloop.prediction_log.spool import QUARANTINE, identity, own, recover
 from driftloop.prediction_log.upkeep import SILENCE, Expiry
 
+SKEW = timedelta(seconds=1)
+"""How far clocks may be apart before it is worth a word."""
 _log = logging.getLogger(__name__)
 
 
@@ -99,8 +101,8 @@ class Ingester:
         lines of a segment are moved to `quarantine` under the spool, beside a `.reason` file with
         a line for each, and cost no other line; so is a segment that cannot be read at all.
 
-        Times of arrival never go back: while the clock shows less than it did, rows arrive just
-        after those before them.
+        Times of arrival never go back: while the clock shows less than it did, or than that of
+        another ingester of the same lake, rows arrive just after those before them.
 
         Raises:
             LogError: the lake could not be written, or the spool not read; do it again.
@@ -126,10 +128,13 @@ class Ingester:
         now, newest = self._clock.now(), self._lake.horizon()
         # By a clock that was set ahead all would be old.
         quiet = newest is None or now - newest > SILENCE
-        gone = self._lake.maintain(
-            pending=frozenset(path.stem for path in self._sealed()),
-            expiries=() if quiet else self._expiries(now),
-        )
+        expiries = () if quiet else self._expiries(now)
+        with self._lake.turn():
+            gone = self._lake.maintain(
+                pending=frozenset(path.stem for path in self._sealed()),
+                expiries=expiries,
+                spool=identity(self._spool),
+            )
         # DuckLake keeps statistics of every snapshot that it saw, for as long as it is open.
         self._lake.close()
         if gone.rows or gone.labels:
@@ -239,22 +244,26 @@ class Ingester:
         return done
 
     def _append(self, batch: Sequence[Path]) -> IngestReport:
-        at = self._arrival()
-        rows, labels = self._lake.append(batch, arrived_at=at)
-        self._newest = at
+        # Stamp and commit as one: who reads up to a stamp must never see less than all of it.
+        with self._lake.turn():
+            if self._lake.shared:
+                self._newest = self._lake.horizon()
+            at = self._arrival()
+            rows, labels = self._lake.append(batch, arrived_at=at)
+            self._newest = at
         return IngestReport(segments=len(batch), rows=rows, labels=labels, bad=0)
 
     def _arrival(self) -> datetime:
         """Return the time now, or just after the newest arrival where the clock was set back."""
-        now = self._clock.now()
-        if self._newest is None or now >= self._newest:
+        now, newest = self._clock.now(), self._newest
+        # Others may have read up to the newest arrival: what comes in another turn is later.
+        if newest is None or now > newest or (now == newest and not self._lake.shared):
             return now
-        _log.warning(
-            "the clock shows %s, and rows arrived at %s already: it was set back",
-            now,
-            self._newest,
-        )
-        return self._newest + timedelta(microseconds=1)
+        if newest - now > SKEW or not self._lake.shared:
+            _log.warning(
+                "the clock shows %s, and rows arrived at %s already: it was set back", now, newest
+            )
+        return newest + timedelta(microseconds=1)
 
     def _salvage(self, path: Path, error: DamagedSegment) -> IngestReport:
         """Take up what is whole of a damaged segment, and set aside what is not."""

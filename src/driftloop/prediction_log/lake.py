@@ -1,4 +1,4 @@
-"""The prediction log itself: DuckLake tables, written by one ingester, read by everyone else.
+"""The prediction log itself: DuckLake tables, written by ingesters, read by everyone else.
 
 For a family called `air-time` there are `lake.air_time_predictions` (id, model, version, epoch,
 event_time, predicted_at, arrived_at, prediction, then a column for each feature) and
@@ -8,6 +8,7 @@ when. History, known before driftloop was, has version 0, epoch 0 and no predict
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Self
 import pyarrow as pa
 
 from driftloop.prediction_log import tables, upkeep
+from driftloop.prediction_log.place import Place
 from driftloop.prediction_log.segments import (
     BadLine,
     DamagedSegment,
@@ -31,39 +33,49 @@ from driftloop.spec import Family, Fleet
 
 
 class Lake(Windows):
-    """The lake in `folder`, opened at first use; safe to use from several threads.
+    """The lake at `place`, opened at first use; safe to use from several threads.
 
     Args:
-        folder: holds `catalog.sqlite` and the Parquet files under `data`.
+        place: where; a folder holds `catalog.sqlite`, and the Parquet files under `data`.
         fleet: the families whose tables are meant.
-        read_only: False for the one ingester; everybody else reads.
+        read_only: False for an ingester; everybody else reads.
     """
 
     _store: Store
 
-    def __init__(self, folder: Path, fleet: Fleet, *, read_only: bool) -> None:
+    def __init__(self, place: Path | Place, fleet: Fleet, *, read_only: bool) -> None:
         self._fleet = fleet
-        self._store = Store(folder, read_only=read_only)
+        self._store = Store(place, read_only=read_only)
+        self.shared = self._store.place.catalog.shared
 
     def migrate(self) -> None:
         """Bring an older lake up, then make what tables and columns the fleet needs.
 
         Doing it again changes nothing. The catalog of an older lake is kept beside it, as
-        `catalog.sqlite.v1`. A feature that is new in the spec becomes a column, null in older
-        rows. A feature that left the spec keeps its column.
+        `catalog.sqlite.v1`, or as the schema `ducklake_v1` in PostgreSQL. A feature that is new
+        in the spec becomes a column, null in older rows. One that left it keeps its column.
 
         Raises:
             TooNew: the lake was written by a newer driftloop; nothing was changed.
             LogError: a feature changed its kind, or the lake cannot be written.
         """
-        found = self.layout()
-        if found is not None and found < tables.SCHEMA:
-            self._store.keep_catalog(f"v{found}")
-            for version in range(found, tables.SCHEMA):
-                with self._store.transaction() as con:
-                    tables.step(con, version)
-        with self._store.transaction() as con:
-            tables.make(con, self._fleet)
+        with self.turn():
+            found = self.layout()
+            if found is not None and found < tables.SCHEMA:
+                self._store.keep_catalog(f"v{found}")
+                for version in range(found, tables.SCHEMA):
+                    with self._store.transaction() as con:
+                        tables.step(con, version)
+            with self._store.transaction() as con:
+                tables.make(con, self._fleet)
+
+    def is_made(self) -> bool:
+        """Return whether there is a lake yet: the first ingester makes it.
+
+        Raises:
+            LogError: the database of its catalog cannot be reached.
+        """
+        return self._store.place.catalog.is_made()
 
     def layout(self) -> int | None:
         """Return the version of the lake's layout, None for a lake without tables.
@@ -74,7 +86,7 @@ class Lake(Windows):
         """
         with self._store.cursor() as con:
             try:
-                return tables.layout(con, folder=self._store.folder)
+                return tables.layout(con, where=self._store.place.catalog.where)
             except faults() as error:
                 raise self._store.unread(error) from error
 
@@ -149,7 +161,8 @@ class Lake(Windows):
         """Return the loop's time up to which everything that will ever have arrived is readable.
 
         A window whose `known_at` is not after it reads the same until its rows are old, also
-        when the clock is set back: arrivals go on from here. None before the first ingestion.
+        when the clock is set back: arrivals go on from here. Several ingesters stamp and commit
+        in turns, each after the one before it. None before the first ingestion.
 
         Raises:
             LogError: as for `rows`.
@@ -165,6 +178,14 @@ class Lake(Windows):
         return int(self._store.fetch("SELECT id FROM ducklake_current_snapshot('lake')", {})[0][0])
 
     # -- writing: for the ingester ----------------------------------------------------------
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Return a block in which no other ingester writes.
+
+        Raises:
+            LogError: others were at it for too long, or the turn was lost; nothing was committed.
+        """
+        return self._store.place.catalog.turn()
 
     def holds(self, names: Sequence[str]) -> frozenset[str]:
         """Return which of the segments called `names` have come in already.
@@ -219,12 +240,14 @@ class Lake(Windows):
         pending: frozenset[str],
         expiries: Sequence[Expiry] = (),
         replaced: timedelta = REPLACED,
+        spool: str = "",
     ) -> Expired:
         """Let old rows go, write small commits out, merge small files, delete replaced ones.
 
         Return how many rows went. Their files, and those that merging replaced, are deleted when
         they are out of use for `replaced` of wall time, together with the snapshots that need
-        them. Names of segments are forgotten a week after they came in, unless `pending`.
+        them. Names of segments are forgotten a week after they came in, unless `pending`; with
+        several ingesters each forgets those of its own `spool`: it knows what is pending there.
 
         Raises:
             LogError: the lake could not be written; what was done so far stays.
@@ -235,7 +258,7 @@ class Lake(Windows):
                 gone += upkeep.expire(con, expiry)
         with self._store.cursor() as con:
             try:
-                upkeep.forget(con, pending)
+                upkeep.forget(con, pending, spool=spool if self.shared else "")
                 upkeep.tidy(con, replaced)
             except faults() as error:
                 raise self._store.unwritten(error) from error

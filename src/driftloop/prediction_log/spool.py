@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -75,6 +76,29 @@ def own(folder: Path) -> int | None:
         except FileNotFoundError:
             pass
         os.close(lock)
+
+
+def identity(spool: Path) -> str:
+    """Return what tells `spool`, the folder of the spools of one home, from those of other homes.
+
+    Every segment that is written in it has it in its name.
+
+    Raises:
+        OSError: it cannot be read, or noted where it is new.
+    """
+    file = spool / "identity"
+    while True:
+        with suppress(FileNotFoundError):
+            return file.read_text(encoding="ascii")
+        spool.mkdir(parents=True, exist_ok=True)
+        part = spool / f".{secrets.token_hex(8)}.part"
+        try:
+            part.write_text(f"-{secrets.token_hex(8)}-", encoding="ascii")
+            # Of processes that start at once one notes its own, whole, and all read that one.
+            with suppress(FileExistsError):
+                file.hardlink_to(part)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def recover(folder: Path) -> int:
@@ -294,6 +318,7 @@ class SegmentSpool:
             raise _unwritten(self._folder, error) from error
         try:
             recover(self._folder)
+            self._identity = identity(self._folder.parent)
         except OSError as error:
             os.close(owner)
             raise _unwritten(self._folder, error) from error
@@ -327,8 +352,8 @@ class SegmentSpool:
                 self._wake.notify_all()
 
     def _path(self, kind: SegmentKind, family: str, ending: str) -> Path:
-        # Unlike any other's, over restarts too; sorted by name they are sorted by age.
-        stamp = f"{time.time_ns():016x}{secrets.token_hex(4)}"
+        # Unlike any other's, over restarts and machines too; sorted by name they are sorted by age.
+        stamp = f"{time.time_ns():016x}{self._identity}{secrets.token_hex(4)}"
         return self._folder / f"{kind}.{family}.{stamp}{ending}"
 
     def _tend(self) -> None:

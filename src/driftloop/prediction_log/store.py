@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from driftloop.errors import LogError
-from driftloop.sqlite import copy_sqlite
+from driftloop.prediction_log.place import Place
 
 if TYPE_CHECKING:
     import duckdb
 
-CATALOG = "catalog.sqlite"
 SPILLED = "spilled"
 """Folder of what is spilled, in that of the log."""
 
@@ -63,15 +62,16 @@ class Reads:
 
 
 class Store(Reads):
-    """DuckLake in `folder`, attached as `lake`; safe to use from several threads.
+    """DuckLake at `place`, attached as `lake`; safe to use from several threads.
 
     Args:
-        folder: holds `catalog.sqlite` and the Parquet files under `data`.
-        read_only: False for the one ingester; everybody else reads.
+        place: where; a folder holds `catalog.sqlite`, and the Parquet files under `data`.
+        read_only: False for an ingester; everybody else reads.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool) -> None:
-        self.folder = folder.absolute()
+    def __init__(self, place: Path | Place, *, read_only: bool) -> None:
+        self.place = Place.of(place) if isinstance(place, Path) else place
+        self.folder = self.place.folder
         self._read_only = read_only
         self._connecting = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -91,11 +91,7 @@ class Store(Reads):
         """
         # DuckDB's SQLite is not Python's: closing a file here takes locks away there.
         self.close()
-        catalog = self.folder / CATALOG
-        try:
-            copy_sqlite(catalog, catalog.with_name(f"{CATALOG}.{ending}"))
-        except (sqlite3.Error, OSError) as error:
-            raise self.unwritten(error) from error
+        self.place.catalog.keep(ending)
 
     @contextmanager
     def cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
@@ -133,6 +129,7 @@ class Store(Reads):
             try:
                 con.begin()
                 yield con
+                self.place.catalog.check_turn()
                 con.commit()
             except duckdb.Error as error:
                 raise self.unwritten(error) from error
@@ -141,44 +138,38 @@ class Store(Reads):
     def unread(self, error: Exception) -> LogError:
         """Return `error` of a read as ours."""
         return LogError(
-            f"the log cannot be read: {error}",
-            where=str(self.folder),
+            f"the log cannot be read: {self.place.told(error)}",
+            where=self.place.catalog.where,
             hint="the ingester makes tables and columns; is it running with these monitors?",
         )
 
     def unwritten(self, error: Exception) -> LogError:
         """Return `error` of a write as ours."""
-        return LogError(f"the log cannot be written: {error}", where=str(self.folder))
+        said = self.place.told(error)
+        return LogError(f"the log cannot be written: {said}", where=self.place.catalog.where)
 
     def _connect(self, **config: str) -> "duckdb.DuckDBPyConnection":
         import duckdb
-        from duckdb_extensions import import_extension
 
-        catalog = self.folder / CATALOG
-        if self._read_only and not catalog.exists():
+        catalog = self.place.catalog
+        if self._read_only and not catalog.is_made():
             raise LogError(
                 "there is no prediction log here yet",
-                where=str(self.folder),
+                where=catalog.where,
                 hint="start the ingester: `driftloop up` does",
             )
         con = duckdb.connect(config={**configured(self.folder), **config})
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             con.execute("SET GLOBAL TimeZone = 'UTC'")
-            for extension in ("sqlite_scanner", "ducklake"):
-                import_extension(extension, con=con)
-            address = str(catalog).replace("'", "''")
-            data = str(self.folder / "data").replace("'", "''")
-            mode = ", READ_ONLY" if self._read_only else ""
-            con.execute(
-                f"ATTACH 'ducklake:sqlite:{address}' AS lake"
-                f" (DATA_PATH '{data}', OVERRIDE_DATA_PATH true{mode})"
-            )
-            if not self._read_only:
-                _allow_readers(catalog)
+            with nullcontext() if self._read_only else catalog.turn():
+                self.place.attach(con, read_only=self._read_only)
         except (duckdb.Error, sqlite3.Error, OSError) as error:
             con.close()
-            raise LogError(f"cannot be opened: {error}", where=str(self.folder)) from error
+            said = self.place.told(error)
+            raise LogError(f"cannot be opened: {said}", where=catalog.where) from error
+        except BaseException:
+            con.close()
+            raise
         return con
 
 
@@ -260,12 +251,3 @@ def in_utc(table: pa.Table) -> pa.Table:
         for field in table.schema
     ]
     return table.cast(pa.schema(fields))
-
-
-def _allow_readers(catalog: Path) -> None:
-    """Put SQLite into WAL mode, in which readers and the writer do not wait for each other."""
-    con = sqlite3.connect(catalog)
-    try:
-        con.execute("PRAGMA journal_mode = wal")
-    finally:
-        con.close()

@@ -1,7 +1,6 @@
 """The lake's tables: their columns, and how they are made and brought up to date."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driftloop.errors import LogError, TooNew
@@ -35,7 +34,7 @@ SCHEMA = 1 + len(STEPS)
 """Version of the tables' layout."""
 
 
-def layout(con: "duckdb.DuckDBPyConnection", *, folder: Path) -> int | None:
+def layout(con: "duckdb.DuckDBPyConnection", *, where: str) -> int | None:
     """Return the version of the lake's layout, None for a lake without tables.
 
     Raises:
@@ -50,7 +49,7 @@ def layout(con: "duckdb.DuckDBPyConnection", *, folder: Path) -> int | None:
     if found is not None and found > SCHEMA:
         raise TooNew(
             f"the lake has layout {found}, and this driftloop knows {SCHEMA}",
-            where=str(folder),
+            where=where,
             hint="run a newer driftloop, or restore a backup made by this one",
         )
     return found

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 REPLACED = timedelta(days=1)
 """How long a file that was replaced stays: readers, and backups, may be at it."""
+FORGOTTEN = timedelta(days=90)
+"""How long a machine may be away and still know that what it left sealed came in already."""
 SILENCE = timedelta(days=31)
 """Longer than that without any arrival and the log was not at work, or the clock was set: rows
 do not age by it."""
@@ -81,20 +83,26 @@ def expiring(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:
     return _expiring(con, _awake(con, expiry))
 
 
-def forget(con: "duckdb.DuckDBPyConnection", pending: frozenset[str]) -> None:
+def forget(con: "duckdb.DuckDBPyConnection", pending: frozenset[str], *, spool: str = "") -> None:
     """Forget the names of segments that came in more than a week ago and are not `pending`.
 
-    One of each day stays: they tell when the log was at work.
+    One of each day stays: they tell when the log was at work. With `spool` only those that were
+    written in the spool of that identity go: what is pending elsewhere is known there. After
+    `FORGOTTEN` all go: most spools of long ago are no more.
     """
     con.execute(
         """
         DELETE FROM lake.segments WHERE name NOT IN (SELECT unnest($pending::VARCHAR[]))
+        AND (
+            contains(name, $spool)
+            OR ingested_at < (SELECT max(ingested_at) FROM lake.segments) - $forgotten
+        )
         AND ingested_at < (SELECT max(ingested_at) FROM lake.segments) - INTERVAL 7 DAY
         AND name NOT IN (
             SELECT arg_max(name, ingested_at) FROM lake.segments GROUP BY ingested_at::DATE
         )
         """,
-        {"pending": list(pending)},
+        {"pending": list(pending), "spool": spool, "forgotten": FORGOTTEN},
     )
 
 

@@ -49,10 +49,12 @@ def _settings_file() -> str:
         "# Paths are relative to this file; times are wall-clock seconds.",
         "",
     ]
+    home = Settings.model_fields["home"].default
     for name, field in Settings.model_fields.items():
         off = "" if name in {"home", "monitors"} else "# "
         what = " ".join((field.description or "").split())
-        lines += [f"# {what}", f"{off}{name} = {_toml(field.default)}", ""]
+        default = field.get_default(call_default_factory=True, validated_data={"home": home})
+        lines += [f"# {what}", f"{off}{name} = {_toml(default)}", ""]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Everything that `driftloop up` runs: which services, kept alive by whom, and how they are."""
 
-from driftloop.up.services import Service, services
+from driftloop.up.services import Service, chosen, services
 from driftloop.up.status import ServiceStatus, status, vitals
 from driftloop.up.supervisor import Supervisor
 
-__all__ = ["Service", "ServiceStatus", "Supervisor", "services", "status", "vitals"]
+__all__ = ["Service", "ServiceStatus", "Supervisor", "chosen", "services", "status", "vitals"]

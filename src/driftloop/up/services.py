@@ -4,10 +4,11 @@ import http.client
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from driftloop.errors import BadRequest
 from driftloop.settings import Settings
 
 READY = re.compile(rb"\bready\s*$", re.MULTILINE)
@@ -49,7 +50,10 @@ class Service:
 
 
 def services(settings: Settings) -> tuple[Service, ...]:
-    """Return the services of one installation, in the order they are listed to people."""
+    """Return the services of one installation, in the order they are listed to people.
+
+    What a setting names by address runs elsewhere, and is not among them.
+    """
     own = settings.environment() | {
         "PYTHONUNBUFFERED": "1",
         "DO_NOT_TRACK": "1",
@@ -112,12 +116,34 @@ def services(settings: Settings) -> tuple[Service, ...]:
         online,
         pages,
         *(slack if local_slack else ()),
-        server,
-        _mlflow(settings, own),
+        *(() if settings.prefect else (server,)),
+        *(() if settings.mlflow_runs else (_mlflow(settings, own),)),
         worker,
         ingester,
         watchdog,
     )
+
+
+def chosen(found: Sequence[Service], names: str) -> tuple[Service, ...]:
+    """Return those of `found` that `names`, separated by commas, has.
+
+    Raises:
+        BadRequest: it has none, or one that is not among them.
+    """
+    wanted = [name for part in names.split(",") if (name := part.strip())]
+    known = [service.name for service in found]
+    if wrong := [name for name in wanted if name not in known]:
+        away = [name for name in wrong if name in {"prefect", "mlflow", "slack"}]
+        raise BadRequest(
+            f"{', '.join(away)} runs elsewhere, as the settings have it"
+            if away
+            else f"there is no service {', '.join(wrong)}",
+            where="--only",
+            hint=f"known: {', '.join(known)}",
+        )
+    if not wanted:
+        raise BadRequest("names no service", where="--only", hint=f"known: {', '.join(known)}")
+    return tuple(service for service in found if service.name in wanted)
 
 
 def healthy(service: Service, *, timeout: float = 1.0) -> bool:
@@ -148,20 +174,24 @@ def _ours(settings: Settings, name: str, env: Mapping[str, str], *, port: str) -
 
 
 def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
-    folder = settings.home.absolute() / "mlflow"
     return Service(
         name="mlflow",
         argv=_driftloop(
             "_mlflow",
             "--",
-            *("--backend-store-uri", settings.mlflow_url),
-            *("--default-artifact-root", (folder / "artifacts").as_uri()),
+            # By way of the server: a worker on another machine has no such folder.
+            *("--artifacts-destination", settings.mlflow_files.absolute().as_uri()),
             *_listening(settings.host, settings.mlflow_port),
             *("--workers", "1"),
         ),
         # Without its job runner it is two processes instead of ten.
         env=dict(env)
-        | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        | {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            # Not as an argument: there everybody on the machine could read a password.
+            "MLFLOW_BACKEND_STORE_URI": settings.mlflow_url,
+        },
         host=settings.host,
         port=settings.mlflow_port,
         setting="mlflow_port",
@@ -173,22 +203,30 @@ def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
 
 def _prefect_environment(settings: Settings) -> dict[str, str]:
     folder = settings.home.absolute() / "prefect"
+    server = {} if settings.prefect else _prefect_server(settings, folder)
+    return server | {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
+        "PREFECT_API_URL": settings.prefect_api,
+        "PREFECT_UI_URL": settings.prefect_api.removesuffix("/api"),
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_LOGGING_COLORS": "false",
+        "PREFECT_CLI_COLORS": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+
+
+def _prefect_server(settings: Settings, folder: Path) -> dict[str, str]:
     # A path with `:memory:` in it makes Prefect keep one connection to what is a file all the
     # same. With its usual pool two of three calls made three at a time fail, `database is
     # locked` (503); with one connection none of two hundred. Prefect is pinned to where it holds.
     database = folder / "one:memory:connection.db"
     return {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
-        "PREFECT_API_URL": settings.prefect_api,
+        "PREFECT_API_DATABASE_CONNECTION_URL": settings.prefect_store
+        or f"sqlite+aiosqlite:///{database}",
         "PREFECT_SERVER_UI_API_URL": "/api",
-        "PREFECT_UI_URL": settings.prefect_api.removesuffix("/api"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_LEVEL": "INFO",
-        "PREFECT_LOGGING_COLORS": "false",
-        "PREFECT_CLI_COLORS": "false",
         # A short cadence has runs enough ahead: 100 at most, five minutes at least.
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
         "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT5M",
@@ -198,7 +236,6 @@ def _prefect_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(WEEK),
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 
 

@@ -120,7 +120,8 @@ class Watchdog:
         yield from _spooled(self._settings.spool, self._wall())
         yield self._disk()
         yield from unhealthy
-        yield from _served(self._settings)
+        if not statuses or any(each.name == "online" for each in statuses):
+            yield from _served(self._settings)
         yield self._untold()
         yield self._changed_monitors()
 

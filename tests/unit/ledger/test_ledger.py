@@ -28,10 +28,12 @@ class Wall:
         return self.seconds
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """The address of a new database."""
-    return f"sqlite:///{tmp_path / 'ledger.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The address of a new database, of both kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    return str(request.getfixturevalue("database"))
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def wall() -> Wall:
 
 @pytest.fixture
 def ledger(url: str, wall: Wall) -> Iterator[SqlLedger]:
-    """A ledger on a file."""
+    """A ledger in a new database."""
     made = SqlLedger(url, wall=wall)
     yield made
     made.close()
@@ -192,17 +194,48 @@ def test_processes_write_at_once_and_nothing_is_lost(url: str) -> None:
     ledger.close()
 
 
+def _move(url: str, name: str, count: int, won: "multiprocessing.Queue[tuple[str, int]]") -> None:
+    ledger = SqlLedger(url)
+    while (before := ledger.head(DE)) is None or before.epoch < count:
+        epoch = 1 if before is None else before.epoch + 1
+        try:
+            ledger.move(head(epoch), at=AT, previous=before, reason=name)
+        except StaleHead:
+            continue
+        won.put((name, epoch))
+    ledger.close()
+
+
+def test_a_second_mover_of_another_process_is_refused(url: str) -> None:
+    """Two processes that move the same champion over and over: each epoch has one that won it."""
+    context = multiprocessing.get_context("spawn")
+    won: multiprocessing.Queue[tuple[str, int]] = context.Queue()
+    movers = [context.Process(target=_move, args=(url, name, 30, won)) for name in ("a", "b")]
+    for mover in movers:
+        mover.start()
+    told = dict(reversed(won.get(timeout=60)) for _ in range(30))
+    for mover in movers:
+        mover.join(60)
+    assert [mover.exitcode for mover in movers] == [0, 0]
+    ledger = SqlLedger(url)
+    moves = ledger.facts(Moved)
+    assert {move.head.epoch: move.reason for move in moves} == told
+    assert [move.head.epoch for move in moves] == list(range(1, 31))
+    ledger.close()
+
+
 def test_a_newer_ledger_is_refused(url: str) -> None:
     """A ledger written by a newer driftloop is left alone, with a hint."""
     import sqlalchemy as sa
 
     SqlLedger(url).close()
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE ledger_meta SET version = 99"))
     engine.dispose()
-    with pytest.raises(TooNew, match="run the newer driftloop"):
+    with pytest.raises(TooNew, match="run the newer driftloop") as refused:
         SqlLedger(url)
+    assert "s3cret" not in str(refused.value)
 
 
 def test_an_address_that_cannot_be_opened_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Which services run here: all, those that are asked for, none that runs elsewhere already."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from driftloop.errors import BadRequest
+from driftloop.settings import Settings, read_settings
+from driftloop.up import chosen, services
+from driftloop.up.status import ServiceStatus, write_status
+from driftloop.up.watchdog import Watchdog
+from driftloop.wiring import System
+
+MONITORS = Path(__file__).parents[2] / "monitors"
+
+
+def names(settings: Settings) -> list[str]:
+    return [service.name for service in services(settings)]
+
+
+def test_what_is_named_by_address_is_not_started() -> None:
+    """Prefect, MLflow's server and Slack run here unless settings say where they are."""
+    away = ("prefect", "mlflow", "slack")
+    here = [name for name in names(read_settings()) if name not in away]
+    assert set(names(read_settings())) == {*here, *away}
+    elsewhere = read_settings(
+        prefect="http://p:4200/api", mlflow="http://m:5000", slack_api="http://s/api/"
+    )
+    assert names(elsewhere) == here
+    database = read_settings(prefect_database="postgresql://u@h/p", mlflow="postgresql://u@h/m")
+    assert names(database) == names(read_settings())
+
+
+def test_a_server_elsewhere_gets_no_database_of_ours() -> None:
+    """The worker knows where Prefect is, and nothing of how it is run."""
+    settings = read_settings(prefect="http://p:4200/api")
+    (worker,) = (each for each in services(settings) if each.name == "worker")
+    assert worker.env["PREFECT_API_URL"] == "http://p:4200/api"
+    assert not any(name.startswith("PREFECT_SERVER_") for name in worker.env)
+    assert "PREFECT_API_DATABASE_CONNECTION_URL" not in worker.env
+
+
+def test_no_password_is_in_a_command() -> None:
+    """Everybody on a machine can read what processes were started with."""
+    settings = read_settings(
+        ledger="postgresql://u:hush@h/l",
+        mlflow="postgresql://u:hush@h/m",
+        prefect_database="postgresql://u:hush@h/p",
+    )
+    found = services(settings)
+    assert "hush" not in str([service.argv for service in found])
+    (mlflow,) = (each for each in found if each.name == "mlflow")
+    assert mlflow.env["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://u:hush@h/m"
+    (prefect,) = (each for each in found if each.name == "prefect")
+    assert prefect.env["PREFECT_API_DATABASE_CONNECTION_URL"] == "postgresql+asyncpg://u:hush@h/p"
+
+
+def test_only_those_that_are_asked_for() -> None:
+    """In the order they are listed, whatever the order they are asked for in."""
+    found = chosen(services(read_settings()), " ingester,online ,")
+    assert [service.name for service in found] == ["online", "ingester"]
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ("onlin", "there is no service onlin"),
+        ("online,ingster,dog", "there is no service ingster, dog"),
+        ("mlflow", "mlflow runs elsewhere"),
+        (" , ", "names no service"),
+    ],
+)
+def test_a_service_that_is_not_there_is_refused(only: str, said: str) -> None:
+    """With those that there are."""
+    with pytest.raises(BadRequest, match=said) as refused:
+        chosen(services(read_settings(mlflow="http://m:5000")), only)
+    assert "online, pages, slack, prefect, worker, ingester, watchdog" in refused.value.hint
+
+
+def test_the_command_refuses_it_before_anything_is_made(tmp_path: Path) -> None:
+    """Exit code 2, and no home."""
+    argv = [sys.executable, "-m", "driftloop", "--home", str(tmp_path / "home")]
+    argv += ["--monitors", str(MONITORS), "up", "--only", "onlin"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, "there is no service onlin" in done.stderr) == (2, True)
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_watchdog_asks_no_service_that_does_not_run_here(tmp_path: Path) -> None:
+    """Where only the worker runs, the online service's figures are not missed."""
+    settings = Settings(home=tmp_path / "home", monitors=MONITORS)
+    dog = Watchdog(System(settings))
+    assert "p99_ms" in {reading.metric for reading in dog.readings()}
+    write_status(settings.home, [ServiceStatus(name="worker", state="healthy")])
+    assert "p99_ms" not in {reading.metric for reading in dog.readings()}

@@ -113,12 +113,11 @@ class RowFacts:
 
 
 def _shown_alone(fact: Measured) -> Measured:
-    return replace(
-        fact,
-        readings=tuple(
-            reading
-            for reading in fact.readings
-            # The second is what scores are judged by.
-            if reading.kind is Kind.DECAY or reading.column == "prediction"
-        ),
+    # What is of the prediction is what scores are judged by.
+    kept = (
+        reading
+        for reading in fact.readings
+        if reading.segment is None
+        and (reading.kind is Kind.DECAY or reading.column == "prediction")
     )
+    return replace(fact, readings=tuple(kept))

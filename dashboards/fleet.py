@@ -146,7 +146,7 @@ def row_view(
         epoch=None if moved is None else moved.head.epoch,
         champion_since=None if moved is None else moved.at,
         metric=metric_said(family),
-        unit=family.unit if family.decay and family.decay.metric in {"mae", "rmse"} else "",
+        unit=family.unit_of(family.decay.metric) if family.decay else "",
         level=str(next((v.level for v in verdicts if is_decisive(v.reading, family)), Level.BLIND)),
         points=points(facts.measured, family),
         rows=None if measured is None else measured.rows,

@@ -6,7 +6,7 @@ from dashboards.facts import PAGE_MEASURED, ModelFacts
 from dashboards.fleet import Row, row_view
 from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.timeline import Event, Marker, markers, timeline
-from driftloop.records import Head, Kind, Level, ModelId, Trained, Verdict
+from driftloop.records import Head, Kind, Level, ModelId, Reading, Trained, Verdict
 from driftloop.spec import Family, Fleet, Owner
 
 NAMED = 6
@@ -18,7 +18,8 @@ class ModelView:
     """The page of one model.
 
     `trained` is what `champion` was made of, where the ledger still shows it. `verdicts` are
-    the last ones, the worst first. `cut` says that its past is longer than what is shown.
+    the last ones, the worst first. `worst` are the segments that a model which decays is worst
+    in. `cut` says that its past is longer than what is shown.
     """
 
     row: Row
@@ -29,6 +30,7 @@ class ModelView:
     trained: Trained | None
     markers: tuple[Marker, ...]
     verdicts: tuple[Verdict, ...]
+    worst: tuple[Reading, ...]
     events: tuple[Event, ...]
     cut: bool
 
@@ -43,7 +45,8 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
     loop = loop_view(fleet, moment, served=bool(facts.moved))
     champion = facts.moved[-1].head if facts.moved else None
     made = [f for f in facts.trained if champion is not None and f.version == champion.version]
-    verdicts = facts.decided[-1].decision.verdicts if facts.decided else ()
+    decision = facts.decided[-1].decision if facts.decided else None
+    verdicts = () if decision is None else decision.verdicts
     return ModelView(
         row=row_view(family, model, facts, moment, loop=loop),
         loop=loop,
@@ -53,6 +56,7 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
         trained=made[-1] if made else None,
         markers=markers(facts),
         verdicts=tuple(sorted(verdicts, key=_gravity)),
+        worst=() if decision is None else decision.worst,
         events=timeline(facts),
         cut=len(facts.decided) >= PAGE_MEASURED,
     )

@@ -47,7 +47,7 @@ def is_decisive(reading: Reading, family: Family) -> bool:
     """Return whether `reading` is what a model of `family` is judged by."""
     if family.decay is None:
         return reading.kind is Kind.DRIFT and reading.column == "prediction"
-    of_all = reading.kind is Kind.DECAY and reading.column is None
+    of_all = reading.kind is Kind.DECAY and reading.column is None and reading.segment is None
     return of_all and reading.metric == family.decay.metric
 
 

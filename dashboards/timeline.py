@@ -36,6 +36,8 @@ OUTCOMES = {
 }
 """What may come of a retraining, and its tone."""
 TOLD = "told"
+FIGURES = 4
+"""So many metrics of a candidate are told; MLflow has them all."""
 _OF_NO_ORDER = {Stage.OPENED: "bad", Stage.BLOCKED: "bad", Stage.RECOVERED: "good"}
 """The stages that are told of an incident and not of a retraining, and their tone."""
 
@@ -221,7 +223,8 @@ def _ordered(order: Order) -> str:
 
 
 def _trained(made: Candidate) -> str:
-    figures = ", ".join(f"{metric_name(m.name)} {m.value:.4g}" for m in made.metrics)
+    shown = made.metrics[:FIGURES]
+    figures = ", ".join(f"{metric_name(m.name)} {m.value:.4g}" for m in shown)
     said = f"{made.rows:,} rows"
     if figures:
         said += f"; {figures} on {made.holdout_rows:,} held-out rows"

@@ -1,4 +1,4 @@
-"""Which flows run when, and how many at once: applied by the worker when it starts."""
+"""Which flows run when, and how many at once: applied by what `driftloop up` runs them with."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
+from driftloop.errors import BadRequest
 from driftloop.settings import Settings
 from flows.maintain import maintain
 from flows.renew import renew
@@ -23,6 +24,9 @@ from flows.watch import watch
 
 POOL = "driftloop"
 TYPE = "driftloop"
+"""Of the pool of our own worker."""
+PROCESS = "process"
+"""Of a pool of Prefect's own that is not there yet."""
 NAME = "driftloop"
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 """What intervals are counted from: the same at every start, so that a restart shifts nothing."""
@@ -55,6 +59,11 @@ def deployed(settings: Settings) -> tuple[Deployed, ...]:
     )
 
 
+def pool_of(settings: Settings) -> str:
+    """Return the work pool that the flows run in."""
+    return settings.work_pool or POOL
+
+
 async def apply(
     client: PrefectClient, settings: Settings, *, job_template: dict[str, Any]
 ) -> dict[UUID, timedelta]:
@@ -65,36 +74,48 @@ async def apply(
 
     The limits sit on the queues, not on the deployments: a queue counts the runs that are under
     way, so a crash leaks no slot, and what waits starts as soon as a slot is free.
+
+    Raises:
+        BadRequest: the setting `work_pool` names a pool that is not one of Prefect's own.
     """
+    pool = pool_of(settings)
+    type_ = PROCESS if settings.work_pool else TYPE
     try:
-        pool = WorkPoolCreate(name=POOL, type=TYPE, base_job_template=job_template)
-        await client.create_work_pool(pool)
+        await client.create_work_pool(
+            WorkPoolCreate(name=pool, type=type_, base_job_template=job_template)
+        )
     except ObjectAlreadyExists:
-        pass
+        found = (await client.read_work_pool(pool)).type
+        if settings.work_pool and found == TYPE:
+            raise BadRequest(
+                f"is a work pool of type {found}, which no worker of Prefect's serves",
+                where=f"work_pool = {pool}",
+                hint="name another; one that is not there yet is made, of type process",
+            ) from None
     cadences = {}
     for each in deployed(settings):
-        await _limit(client, each)
-        id_ = await _deploy(client, each)
+        await _limit(client, each, pool)
+        id_ = await _deploy(client, each, pool)
         if each.every is not None:
             cadences[id_] = each.every
     return cadences
 
 
-async def _limit(client: PrefectClient, deployed: Deployed) -> None:
+async def _limit(client: PrefectClient, deployed: Deployed, pool: str) -> None:
     try:
-        queue = await client.read_work_queue_by_name(deployed.queue, work_pool_name=POOL)
+        queue = await client.read_work_queue_by_name(deployed.queue, work_pool_name=pool)
     except ObjectNotFound:
         await client.create_work_queue(
-            deployed.queue, concurrency_limit=deployed.at_once, work_pool_name=POOL
+            deployed.queue, concurrency_limit=deployed.at_once, work_pool_name=pool
         )
         return
     if queue.concurrency_limit != deployed.at_once:
         await client.update_work_queue(queue.id, concurrency_limit=deployed.at_once)
 
 
-async def _deploy(client: PrefectClient, deployed: Deployed) -> UUID:
+async def _deploy(client: PrefectClient, deployed: Deployed, pool: str) -> UUID:
     schema = parameter_schema(deployed.flow.fn).model_dump_for_openapi()
-    version = _version(deployed, schema)
+    version = _version(deployed, schema, pool)
     try:
         found = await client.read_deployment_by_name(f"{deployed.flow.name}/{NAME}")
     except ObjectNotFound:
@@ -110,7 +131,7 @@ async def _deploy(client: PrefectClient, deployed: Deployed) -> UUID:
         entrypoint=_entrypoint(deployed),
         parameter_openapi_schema=schema,
         enforce_parameter_schema=True,
-        work_pool_name=POOL,
+        work_pool_name=pool,
         work_queue_name=deployed.queue,
         schedules=[
             DeploymentScheduleCreate(
@@ -122,9 +143,9 @@ async def _deploy(client: PrefectClient, deployed: Deployed) -> UUID:
     )
 
 
-def _version(deployed: Deployed, schema: dict[str, Any]) -> str:
+def _version(deployed: Deployed, schema: dict[str, Any], pool: str) -> str:
     every = deployed.every.total_seconds() if deployed.every is not None else None
-    said = [_entrypoint(deployed), deployed.queue, deployed.flow.description, every, schema]
+    said = [_entrypoint(deployed), pool, deployed.queue, deployed.flow.description, every, schema]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,9 +1,13 @@
 """`renew`: train, gate and release one model."""
 
-from anyio import to_thread
+from uuid import UUID
+
+import httpx
+from anyio import CapacityLimiter, to_thread
 from prefect import State, flow
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
@@ -11,7 +15,7 @@ from driftloop.loop.renew import Renewed
 from driftloop.records import Order
 from flows.artifacts import number, table
 from flows.patience import patiently
-from flows.system import the_system
+from flows.system import CANCELLED, the_system
 
 
 @flow(name="renew", flow_run_name="{order.model}: under way")
@@ -20,7 +24,17 @@ async def renew(order: Order) -> State:
 
     Safe to start twice, and to start again after a crash: the ledger knows who is at it.
     """
-    renewed = await to_thread.run_sync(the_system().renewer.renew, order)
+    system = the_system()
+    try:
+        # With threads of their own: as many as wait for a cluster must not keep a pass waiting.
+        renewed = await to_thread.run_sync(system.renewer.renew, order, limiter=CapacityLimiter(1))
+    except Exception:
+        raise
+    except BaseException:
+        # A process of Prefect's own pools is signalled: to cancel, or because its machine stops.
+        if _is_cancelled():
+            system.trainer.call_off(order, why=CANCELLED)
+        raise
     said = f"{renewed.outcome}: {renewed.reason}"
     # What came of it is in the ledger; that it is told here may wait until Prefect is back.
     await patiently(
@@ -35,6 +49,16 @@ async def renew(order: Order) -> State:
     if renewed.outcome == "failed":
         return Failed(message=said)
     return Completed(name=renewed.outcome.capitalize(), message=said)
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody cancels this run; asked where the loop can no longer wait."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run.id)).state
+    except (PrefectException, httpx.HTTPError):
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 async def _rename(name: str) -> None:

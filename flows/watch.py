@@ -14,10 +14,9 @@ from driftloop.loop.watch import Watched
 from driftloop.records import Kind, ModelId, Order, Verdict
 from flows.artifacts import number, table
 from flows.patience import patiently
-from flows.system import skipped, the_system
+from flows.system import CANCELLED, skipped, the_system
 
 RENEW = "renew/driftloop"
-CANCELLED = "cancelled in Prefect"
 TRIES = 10
 """How many runs an order may have that end without it having begun."""
 COLUMNS = ("model", "state", "measured", "baseline", "limit", "rows", "labels", "why", "follows")

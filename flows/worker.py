@@ -57,8 +57,8 @@ from driftloop.settings import Settings, read_settings
 from flows import deployments
 from flows.patience import is_away, patiently
 from flows.renew import renew
-from flows.system import skipped, the_system
-from flows.watch import CANCELLED, run_of
+from flows.system import CANCELLED, skipped, the_system
+from flows.watch import run_of
 
 HEAVY = ("driftloop.measure.door", "mlflow")
 """What the flows import at first use, seconds each."""
@@ -168,10 +168,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
             return []
         if self._away:
             self._away = False
-            _say("Prefect is back")
+            say("Prefect is back")
         if not self._ready:
             self._ready = True
-            _say("the worker is ready")
+            say("the worker is ready")
         return submitted
 
     async def sync_with_backend(self) -> None:
@@ -186,7 +186,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
     def _note_away(self, error: Exception) -> None:
         if not self._away:
             self._away = True
-            _say(f"Prefect does not answer ({error or type(error).__name__}); waiting for it")
+            say(f"Prefect does not answer ({error or type(error).__name__}); waiting for it")
 
     async def _call_off_cancelled(self) -> None:
         """End the training of renewals that somebody cancelled while they were under way."""
@@ -199,7 +199,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         )
         for run in runs:
             self._called_off.add(run.id)
-            order = await _order(self.client, run)
+            order = await order_of(self.client, run)
             if order is not None:
                 the_system().trainer.call_off(order, why=CANCELLED)
                 self._logger.info("%s was cancelled", run.name)
@@ -213,9 +213,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         if run.state is None or run.state.type not in UNDER_WAY:
             return
         if not run.state.is_cancelling():
-            await _mark(self.client, run, "Prefect was away when it began or ended")
+            await mark(self.client, run, "Prefect was away when it began or ended")
         elif run.start_time is None:
-            await _mark(self.client, run, CANCELLED)
+            await mark(self.client, run, CANCELLED)
         else:
             state: State[None] = Completed(
                 name="Finished", message=f"the cancellation came too late: {run.name}"
@@ -286,9 +286,14 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
 
 
 async def clear_abandoned(
-    client: PrefectClient, *, at_it: Collection[UUID] = (), older_than: timedelta = timedelta(0)
+    client: PrefectClient,
+    *,
+    at_it: Collection[UUID] = (),
+    older_than: timedelta = timedelta(0),
+    pool: str = deployments.POOL,
+    queue: str | None = None,
 ) -> tuple[FlowRun, ...]:
-    """Return the runs of our pool that were under way with nobody at them, now marked so.
+    """Return the runs of a pool that were under way with nobody at them, now marked so.
 
     Their slots are free again, and a renewal among them is started once more, by itself: every
     step it had taken is safe to repeat.
@@ -297,56 +302,69 @@ async def clear_abandoned(
         client: of the API.
         at_it: runs that this process is at.
         older_than: leave alone those whose state is younger.
+        pool: whose runs.
+        queue: of these, those of one queue.
     """
     runs = await client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(UNDER_WAY)))
         ),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[deployments.POOL])),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
     before = datetime.now(UTC) - older_than
     abandoned = tuple(
         run
         for run in runs
-        if run.id not in at_it and run.state is not None and run.state.timestamp <= before
+        if run.id not in at_it
+        and run.state is not None
+        and run.state.timestamp <= before
+        and queue in (None, run.work_queue_name)
     )
     for run in abandoned:
-        if run.start_time is not None and (order := await _order(client, run)) is not None:
+        if run.start_time is not None and (order := await order_of(client, run)) is not None:
             await to_thread.run_sync(the_system().renewer.let_go, order)
         with suppress(ObjectNotFound):
-            await _mark(client, run, "the worker that ran it died")
+            await mark(client, run, "the worker that ran it died")
     return abandoned
 
 
-async def _mark(client: PrefectClient, run: FlowRun, why: str) -> None:
+async def mark(client: PrefectClient, run: FlowRun, why: str) -> None:
     """Mark a run that nobody is at as crashed, or as cancelled if somebody wanted it to be.
 
     What is to become of a renewal is seen to first: whoever dies in between finds it again.
     """
     cancelling = run.state is not None and run.state.is_cancelling()
-    order = await _order(client, run)
+    order = await order_of(client, run)
     if order is not None and cancelling:
         await to_thread.run_sync(the_system().renewer.cancel, order, CANCELLED)
     elif order is not None:
-        await _start_again(order, run)
+        await start_again(order, run)
     state: State[None] = Cancelled(message=why) if cancelling else Crashed(message=why)
     await client.set_flow_run_state(run.id, state, force=True)
 
 
-async def _start_again(order: Order, run: FlowRun) -> None:
+async def start_again(order: Order, run: FlowRun) -> None:
     """See to it that an order whose run crashed is carried out, or that its end is told."""
     if run.start_time is None:
         await run_of(order, key=f"{order.key}/after/{run.id}")
-        return
+    else:
+        await take_up(order, but=run.id)
+
+
+async def take_up(order: Order, *, but: UUID | None = None) -> None:
+    """See to it that an order that had begun is carried out, by a run other than `but`.
+
+    After so many runs its end is told.
+    """
     for number in range(1, AGAIN + 1):
         # A key that was used before gives the run that it started: this one, or one before it.
         again = await run_of(order, key=f"{order.key}/again/{number}", named="ordered again")
-        if again.id != run.id and not (again.state is not None and again.state.is_final()):
+        if again.id != but and not (again.state is not None and again.state.is_final()):
             return
     await to_thread.run_sync(the_system().renewer.give_up, order, DIED)
 
 
-async def _order(client: PrefectClient, run: FlowRun) -> Order | None:
+async def order_of(client: PrefectClient, run: FlowRun) -> Order | None:
     """Return what a renewal is to carry out, None for a run of another flow."""
     if (await client.read_flow(run.flow_id)).name != renew.name:
         return None
@@ -367,14 +385,14 @@ async def work(settings: Settings, stop: threading.Event) -> None:
 async def _work(settings: Settings, stop: threading.Event) -> None:
     async with get_client() as client, anyio.create_task_group() as group:
         group.start_soon(to_thread.run_sync, _warm_up)
-        await _await_api(client, settings)
+        await await_api(client, settings)
     async with get_client() as client:
         template = WarmWorker.get_default_base_job_template()
         cadences = await deployments.apply(client, settings, job_template=template)
         for run in await clear_abandoned(client):
-            _say(f"{run.name} was left behind by a worker that died")
+            say(f"{run.name} was left behind by a worker that died")
     worker = WarmWorker(name="warm", cadences=cadences, alive=lambda: beat(settings.home, "worker"))
-    working = asyncio.create_task(worker.start(printer=_say))
+    working = asyncio.create_task(worker.start(printer=say))
     while not (stop.is_set() or working.done()):  # noqa: ASYNC110 - it is set in another thread
         await asyncio.sleep(0.1)
     if working.done():
@@ -386,6 +404,8 @@ async def _work(settings: Settings, stop: threading.Event) -> None:
 def main() -> None:
     """Run the worker until SIGTERM or SIGINT; `python -m flows`.
 
+    Where the flows run in one of Prefect's own pools, run its keeper instead.
+
     The flows run in a thread, because Prefect takes the signals of a main thread that runs flows
     for itself: a SIGTERM would tear up whichever of them happens to be at work.
     """
@@ -393,8 +413,11 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     settings = read_settings()
-    configure("worker")
-    working = threading.Thread(target=lambda: asyncio.run(work(settings, stop)), daemon=True)
+    run = work
+    if settings.work_pool:
+        from flows.keeper import keep as run
+    configure("keeper" if settings.work_pool else "worker")
+    working = threading.Thread(target=lambda: asyncio.run(run(settings, stop)), daemon=True)
     working.start()
     while working.is_alive() and not stop.is_set():
         working.join(0.2)
@@ -417,7 +440,12 @@ async def _wind_down(worker: WarmWorker, working: "asyncio.Task[None]") -> None:
     await asyncio.wait((working,), timeout=1.0)
 
 
-async def _await_api(client: PrefectClient, settings: Settings) -> None:
+async def await_api(client: PrefectClient, settings: Settings) -> None:
+    """Return once Prefect's API answers.
+
+    Raises:
+        ServiceError: it does not.
+    """
     until = time.monotonic() + API_PATIENCE
     while (trouble := await client.api_healthcheck()) is not None:
         if time.monotonic() > until:
@@ -447,6 +475,7 @@ def _import_heavy() -> None:
             get_logger(__name__).exception("%s does not import", module)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Write a line to the service's log at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

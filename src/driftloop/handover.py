@@ -55,7 +55,7 @@ class Handover:
             "previous": previous.version if previous is not None else None,
             "artifact": None if head.found else str(Path(head.artifact).absolute()),
             "digest": head.digest,
-            "features": list(family.features),
+            "features": list(family.inputs),
             **({"classes": list(family.classes)} if family.classes else {}),
             "key": key,
         }

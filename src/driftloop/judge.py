@@ -23,6 +23,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(minutes=1)
 LOOKED = "looked"
 """The reading that stands for all others of a model that could not be looked at."""
+WORST = 3
+"""So many segments of a model that decays are told."""
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted.
 
@@ -71,7 +73,8 @@ def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
 
     A reading on too few rows or labels, or one that could not be measured, is BLIND. Drift
     alarms only where the shift is large enough and sure enough; decay only where even the
-    better end of the interval is worse than the baseline.
+    better end of the interval is worse than the baseline. A segment is not judged: among many
+    of them some are always worse by chance.
     """
     return tuple(
         verdict for reading in readings if (verdict := _verdict(reading, family)) is not None
@@ -125,6 +128,7 @@ def decide(
         since=since,
         alarms=alarms,
         calm=calm,
+        worst=_worst(readings) if seen.state is State.DECAYING else (),
     )
 
 
@@ -147,6 +151,8 @@ def expected_gain(decision: Decision) -> float:
 def _verdict(reading: Reading, family: Family) -> Verdict | None:
     if reading.metric == LOOKED:
         return _blind(reading, f"could not be looked at: {reading.problem}")
+    if reading.segment is not None:
+        return None
     if reading.kind is Kind.DRIFT:
         return _drift(reading, family)
     if reading.kind is Kind.DECAY:
@@ -218,6 +224,7 @@ def _quality(reading: Reading, family: Family) -> Verdict | None:
         return Verdict(reading=reading, level=Level.OK, limit=float(least), reason=said)
     limit = {
         "null_share": policy.nulls,
+        "empty_share": policy.nulls,
         "out_of_range": policy.out_of_range,
         "unseen": policy.unseen,
         "duplicates": policy.duplicates,
@@ -229,7 +236,7 @@ def _quality(reading: Reading, family: Family) -> Verdict | None:
         return _blind(reading, reading.problem or "could not be measured")
     if reading.metric != "freshness" and reading.n < least:
         return _blind(reading, f"{reading.n} rows, at least {least} are needed")
-    usual = reading.baseline or 0.0 if reading.metric == "null_share" else 0.0
+    usual = reading.baseline or 0.0
     over = reading.value - usual >= limit if limit > 0 else reading.value - usual > 0
     name = metric_name(reading.metric)
     shown = (
@@ -286,9 +293,16 @@ def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
         (v for v in drift if v.level is Level.ALARM), key=lambda v: -(v.reading.value or 0.0)
     )
     moved = any(v.reading.column == "prediction" for v in alarmed)
-    features = [v for v in alarmed if v.reading.column != "prediction"]
+    # Several numbers are told of a text: it counts once.
+    features = {(v.reading.column or "").split(".")[0] for v in alarmed} - {"prediction"}
     many = len(features) / max(len(family.features), 1) >= family.drift.columns
     return alarmed if alarmed and (moved or many) else []
+
+
+def _worst(readings: Sequence[Reading]) -> tuple[Reading, ...]:
+    told = [r for r in readings if r.segment is not None and r.value is not None]
+    told.sort(key=lambda r: (r.value or 0.0) * (-1.0 if r.metric in LOSSES else 1.0))
+    return tuple(told[:WORST])
 
 
 def _listed(verdicts: Sequence[Verdict], *, most: int = 3) -> str:

@@ -183,6 +183,11 @@ class Pager(Protocol):
 class Trainer(Protocol):
     """Makes candidates, in a process of their own."""
 
+    @property
+    def patience(self) -> timedelta:
+        """How long a fit may wait for its turn, in wall time beside its family's time limit."""
+        ...
+
     def train(self, order: Order, champion: Head | None) -> Candidate:
         """Return a trained, lowered and scored candidate.
 
@@ -198,6 +203,14 @@ class Trainer(Protocol):
         Raises:
             TrainingFailed: too few rows have both an answer and a label.
         """
+        ...
+
+    def call_off(self, order: Order, *, why: str = "was called off") -> None:
+        """End the training of `order` wherever it stands; one yet to begin does not begin."""
+        ...
+
+    def warm_up(self) -> None:
+        """Get ready, so that the first fit does not wait."""
         ...
 
 

@@ -25,12 +25,20 @@ _METRICS = {
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
     "r2": "R2",
+    "mean_error": "mean error",
+    "mape": "mean absolute percentage error",
+    "mape_abs": "mean absolute percentage error, by the size of the label",
+    "abs_max_error": "largest absolute error",
     "roc_auc": "ROC AUC",
     "f1": "F1",
     "log_loss": "log loss",
     "accuracy": "accuracy",
     "precision": "precision",
     "recall": "recall",
+    "tpr": "true positive rate",
+    "tnr": "true negative rate",
+    "fpr": "false positive rate",
+    "fnr": "false negative rate",
     "misclassified": "share misclassified",
     "wasserstein": "Wasserstein distance",
     "jensenshannon": "Jensen-Shannon distance",
@@ -39,6 +47,7 @@ _METRICS = {
     "psi_quantile": "PSI on tenths of the reference",
     "chisquare": "one-sample chi-square p-value",
     "null_share": "share of nulls",
+    "empty_share": "share of empty texts",
     "out_of_range": "share out of range",
     "unseen": "share of unseen categories",
     "duplicates": "share of duplicates",
@@ -176,10 +185,12 @@ class LogSummary:
 class Reading:
     """One measured number with its sample size.
 
-    `column` is a feature, "prediction", "label", or None for the model as a whole. `value` is
-    None when it could not be measured, and `problem` says why. `low` and `high` bound a 90 %
-    interval where one is known. `p_value` is that of a two-sample test of no change.
-    `baseline` is the champion's value of the same metric when it passed its gate.
+    `column` is a feature, what is told of a text ("comment.length"), "prediction", "label", or
+    None for the model as a whole. `value` is None when it could not be measured, and `problem`
+    says why. `low` and `high` bound a 90 % interval where one is known. `p_value` is that of a
+    two-sample test of no change. `baseline` is the champion's value of the same metric when it
+    passed its gate. `segment` is the part of the rows that was measured, as in "carrier=AA";
+    None for all of them.
     """
 
     kind: Kind
@@ -192,6 +203,7 @@ class Reading:
     p_value: float | None = None
     baseline: float | None = None
     problem: str | None = None
+    segment: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +224,8 @@ class Decision:
     `incident` is the key of the incident that is open after this decision. `opens` and
     `resolves` say that this decision opened or resolved one. `alarms` and `calm` count the
     decisions in a row that did or did not see an alarm: hysteresis without state elsewhere.
+    `worst` are the segments that the judged metric is worst in, worst first, while the model
+    decays: a hint where to look, on which nothing rests.
     """
 
     key: str
@@ -230,6 +244,7 @@ class Decision:
     since: datetime | None = None
     alarms: int = 0
     calm: int = 0
+    worst: tuple[Reading, ...] = ()
 
 
 # -- page -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -197,6 +198,10 @@ class Settings(BaseSettings):
     snapshots: Literal["alarms", "all"] = "alarms"
     """Of which decisions Evidently's snapshot is kept in `reports`: those that call for something
     (a page, a retraining), or all."""
+    dask: Annotated[str, Field(pattern=r"^$|^(tcp|tls|ws|wss)://[^/\s]+:\d+$")] = ""
+    """Of a Dask scheduler that fits are sent to, as tcp://host:8786; empty to fit here."""
+    work_pool: Annotated[str, Field(pattern=r"^[^/%&<>{}]*$")] = ""
+    """One of Prefect's own work pools that the flows run in; empty for the worker of `up`."""
     restart: bool = True
     """Whether `driftloop up` restarts a service that died."""
 
@@ -366,6 +371,20 @@ def read_settings(**given: object) -> Settings:
             names the option, the variable, or the file and its key.
     """
     return _read(given)[0]
+
+
+def need_dask(settings: Settings) -> None:
+    """Return if fits stay here, or can be sent to the Dask cluster of the settings.
+
+    Raises:
+        BadRequest: what sends them is not installed.
+    """
+    if settings.dask and not all(map(find_spec, ("distributed", "prefect_dask"))):
+        raise BadRequest(
+            "fits cannot be sent there: prefect-dask or distributed is not installed",
+            where=f"dask = {settings.dask}",
+            hint="pip install 'driftloop[dask]'",
+        )
 
 
 def explained(**given: object) -> tuple[Setting, ...]:

@@ -22,6 +22,7 @@ WHAT: Mapping[str, str] = {
     "prefect": "flow runs, schedules and artifacts",
     "mlflow": "versions, metrics and lineage",
     "worker": "runs the flows",
+    "keeper": "looks after the work pool that Prefect's workers run the flows of",
     "ingester": "moves sealed segments into the lake",
     "watchdog": "pages the platform's owner when the loop itself fails",
 }

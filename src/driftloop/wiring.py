@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher, measurement_of
-from driftloop.ports import Measure, PredictionLog
+from driftloop.ports import Measure, PredictionLog, Trainer
 from driftloop.records import (
     REFERENCE_FILE,
     Candidate,
@@ -72,9 +72,12 @@ class System:
     Nothing is opened before it is needed, so that a process pays for what it uses alone.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Build nothing yet."""
+    def __init__(
+        self, settings: Settings, *, trainer: "Callable[[System], Trainer] | None" = None
+    ) -> None:
+        """Build nothing yet; `trainer` builds what trains, where fits are not made here."""
         self.settings = settings
+        self._trainer = trainer
 
     @cached_property
     def fleet(self) -> Fleet:
@@ -166,8 +169,13 @@ class System:
         return MlflowRegistry(self.settings.mlflow_url, self.settings.mlflow_files, self.fleet)
 
     @cached_property
-    def trainer(self) -> "IsolatedTrainer":
-        """Fits in processes of their own."""
+    def trainer(self) -> Trainer:
+        """What makes candidates, here or elsewhere."""
+        return self.isolated if self._trainer is None else self._trainer(self)
+
+    @cached_property
+    def isolated(self) -> "IsolatedTrainer":
+        """Fits in processes of their own, here."""
         return IsolatedTrainer(
             self.fleet, self.logs, self.settings.artifacts, self.settings.logs / "fits"
         )
@@ -581,6 +589,8 @@ def read_table(file: Path) -> pa.Table:
 
 class IsolatedTrainer:
     """Trains in a child process with limits on time and memory; implements `ports.Trainer`."""
+
+    patience = timedelta(0)
 
     def __init__(
         self, fleet: Fleet, log: PredictionLog, artifacts: Path, outputs: Path | None = None

@@ -223,7 +223,7 @@ def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
     model = load_model(Path(champion.artifact), champion.digest)
     # Were the classes in another order now, all labels in the log would mean others than they did.
     check_order(model, family)
-    columns = {name: held_out[name].to_pylist() for name in family.features}
+    columns = {name: held_out[name].to_pylist() for name in family.inputs}
     return pa.array(model.predict(columns), pa.float64())
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
@@ -87,6 +88,7 @@ class _Trainer:
 
     system: System
     parts: Parts
+    patience = timedelta(0)
 
     def train(self, order: Order, champion: Head | None) -> Candidate:
         family = self.system.fleet.family(order.model)

@@ -66,6 +66,7 @@ class FakeMeasure:
     rechecked: list[Reading] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
     full: bool = False
+    segments: dict[str, float] = field(default_factory=dict)
 
     def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
         if (breaks := self.breaks) is not None:
@@ -96,6 +97,17 @@ class FakeMeasure:
                 value=self.error,
                 n=summary.labels,
                 baseline=10.0,
+            ),
+            *(
+                Reading(
+                    kind=Kind.DECAY,
+                    metric=family.decay.metric,
+                    column=None,
+                    value=value,
+                    n=summary.labels,
+                    segment=segment,
+                )
+                for segment, value in self.segments.items()
             ),
         )
 
@@ -128,6 +140,14 @@ class FakeTrainer:
     error: float = 5.0
     fails: str | Exception | None = None
     orders: list[Order] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)
+    patience: timedelta = timedelta(0)
+
+    def call_off(self, order: Order, *, why: str = "was called off") -> None:
+        self.off.append(order.key)
+
+    def warm_up(self) -> None:
+        pass
 
     def train(self, order: Order, champion: Head | None) -> Candidate:
         return self._candidate(order, found=False)

@@ -3,8 +3,11 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from driftloop.cli import app
 from driftloop.demo.run import MARKETS
 from driftloop.records import ModelId
 from driftloop.serve.request import parse_labels, parse_rows
-from driftloop.settings import Settings, read_settings
+from driftloop.settings import CONFIG, Settings, read_settings
 from driftloop.spec import load_fleet
 
 CHECKOUT = Path(__file__).parents[2]
@@ -23,15 +26,19 @@ README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 SCRIPT = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+VARIABLE = re.compile(r"[A-Z_]+=")
 ADDRESS = re.compile(r"/v1/models/(?P<model>[\w-]+)/(?P<what>predict|labels)$")
 
 
 def commands() -> list[list[str]]:
-    """Return the words of every command in the bash blocks, comments and continuations done."""
+    """Return the words of every command in the bash blocks.
+
+    Comments and continuations are done, and variables that are set for it are left out.
+    """
     lines: list[str] = []
     for block in SCRIPT.findall(README):
         open_line = ""
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             open_line += f"{line}\n"
             try:
                 words = shlex.split(open_line, comments=True)
@@ -41,7 +48,8 @@ def commands() -> list[list[str]]:
                 lines.append(open_line)
             open_line = ""
         assert not open_line, f"a quote is never closed: {open_line}"
-    return [shlex.split(line, comments=True) for line in lines]
+    words_of = [shlex.split(line, comments=True) for line in lines]
+    return [list(dropwhile(VARIABLE.match, words)) for words in words_of]
 
 
 def called(program: str) -> list[list[str]]:
@@ -51,7 +59,7 @@ def called(program: str) -> list[list[str]]:
 
 def test_every_line_is_of_a_program_that_is_checked_here() -> None:
     """A command that no test below looks at would be a promise that nobody keeps."""
-    assert {words[0] for words in commands()} == {"driftloop", "make", "curl"}
+    assert {words[0] for words in commands()} == {"driftloop", "make", "curl", "dask", "prefect"}
     assert len(commands()) > 12
 
 
@@ -86,6 +94,21 @@ def test_make_has_every_target(words: list[str]) -> None:
         taken([target, *shlex.split(value)])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [[program, *words] for program in ("dask", "prefect") for words in called(program)],
+    ids=" ".join,
+)
+def test_programs_of_others_know_what_they_are_asked(words: list[str]) -> None:
+    """Each subcommand is there, with its options, which its help lists."""
+    named = list(takewhile(str.isalpha, words))
+    told = subprocess.run(
+        [sys.executable, "-m", *named, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in (word for word in words if word.startswith("--")):
+        assert re.search(rf"{option}\b", told), option
+
+
 @pytest.mark.parametrize("link", [one for one in LINK.findall(README) if "://" not in one])
 def test_relative_links_lead_to_files(link: str) -> None:
     """Nothing that the page points at is missing."""
@@ -106,7 +129,8 @@ def test_settings_that_the_page_names_exist() -> None:
     """Every DRIFTLOOP_ variable is a setting, and the defaults said beside them are right."""
     named = set(re.findall(r"DRIFTLOOP_[A-Z0-9_]+", README))
     assert len(named) >= 3
-    assert {name.removeprefix("DRIFTLOOP_").lower() for name in named} <= set(Settings.model_fields)
+    known = {*Settings.model_fields, CONFIG.removeprefix("DRIFTLOOP_").lower()}
+    assert {name.removeprefix("DRIFTLOOP_").lower() for name in named} <= known
     (seconds,) = re.findall(r"`DRIFTLOOP_WATCH_EVERY` \(seconds, (\d+)[;)]", README)
     assert float(seconds) == Settings.model_fields["watch_every"].default
 

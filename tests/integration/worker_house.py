@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -97,6 +98,15 @@ class Home:
         for name in names:
             eventually(lambda n=name: self._is_up(n, said[n]), f"{name} to be up", within=120)  # type: ignore[misc]
 
+    def start_beside(self, name: str, *argv: str, **env: str) -> None:
+        """Start what is no service of ours with our settings, and wait for nothing."""
+        environment = self.settings.environment() | env
+        self._start(Service(name=name, argv=(sys.executable, *argv), env=environment))
+
+    def start_apart(self, name: str, *argv: str, **env: str) -> None:
+        """Start what has nothing but its own environment, and wait for nothing."""
+        self._start(Service(name=name, argv=(sys.executable, *argv), env=env))
+
     def pid(self, name: str) -> int:
         """Return the service's process id."""
         return self._running[name].pid
@@ -148,8 +158,8 @@ class Home:
 
     # -- rows, orders, incidents ------------------------------------------------------------
 
-    def history(self, days: Sequence[int]) -> None:
-        """Log twenty labelled rows of eta-de for each of `days` ago."""
+    def history(self, days: Sequence[int], *, model: ModelId = DE) -> None:
+        """Log twenty labelled rows of a model of eta for each of `days` ago."""
         rng = np.random.default_rng(days[0])
         count = 20 * len(days)
         at = [NOW - timedelta(days=ago) + timedelta(hours=n) for ago in days for n in range(20)]
@@ -157,7 +167,7 @@ class Home:
         table = pa.table(
             {
                 "id": [f"{when:%m%d%H}" for when in at],
-                "model": [DE] * count,
+                "model": [model] * count,
                 "asked_at": at,
                 "distance": distance,
                 "load": load,
@@ -171,10 +181,10 @@ class Home:
         with self.system.ingester() as ingester:
             ingester.ingest()
 
-    def made(self, key: str, *, incident: str | None = None) -> Order:
-        """Return an order for eta-de as of now."""
+    def made(self, key: str, *, incident: str | None = None, model: ModelId = DE) -> Order:
+        """Return an order for a model of eta as of now."""
         eta = self.system.fleet.family_named("eta")
-        made = order(eta, DE, key=key, reason="by hand", now=NOW)
+        made = order(eta, model, key=key, reason="by hand", now=NOW)
         return replace(made, incident=incident)
 
     def open_incident(self, key: str) -> None:

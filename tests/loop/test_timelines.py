@@ -26,6 +26,7 @@ from driftloop.loop.watch import Watched, Watcher, first_orders
 from driftloop.records import (
     Decided,
     Disputed,
+    Evidence,
     Failed,
     Gated,
     Head,
@@ -520,6 +521,19 @@ def test_snapshots_are_kept_of_what_calls_for_something(world: World) -> None:
     assert world.measure.kept[1:] == [Path("reports") / f"{quiet.key}.json"]
     world.measure.full = True
     assert world.watch()[DE].decision is not None
+
+
+def test_a_page_says_where_the_model_is_worst(world: World) -> None:
+    """The last line of its evidence; told again by a pass after a crash it is the same page."""
+    world.measure.segments = {"vehicle=van": 11.0, "vehicle=bike": 19.0}
+    world.watch()
+    world.measure.error = 14.0
+    (told,) = world.decide()
+    (again, *_) = world.decide(later=timedelta(minutes=1))
+    assert told.notices[0].evidence[-1] == Evidence(
+        what="worst in vehicle=bike: mean absolute error", value="19 min", limit="", n=200
+    )
+    assert again.notices == told.notices
 
 
 def test_renewals_beyond_a_passs_budget_wait_and_come_again(fleet: Fleet, world: World) -> None:

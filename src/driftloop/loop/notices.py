@@ -1,5 +1,6 @@
 """What an owner is told at each stage of an incident, in words. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Reading,
     Stage,
     State,
     Task,
@@ -60,7 +62,7 @@ def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> 
         incident=decision.incident or decision.key,
         headline=_headline(decision, family),
         doing=doing,
-        evidence=_evidence(decision.verdicts, family),
+        evidence=(*_evidence(decision.verdicts, family), *_worst(decision, family)),
         links=(places.model(decision.model), places.report(decision), places.runs()),
     )
 
@@ -235,7 +237,7 @@ def _headline(decision: Decision, family: Family) -> str:
         if verdict.level is Level.ALARM and reading.kind is Kind.DECAY:
             value, usual = reading.value or 0.0, reading.baseline or 0.0
             worse = abs(value - usual) / max(abs(usual), 1e-12)
-            unit = f" {family.unit}" if family.unit and reading.metric in {"mae", "rmse"} else ""
+            unit = _unit(reading, family)
             return (
                 f"{decision.model} predicts worse: {metric_name(reading.metric)} {value:.3g}{unit},"
                 f" {worse:.0%} worse than the {usual:.3g}{unit} it was released with"
@@ -273,21 +275,41 @@ def _evidence(
     return tuple(_line(verdict, family) for verdict in picked[:SHOWN])
 
 
+def _worst(decision: Decision, family: Family) -> Iterator[Evidence]:
+    for reading in decision.worst[:1]:
+        yield Evidence(
+            what=f"worst in {reading.segment}: {metric_name(reading.metric)}",
+            value=_value(reading, family),
+            limit="",
+            n=reading.n,
+        )
+
+
 def _line(verdict: Verdict, family: Family) -> Evidence:
     reading = verdict.reading
     name = metric_name(reading.metric)
-    unit = f" {family.unit}" if family.unit and reading.metric in {"mae", "rmse"} else ""
+    return Evidence(
+        what=f"{name} of {reading.column}" if reading.column else name,
+        value=_value(reading, family),
+        limit=_limit(verdict, _unit(reading, family)),
+        n=reading.n,
+    )
+
+
+def _value(reading: Reading, family: Family) -> str:
+    if reading.value is None:
+        return "unknown"
     interval = (
         f" ({reading.low:.3g} to {reading.high:.3g})"
         if reading.low is not None and reading.high is not None
         else ""
     )
-    return Evidence(
-        what=f"{name} of {reading.column}" if reading.column else name,
-        value=f"{reading.value:.3g}{unit}{interval}" if reading.value is not None else "unknown",
-        limit=_limit(verdict, unit),
-        n=reading.n,
-    )
+    return f"{reading.value:.3g}{_unit(reading, family)}{interval}"
+
+
+def _unit(reading: Reading, family: Family) -> str:
+    unit = family.unit_of(reading.metric)
+    return f" {unit}" if unit else ""
 
 
 def _limit(verdict: Verdict, unit: str) -> str:

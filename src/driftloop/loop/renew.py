@@ -35,7 +35,7 @@ from driftloop.spec import Family, Fleet
 
 _log = logging.getLogger(__name__)
 MARGIN = timedelta(seconds=120)
-"""Wall time beyond a fit's limit after which a renewal is taken for dead."""
+"""Wall time beyond what a fit may take after which a renewal is taken for dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Renewer:
         version, and the head moves by compare-and-set.
         """
         family = self.fleet.family(order.model)
-        lease = family.retrain.time_limit + MARGIN
+        lease = family.retrain.time_limit + self.trainer.patience + MARGIN
         intent = self.ledger.claim(f"renew/{order.key}", lease=lease)
         if not intent.mine:
             return Renewed(order, "elsewhere", intent.outcome or "another run is at it")

@@ -1,5 +1,6 @@
 """Columns of rows as NumPy arrays, or in words why they cannot be had."""
 
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import numpy as np
@@ -30,9 +31,19 @@ class Unmeasurable(Exception):
 def numbers(table: Rows, name: str, *, of: str) -> Floats:
     """Return a column as float64, null as NaN, infinities kept; `of` names the table.
 
+    Of a text it is what is told of it in numbers: "comment.length" in characters,
+    "comment.words", which are what white space parts, or "comment.non_ascii", the share of its
+    characters that are not in ASCII.
+
     Raises:
-        Unmeasurable: there are no rows, no such column, or it is not numeric.
+        Unmeasurable: there are no rows, no such column, or it is not numeric (for what is told of
+            a text: not text).
     """
+    text, _, told = name.partition(".")
+    if told:
+        found = _TOLD[told](_text(_column(table, text, of=of), text, of=of))
+        summary: Floats = found.cast(pa.float64()).to_numpy()
+        return summary
     column = _column(table, name, of=of)
     if not (_is_number(column.type) or pa.types.is_null(column.type)):
         raise Unmeasurable(f"{name} is {column.type} in {of}, not a number")
@@ -75,8 +86,8 @@ def measured_columns(family: Family) -> tuple[tuple[str, ...], tuple[str, ...]]:
     The prediction is one of the first, or of a multiclass family one of the second.
     """
     if family.task is Task.MULTICLASS:
-        return family.numeric, (*family.categorical, "prediction")
-    return (*family.numeric, "prediction"), family.categorical
+        return family.numbers, (*family.categorical, "prediction")
+    return (*family.numbers, "prediction"), family.categorical
 
 
 def categories(family: Family, rows: Rows, name: str, *, of: str) -> tuple[Codes, pa.Array]:
@@ -131,12 +142,29 @@ def blocks(table: Rows, length: timedelta) -> Codes | None:
     return np.asarray(at.to_numpy() // (length // timedelta(microseconds=1)), dtype=np.int64)
 
 
+def _non_ascii(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    found = pc.count_substring_regex(column, pattern=r"[^\x00-\x7f]").cast(pa.float64())
+    # An empty text has none.
+    return pc.divide(found, pc.max_element_wise(pc.utf8_length(column), 1, skip_nulls=False))
+
+
+_TOLD: Mapping[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
+    "length": pc.utf8_length,
+    "words": lambda column: pc.count_substring_regex(column, pattern=r"\S+"),
+    "non_ascii": _non_ascii,
+}
+"""What is told of texts; `spec.TOLD` names them."""
+
+
 def _column(table: Rows, name: str, *, of: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        raise Unmeasurable(f"{name} is missing in {of}")
+    try:
+        # Not looked for among all names: with many columns that takes longer than all the rest.
+        column = table.column(name)
+    except KeyError:
+        raise Unmeasurable(f"{name} is missing in {of}") from None
     if not table.num_rows:
         raise Unmeasurable(f"{of} has no rows")
-    return table.column(name)
+    return column
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -2,63 +2,62 @@
 
 Each metric is given with its influence values: how much each row pulls the metric away from
 where it stands. Their sum over a day is what that day contributes to the error, whatever the
-metric, so one interval serves them all.
+metric, so one interval serves all of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers, texts
 from driftloop.records import Kind, Reading, Task
 from driftloop.rows import Rows
-from driftloop.spec import LOSSES, METRICS, Family
+from driftloop.spec import METRICS, Family
 
 CONFIDENCE = 0.9
 THRESHOLD = 0.5
+OF = "the champion's rows"
 FEWEST = 2
 """Fewer days, or fewer labels of a class, have no spread to speak of."""
 
-Estimate = tuple[float, Floats]
-"""A metric's value, and the influence of each row on it (their mean is 0)."""
+NEAR_ZERO = float(np.finfo(np.float64).eps)
+"""A label this near to 0 has no percentage error: it counts as 100 %, as in Evidently."""
+SEGMENTS = 20
+"""Levels of a column that are measured by themselves; the others are measured together."""
+
+Mask = NDArray[np.bool_]
+Estimate = tuple[float, Floats | None]
+"""A metric's value, and the influence of each row on it (their mean is 0).
+
+None for the influence where one row decides alone: no variance can be told.
+"""
+Estimates = Mapping[str, Callable[[], Estimate]]
+"""How to measure each metric of a task; raises Unmeasurable where it has no value."""
 
 
 def decay_readings(family: Family, own: Rows, baselines: Mapping[str, float]) -> Iterator[Reading]:
     """Yield one reading for each metric of the family's task, over rows with a label.
 
-    Values are Evidently's: MAE, RMSE and R2, or ROC AUC, F1, log loss and accuracy with 1
-    predicted from 0.5 on, or of many classes accuracy and the macro averages of F1, precision and
-    recall, over the classes that are predicted or true somewhere. Scores have none. `n` counts the
-    rows with both a label and a prediction; `low` and `high` are the interval of `interval`.
+    Values are Evidently's own, but for what `regression`, `binary` and `classes` say. Scores have
+    none. `n` counts the rows
+    with both a label and a prediction; `low` and `high` are the interval of `interval`. Then the
+    judged metric follows for each segment that has labels enough: see `_segments`.
     """
     try:
-        label, prediction, block = _labelled(own, family)
+        rows = _labelled(own, family)
     except Unmeasurable as problem:
         for metric in METRICS[family.task]:
             yield _unmeasured(metric, problem, problem.n, baselines)
         return
-    for metric in METRICS[family.task]:
-        try:
-            value, influence = _estimate(family.task, metric, label, prediction)
-        except Unmeasurable as problem:
-            yield _unmeasured(metric, problem, len(label), baselines)
-            continue
-        low, high = interval(value, influence, block)
-        yield Reading(
-            kind=Kind.DECAY,
-            metric=metric,
-            column=None,
-            value=value,
-            n=len(label),
-            low=_within(low, metric),
-            high=_within(high, metric),
-            baseline=baselines.get(metric),
-        )
+    yield from _measured(family, METRICS[family.task], rows, baselines)
+    yield from _segments(family, own, rows)
 
 
 def interval(
-    value: float, influence: Floats, block: Codes | None
+    value: float, influence: Floats | None, block: Codes | None
 ) -> tuple[float, float] | tuple[None, None]:
     """Return a 90 % interval of an estimate whose rows are correlated within a block of time.
 
@@ -70,22 +69,22 @@ def interval(
 
     Args:
         value: the estimate.
-        influence: shape (rows,), in the unit of `value`, mean 0.
-        block: shape (rows,), the cluster of each row; None when it is unknown.
+        influence: shape (rows,), in the unit of `value`, mean 0; None when it is unknown.
+        block: shape (rows,), the cluster of each row, numbered from 0 without a gap; None when it
+            is unknown.
 
     Returns:
         Low and high; None twice where there are fewer than two blocks, or no spread at all.
 
-    >>> low, high = interval(0.0, np.array([-1.0, 1.0, -1.0, 1.0]), np.array([1, 2, 3, 4]))
+    >>> low, high = interval(0.0, np.array([-1.0, 1.0, -1.0, 1.0]), np.array([0, 1, 2, 3]))
     >>> round(high, 3)
     1.359
     """
     from scipy.special import stdtrit
 
-    if block is None:
+    if block is None or influence is None:
         return None, None
-    _, cluster = np.unique(block, return_inverse=True)
-    pull = np.bincount(cluster, weights=influence)
+    pull = np.bincount(block, weights=influence)
     count = len(pull)
     if count < FEWEST:
         return None, None
@@ -97,168 +96,174 @@ def interval(
     return value - half, value + half
 
 
-def mae(label: Floats, prediction: Floats) -> Estimate:
-    """Return the mean absolute error."""
-    return _mean(np.abs(label - prediction))
+def estimates(task: Task, label: Floats, prediction: Floats) -> Estimates:
+    """Return how to measure each metric of `task`.
+
+    Args:
+        task: which metrics.
+        label: shape (rows,), finite; 0 or 1 for binary, indexes of classes for multiclass.
+        prediction: shape (rows,), finite, in the label's unit or as probabilities of 1.
+    """
+    match task:
+        case Task.REGRESSION:
+            return regression(label, prediction)
+        case Task.BINARY:
+            return binary(label, prediction)
+        case Task.MULTICLASS:
+            return classes(label, prediction)
+        case Task.SCORE:
+            return {}
+        case _:
+            assert_never(task)
 
 
-def rmse(label: Floats, prediction: Floats) -> Estimate:
-    """Return the root of the mean squared error."""
-    squared = (label - prediction) ** 2
+def classes(label: Floats, prediction: Floats) -> Estimates:
+    """Return how to measure each metric of a model of classes.
+
+    All are Evidently's: accuracy, and macro averages over the classes that are predicted or true
+    somewhere. Where these are two it breaks, looking for a class called 1; ours are what they are
+    of any other number.
+    """
+    return {
+        "accuracy": lambda: _mean((prediction == label).astype(np.float64)),
+        "f1": lambda: _macro(label, prediction, of_label=0.5, of_prediction=0.5),
+        "precision": lambda: _macro(label, prediction, of_label=0.0, of_prediction=1.0),
+        "recall": lambda: _macro(label, prediction, of_label=1.0, of_prediction=0.0),
+    }
+
+
+def regression(label: Floats, prediction: Floats) -> Estimates:
+    """Return how to measure each metric of a regression.
+
+    All but one are those of Evidently's `RegressionPreset`, `mean_error` being prediction less
+    label. Two have no value where Evidently's mean nothing: `r2` where all labels are the same
+    (Evidently says 0 or 1), and `mape`, in percent, where a label is negative: Evidently divides by
+    the label, at least 2e-16, and calls any error at it some 1e17 percent. `mape_abs` divides by
+    the label's size, and is the same where both can be had. `abs_max_error` has no interval.
+    """
+    error = prediction - label
+    size = np.abs(error)
+    squared = error**2
+    return {
+        "mae": lambda: _mean(size),
+        "rmse": lambda: _root(squared),
+        "r2": lambda: _r2(label, squared),
+        "mean_error": lambda: _mean(error),
+        "mape": lambda: _mape(label, size, below=False),
+        "mape_abs": lambda: _mape(label, size, below=True),
+        "abs_max_error": lambda: (float(np.max(size)), None),
+    }
+
+
+def binary(label: Floats, prediction: Floats) -> Estimates:
+    """Return how to measure each metric of a binary classification, 1 predicted from 0.5 on.
+
+    All are those of Evidently's `ClassificationPreset`, of the class 1; `tpr` is `recall` by its
+    other name. What is a share of nothing has no value, where Evidently says NaN or 0 or raises:
+    each needs the class, or the prediction, that it is a share of.
+    """
+    actual, predicted = label == 1.0, prediction >= THRESHOLD
+    hit, idle = actual & predicted, ~actual
+    return {
+        "roc_auc": lambda: _roc_auc(actual, prediction),
+        "f1": lambda: _share(
+            hit,
+            (actual.astype(np.float64) + predicted) / 2.0,
+            "f1 needs a label or a prediction of 1",
+        ),
+        "log_loss": lambda: _log_loss(actual, prediction),
+        "accuracy": lambda: _mean((actual == predicted).astype(np.float64)),
+        "precision": lambda: _share(hit, predicted, "precision needs a prediction of 1"),
+        "recall": lambda: _share(hit, actual, "recall needs a label of 1"),
+        "tpr": lambda: _share(hit, actual, "tpr needs a label of 1"),
+        "tnr": lambda: _share(idle & ~predicted, idle, "tnr needs a label of 0"),
+        "fpr": lambda: _share(idle & predicted, idle, "fpr needs a label of 0"),
+        "fnr": lambda: _share(actual & ~predicted, actual, "fnr needs a label of 1"),
+    }
+
+
+# -- metrics --------------------------------------------------------------------------------
+
+
+def _mean(rows: Floats) -> Estimate:
+    value = float(np.mean(rows))
+    return value, rows - value
+
+
+def _root(squared: Floats) -> Estimate:
     value = float(np.sqrt(np.mean(squared)))
     if value == 0.0:
         return 0.0, np.zeros_like(squared)
     return value, (squared - value**2) / (2.0 * value)
 
 
-def r2(label: Floats, prediction: Floats) -> Estimate:
-    """Return the coefficient of determination."""
+def _r2(label: Floats, squared: Floats) -> Estimate:
     spread = (label - np.mean(label)) ** 2
     if len(label) < FEWEST or not np.sum(spread) > 0.0:
         raise Unmeasurable("r2 needs labels that differ")
-    squared = (label - prediction) ** 2
     value = float(1.0 - np.sum(squared) / np.sum(spread))
     return value, ((1.0 - value) * spread - squared) / np.mean(spread)
 
 
-def accuracy(label: Floats, prediction: Floats) -> Estimate:
-    """Return the share of rows predicted right."""
-    return _mean(((prediction >= THRESHOLD) == (label == 1.0)).astype(np.float64))
+def _mape(label: Floats, size: Floats, *, below: bool) -> Estimate:
+    if not below and (negative := int(np.count_nonzero(label < -NEAR_ZERO))):
+        raise Unmeasurable(f"{negative} of {len(label)} labels are negative; mape_abs takes them")
+    told = np.abs(label) > NEAR_ZERO
+    return _mean(100.0 * np.divide(size, np.abs(label), out=np.ones_like(size), where=told))
 
 
-def log_loss(label: Floats, prediction: Floats) -> Estimate:
-    """Return the mean logistic loss, natural logarithm, probabilities kept off 0 and 1."""
+def _share(part: Mask, whole: Mask | Floats, needed: str) -> Estimate:
+    """Return how much of `whole` is `part`; `needed` says what a whole of nothing lacks."""
+    if not whole.any():
+        raise Unmeasurable(needed)
+    value = float(np.sum(part)) / float(np.sum(whole))
+    return value, (part - value * whole) / np.mean(whole)
+
+
+def _log_loss(actual: Mask, prediction: Floats) -> Estimate:
     outside = int(np.count_nonzero((prediction < 0.0) | (prediction > 1.0)))
     if outside:
-        raise Unmeasurable(f"{outside} of {len(label)} predictions are not probabilities")
+        raise Unmeasurable(f"{outside} of {len(prediction)} predictions are not probabilities")
     # The same clipping as scikit-learn's, which Evidently calls.
     eps = float(np.finfo(np.float64).eps)
-    likely = np.where(label == 1.0, prediction, 1.0 - prediction)
+    likely = np.where(actual, prediction, 1.0 - prediction)
     return _mean(-np.log(np.clip(likely, eps, 1.0 - eps)))
 
 
-def f1(label: Floats, prediction: Floats) -> Estimate:
-    """Return the harmonic mean of precision and recall for the label 1."""
-    actual, predicted = label == 1.0, prediction >= THRESHOLD
-    hit = (actual & predicted).astype(np.float64)
-    base = (actual.astype(np.float64) + predicted) / 2.0
-    if not base.any():
-        raise Unmeasurable("f1 needs a label or a prediction of 1")
-    value = float(np.sum(hit) / np.sum(base))
-    return value, (hit - value * base) / np.mean(base)
+def _roc_auc(actual: Mask, prediction: Floats) -> Estimate:
+    """Return the area under the ROC curve, ties counting half (Mann and Whitney 1947).
 
-
-def roc_auc(label: Floats, prediction: Floats) -> Estimate:
-    """Return the area under the ROC curve, ties counting half (Mann and Whitney 1947)."""
-    actual = label == 1.0
-    positives, negatives = np.sort(prediction[actual]), np.sort(prediction[~actual])
-    if not len(positives) or not len(negatives):
-        raise Unmeasurable(f"roc_auc needs both classes; all {len(label)} labels are {label[0]:g}")
-    # Placements (DeLong 1988): for each row the share of the other class that it beats.
-    placed = np.where(
-        actual, _share_below(prediction, negatives), 1.0 - _share_below(prediction, positives)
-    )
-    value = float(np.mean(placed[actual]))
-    weight = np.where(actual, len(label) / len(positives), len(label) / len(negatives))
-    return value, (placed - value) * weight
-
-
-def agreement(label: Floats, prediction: Floats) -> Estimate:
-    """Return the share of rows whose class is predicted right."""
-    return _mean((prediction == label).astype(np.float64))
-
-
-def macro_precision(label: Floats, prediction: Floats) -> Estimate:
-    """Return the mean over classes of the share of a class's predictions that are right."""
-    return _macro(label, prediction, of_label=0.0, of_prediction=1.0)
-
-
-def macro_recall(label: Floats, prediction: Floats) -> Estimate:
-    """Return the mean over classes of the share of a class's rows that are predicted right."""
-    return _macro(label, prediction, of_label=1.0, of_prediction=0.0)
-
-
-def macro_f1(label: Floats, prediction: Floats) -> Estimate:
-    """Return the mean over classes of the harmonic mean of precision and recall."""
-    return _macro(label, prediction, of_label=0.5, of_prediction=0.5)
-
-
-_OF_CLASSES: Mapping[str, Callable[[Floats, Floats], Estimate]] = {
-    "accuracy": agreement,
-    "f1": macro_f1,
-    "precision": macro_precision,
-    "recall": macro_recall,
-}
-_ESTIMATES: Mapping[str, Callable[[Floats, Floats], Estimate]] = {
-    "mae": mae,
-    "rmse": rmse,
-    "r2": r2,
-    "roc_auc": roc_auc,
-    "f1": f1,
-    "log_loss": log_loss,
-    "accuracy": accuracy,
-}
-
-
-def _labelled(own: Rows, family: Family) -> tuple[Floats, Floats, Codes | None]:
-    if not own.num_rows:
-        raise Unmeasurable("no labels")
-    label = numbers(own, "label", of="the champion's rows")
-    prediction = numbers(own, "prediction", of="the champion's rows")
-    usable: NDArray[np.bool_] = np.isfinite(label) & np.isfinite(prediction)
-    n = int(np.count_nonzero(usable))
-    if not n:
-        raise Unmeasurable("no labels")
-    block = blocks(own, family.window.block)
-    label, prediction = label[usable], prediction[usable]
-    if family.task is Task.BINARY and (
-        odd := int(np.count_nonzero((label != 0.0) & (label != 1.0)))
-    ):
-        raise Unmeasurable(f"{odd} of {n} labels are neither 0 nor 1", n=n)
-    if family.task is Task.MULTICLASS:
-        for name, values in (("labels", label), ("predictions", prediction)):
-            if odd := int(np.count_nonzero(no_class(values, family))):
-                raise Unmeasurable(
-                    f"{odd} of {n} {name} are none of the {len(family.classes)} classes", n=n
-                )
-    return label, prediction, None if block is None else block[usable]
-
-
-def _estimate(task: Task, metric: str, label: Floats, prediction: Floats) -> Estimate:
-    estimates = _OF_CLASSES if task is Task.MULTICLASS else _ESTIMATES
-    with np.errstate(over="ignore", invalid="ignore"):
-        value, influence = estimates[metric](label, prediction)
-    if not np.isfinite(value):
-        raise Unmeasurable(f"{metric} is {value}: a label or a prediction is too large")
+    It is the mean of the areas of p and of 1 - p, as in Evidently: probabilities below 1e-16
+    differ in the one and are ties in the other.
+    """
+    n = len(actual)
+    if actual.all() or not actual.any():
+        raise Unmeasurable(f"roc_auc needs both classes; all {n} labels are {int(actual[0])}")
+    values, rank = np.unique(prediction, return_inverse=True)
+    value, influence = _area(actual, rank)
+    if (tied := np.diff(1.0 - values) == 0.0).any():
+        coarse, also = _area(actual, np.append(0, np.cumsum(~tied))[rank])
+        value, influence = (value + coarse) / 2.0, (influence + also) / 2.0
     return value, influence
 
 
-def _unmeasured(
-    metric: str, problem: Unmeasurable, n: int, baselines: Mapping[str, float]
-) -> Reading:
-    return Reading(
-        kind=Kind.DECAY,
-        metric=metric,
-        column=None,
-        value=None,
-        n=n,
-        baseline=baselines.get(metric),
-        problem=str(problem),
-    )
+def _area(actual: Mask, rank: Codes) -> tuple[float, Floats]:
+    """Return the area under the ROC curve and each row's influence on it."""
+    of_ones, of_all = np.bincount(rank, weights=actual), np.bincount(rank)
+    n, ones = len(actual), int(np.count_nonzero(actual))
+    # Placements (DeLong 1988): for each row the share of the other class that it beats.
+    beaten = _midway(of_all - of_ones) / (n - ones)
+    lost = 1.0 - _midway(of_ones) / ones
+    placed = np.where(actual, beaten[rank], lost[rank])
+    value = float(np.mean(placed[actual]))
+    return value, (placed - value) * np.where(actual, n / ones, n / (n - ones))
 
 
-def _within(bound: float | None, metric: str) -> float | None:
-    # No error is below 0 and no share above 1, whatever the normal approximation says.
-    if bound is None:
-        return None
-    floor = -np.inf if metric == "r2" else 0.0
-    ceiling = np.inf if metric in LOSSES else 1.0
-    return float(min(max(bound, floor), ceiling))
-
-
-def _mean(rows: Floats) -> Estimate:
-    value = float(np.mean(rows))
-    return value, rows - value
+def _midway(counts: Floats | Codes) -> Floats:
+    """Return how many stand below each rank, and half of those in it."""
+    counts = counts.astype(np.float64)
+    found: Floats = np.cumsum(counts) - counts / 2.0
+    return found
 
 
 def _macro(label: Floats, prediction: Floats, *, of_label: float, of_prediction: float) -> Estimate:
@@ -283,8 +288,158 @@ def _macro(label: Floats, prediction: Floats, *, of_label: float, of_prediction:
     return float(ratio.mean()), pull
 
 
-def _share_below(values: Floats, others: Floats) -> Floats:
-    left = np.searchsorted(others, values, side="left")
-    right = np.searchsorted(others, values, side="right")
-    share: Floats = (left + right) / (2.0 * len(others))
-    return share
+# -- readings -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """The rows that can be scored; `usable` says which of the table's they are."""
+
+    label: Floats
+    prediction: Floats
+    block: Codes | None
+    usable: Mask
+
+    def part(self, at: Codes) -> "_Labelled":
+        """Return the rows at these places."""
+        block = None if self.block is None else _numbered(self.block[at])
+        return _Labelled(self.label[at], self.prediction[at], block, self.usable)
+
+
+def _labelled(own: Rows, family: Family) -> _Labelled:
+    if not own.num_rows:
+        raise Unmeasurable("no labels")
+    label = numbers(own, "label", of=OF)
+    prediction = numbers(own, "prediction", of=OF)
+    usable: Mask = np.isfinite(label) & np.isfinite(prediction)
+    n = int(np.count_nonzero(usable))
+    if not n:
+        raise Unmeasurable("no labels")
+    block = blocks(own, family.window.block)
+    label, prediction = label[usable], prediction[usable]
+    if family.task is Task.BINARY and (
+        odd := int(np.count_nonzero((label != 0.0) & (label != 1.0)))
+    ):
+        raise Unmeasurable(f"{odd} of {n} labels are neither 0 nor 1", n=n)
+    if family.task is Task.MULTICLASS:
+        for name, values in (("labels", label), ("predictions", prediction)):
+            if odd := int(np.count_nonzero(no_class(values, family))):
+                raise Unmeasurable(
+                    f"{odd} of {n} {name} are none of the {len(family.classes)} classes", n=n
+                )
+    return _Labelled(label, prediction, None if block is None else _numbered(block[usable]), usable)
+
+
+def _numbered(block: Codes) -> Codes:
+    found: Codes = np.unique(block, return_inverse=True)[1]
+    return found
+
+
+def _measured(
+    family: Family,
+    metrics: tuple[str, ...],
+    rows: _Labelled,
+    baselines: Mapping[str, float],
+    *,
+    segment: str | None = None,
+) -> Iterator[Reading]:
+    """Yield the readings of `metrics`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = estimates(family.task, rows.label, rows.prediction)
+    for metric in metrics:
+        try:
+            value, influence = _finite(metric, found[metric])
+        except Unmeasurable as problem:
+            yield _unmeasured(metric, problem, len(rows.label), baselines, segment=segment)
+            continue
+        low, high = interval(value, influence, rows.block)
+        yield Reading(
+            kind=Kind.DECAY,
+            metric=metric,
+            column=None,
+            value=value,
+            n=len(rows.label),
+            low=_within(low, metric),
+            high=_within(high, metric),
+            baseline=baselines.get(metric),
+            segment=segment,
+        )
+
+
+def _segments(family: Family, own: Rows, rows: _Labelled) -> Iterator[Reading]:
+    """Yield the judged metric of each segment with `window.min_labels` rows, the largest first.
+
+    Of a column at most `SEGMENTS` levels are told apart. What is left is measured together, as
+    "carrier (other)"; rows without a value are a level too, "carrier (null)". A segment has no
+    baseline: the gate's rows are too few for one.
+    """
+    if family.decay is None:
+        return
+    judged, least = (family.decay.metric,), family.window.min_labels
+    for column in family.segments:
+        try:
+            codes, names = texts(own, column, of=OF)
+        except Unmeasurable as problem:
+            yield _unmeasured(*judged, problem, len(rows.label), {}, segment=column)
+            continue
+        level = codes[rows.usable] + 1  # 0 is null
+        size = np.bincount(level, minlength=len(names) + 1)
+        largest = np.argsort(-size, kind="stable")[:SEGMENTS]
+        alone = largest[size[largest] >= least]
+        group = np.full(len(size), len(alone))
+        group[alone] = np.arange(len(alone))
+        group = group[level]
+        ends = np.cumsum(np.bincount(group, minlength=len(alone) + 1))
+        called = [
+            f"{column}={names[at - 1]}" if at else f"{column} (null)" for at in alone.tolist()
+        ]
+        places = np.split(np.argsort(group, kind="stable"), ends[:-1])
+        for segment, at in zip((*called, f"{column} (other)"), places, strict=True):
+            if len(at) >= least:
+                yield from _measured(family, judged, rows.part(at), {}, segment=segment)
+
+
+def _finite(metric: str, estimate: Callable[[], Estimate]) -> Estimate:
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, influence = estimate()
+    if not np.isfinite(value):
+        raise Unmeasurable(f"{metric} is {value}: a label or a prediction is too large")
+    return value, influence
+
+
+def _unmeasured(
+    metric: str,
+    problem: Unmeasurable,
+    n: int,
+    baselines: Mapping[str, float],
+    *,
+    segment: str | None = None,
+) -> Reading:
+    return Reading(
+        kind=Kind.DECAY,
+        metric=metric,
+        column=None,
+        value=None,
+        n=n,
+        baseline=baselines.get(metric),
+        problem=str(problem),
+        segment=segment,
+    )
+
+
+def _within(bound: float | None, metric: str) -> float | None:
+    # No error is below 0 and no share above 1, whatever the normal approximation says.
+    if bound is None:
+        return None
+    floor, ceiling = _LIVES.get(metric, (0.0, 1.0))
+    return float(min(max(bound, floor), ceiling))
+
+
+_LIVES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("mae", "rmse", "mape", "mape_abs", "abs_max_error", "log_loss"), (0.0, np.inf)
+    ),
+    "mean_error": (-np.inf, np.inf),
+    "r2": (-np.inf, 1.0),
+}
+"""Between what a metric can be; the others are shares."""

@@ -21,25 +21,25 @@ from evidently.legacy.calculations.stattests import (
 )
 from evidently.legacy.core import ColumnType
 from evidently.metrics import (
+    FNR,
+    FPR,
     MAE,
+    MAPE,
     RMSE,
+    TNR,
+    TPR,
+    AbsMaxError,
     Accuracy,
     F1Score,
     LogLoss,
+    MeanError,
     Precision,
     R2Score,
     Recall,
     RocAuc,
 )
 
-from driftloop.measure.columns import (
-    Codes,
-    Floats,
-    categories,
-    counted,
-    measured_columns,
-    numbers,
-)
+from driftloop.measure.columns import Codes, Floats, categories, measured_columns, numbers
 from driftloop.measure.distances import EVIDENTLY_FLOOR
 from driftloop.measure.reference import Reference
 from driftloop.records import Kind, Reading, Task
@@ -55,12 +55,19 @@ _PERFORMANCE = {
     "mae": MAE,
     "rmse": RMSE,
     "r2": R2Score,
+    "mean_error": MeanError,
+    "mape": MAPE,
+    "abs_max_error": AbsMaxError,
     "roc_auc": RocAuc,
     "f1": F1Score,
     "log_loss": LogLoss,
     "accuracy": Accuracy,
     "precision": Precision,
     "recall": Recall,
+    "tpr": TPR,
+    "tnr": TNR,
+    "fpr": FPR,
+    "fnr": FNR,
 }
 
 
@@ -74,16 +81,18 @@ def recheck(family: Family, reading: Reading, rows: Rows, reference: Reference) 
         Exception: whatever Evidently raises on data that it cannot digest.
     """
     if reading.kind is Kind.DECAY:
-        return _performance(family, reading.metric, rows)
+        known = reading.metric in _PERFORMANCE
+        return _performance(family, reading.metric, rows) if known else None
     name, of = reading.column or "", "the window"
     if reading.metric not in _TESTS:
         return None
     sides: tuple[Floats | Codes, ...]
     if name in measured_columns(family)[1]:
         kind, levels = ColumnType.Categorical, reference.levels(name)
-        counts = counted(*categories(family, rows, name, of=of), levels.names)
-        every = np.arange(len(counts))
-        sides = tuple(np.repeat(every[: len(side)], side) for side in (levels.counts, counts))
+        sides = tuple(
+            np.repeat(np.arange(len(side)), side)
+            for side in levels.beside(*categories(family, rows, name, of=of))
+        )
     else:
         kind, column = ColumnType.Numerical, reference.numbers(name)
         values = numbers(rows, name, of=of)

@@ -10,7 +10,6 @@ from driftloop.measure.columns import (
     Floats,
     Unmeasurable,
     categories,
-    counted,
     measured_columns,
     numbers,
 )
@@ -46,7 +45,10 @@ def drift_readings(family: Family, current: Rows, reference: Reference) -> Itera
     each, with its own: one outlier does not blind it. Categories: `jensenshannon` and `psi` as
     Evidently has them, with the p-value of a two-sample chi-square test, and `chisquare`,
     Evidently's score, which is one-sample and forgets the reference's noise. The prediction of a
-    class is a category, any other a number.
+    class is a category, any other a number. A category with more than `reference.APART` levels in
+    the reference is compared by the most frequent of them, all others being one: with many rare
+    levels any distance is large. Texts are compared by what is told of them in numbers: see
+    `columns.numbers`.
 
     The first of each column is the one that the family's policy judges by; `judged` tells. What
     of the others cannot be measured is left out. `n` counts the window's usable values; null,
@@ -211,12 +213,8 @@ def _categorical(
     family: Family, name: str, current: Rows, reference: Reference
 ) -> _Moved | Unmeasurable:
     try:
-        codes, names = categories(family, current, name, of=OF)
-        levels = reference.levels(name)
-        cur = counted(codes, names, levels.names)
-        ref = np.concatenate(
-            [levels.counts, np.zeros(len(cur) - len(levels.counts), dtype=np.int64)]
-        )
+        found = categories(family, current, name, of=OF)
+        ref, cur = reference.levels(name).beside(*found)
         _enough(name, int(ref.sum()), n := int(cur.sum()))
     except Unmeasurable as problem:
         return problem

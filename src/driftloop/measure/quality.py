@@ -1,4 +1,4 @@
-"""Faults of the data: nulls, ranges, unseen categories, duplicates, volume, freshness."""
+"""Faults of the data: nulls, ranges, unseen categories, empty texts, duplicates, freshness."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -19,8 +19,10 @@ def quality_readings(
     """Yield the readings of quality, each with the rows it was taken over.
 
     For each feature `null_share` (share of rows; its baseline is the reference's share), then
-    `out_of_range` for numbers with a declared range (share of values; infinities are outside)
-    and `unseen` for categories (share of values the reference never has). For the model
+    `out_of_range` for numbers with a declared range (share of values; infinities are outside),
+    `unseen` for categories (share of values the reference never has; its baseline is the share
+    that is to be expected, by how many levels the reference has a single time), and `empty_share`
+    for texts (share of values; its baseline is the reference's). For the model
     `duplicates` (share of rows as they arrived), `volume` (rows as they arrived), `freshness`
     (hours since the newest event) and, but of scores, `labelled` (share of the window's rows
     with a label).
@@ -35,7 +37,19 @@ def quality_readings(
                 partial(_outside, name, current, low, high),
             )
         if feature.kind == "categorical":
-            yield _share("unseen", name, partial(_unseen, name, current, reference))
+            yield _share(
+                "unseen",
+                name,
+                partial(_unseen, name, current, reference),
+                baseline=reference.unseen_share(name),
+            )
+        if feature.kind == "text":
+            yield _share(
+                "empty_share",
+                name,
+                partial(_empty, name, current),
+                baseline=reference.empty_share(name),
+            )
     yield _share("duplicates", None, lambda: (summary.duplicates, summary.rows))
     yield Reading(
         kind=Kind.QUALITY, metric="volume", column=None, value=float(summary.rows), n=summary.rows
@@ -98,7 +112,16 @@ def _unseen(name: str, current: Rows, reference: Reference) -> tuple[int, int]:
     n = int(counts.sum())
     if not len(levels.names):
         raise Unmeasurable(f"{name} has no values in the reference", n=n)
+    if levels.distinct > len(levels.names):
+        raise Unmeasurable(
+            f"{name} has {levels.distinct} levels in the reference, too many to keep them all", n=n
+        )
     return int(counts[len(levels.names) :].sum()), n
+
+
+def _empty(name: str, current: Rows) -> tuple[int, int]:
+    length = numbers(current, f"{name}.length", of="the window")
+    return int(np.count_nonzero(length == 0.0)), int(np.count_nonzero(~np.isnan(length)))
 
 
 def _freshness(summary: LogSummary, now: datetime) -> Reading:

@@ -23,6 +23,7 @@ from driftloop.measure.columns import (
     Floats,
     Unmeasurable,
     categories,
+    counted,
     measured_columns,
     nulls,
     numbers,
@@ -31,12 +32,16 @@ from driftloop.measure.distances import up_to
 from driftloop.spec import Family
 
 OF = "the reference"
-LAYOUT = 2
+LAYOUT = 3
 """Version of the prepared files."""
 FEW = 20
 """Up to so many distinct values Evidently compares numbers value by value, and not in bins."""
 BINS = 10
 """In which as many of the reference's values lie each, if none stands too often."""
+APART = 100
+"""Levels of a category that a distance tells apart; of a column with more, the most frequent."""
+KEPT = 10_000
+"""Levels that are kept, to know an unseen one by; of a column with more, the most frequent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +62,53 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The distinct texts of a column in order of appearance, and how often each stands there."""
+    """The distinct texts of a column, and how often each stands there.
+
+    `names` are in order of appearance; where there are more than `APART`, the most frequent come
+    first and `KEPT` at most. `rows` counts all values, `distinct` all levels, and `once` the
+    levels that stand there a single time.
+    """
 
     names: pa.Array
     counts: Codes
+    rows: int
+    distinct: int
+    once: int
+
+    @property
+    def apart(self) -> pa.Array:
+        """The names that a distance tells apart."""
+        return self.names[:APART]
+
+    @property
+    def unseen_share(self) -> float | None:
+        """Return the share of new values that no level here is expected to have: Good 1953.
+
+        None where there are no values at all.
+        """
+        return self.once / self.rows if self.rows else None
+
+    def beside(self, codes: Codes, names: pa.Array) -> tuple[Codes, Codes]:
+        """Return the counts of the reference and of a window, category by category.
+
+        First come the reference's levels, then those that only the window has. Where the
+        reference has more than `APART` levels, all but its `APART` most frequent ones are one
+        category, the last, with what it never had.
+
+        Args:
+            codes: as `texts` returns them, with `names`.
+            names: likewise.
+        """
+        here = counted(codes, names, self.names)
+        if self.distinct <= APART:
+            none = np.zeros(len(here) - len(self.counts), dtype=np.int64)
+            return np.concatenate([self.counts, none]), here
+        of_all = self.rows, int(here.sum())
+        sides = [
+            np.append(side[:APART], of_all[at] - side[:APART].sum())
+            for at, side in enumerate((self.counts, here))
+        ]
+        return sides[0], sides[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +141,18 @@ class Reference:
             return found
         raise Unmeasurable(found if isinstance(found, str) else f"{name} is a number in {OF}")
 
+    def unseen_share(self, name: str) -> float | None:
+        """Return `Levels.unseen_share` of a column; None for one that is no category."""
+        found = self.columns.get(name)
+        return found.unseen_share if isinstance(found, Levels) else None
+
+    def empty_share(self, name: str) -> float | None:
+        """Return the share of a column's texts that are empty; None where it has no texts."""
+        found = self.columns.get(f"{name}.length")
+        if not isinstance(found, Numbers) or not len(found.ascending):
+            return None
+        return float(np.searchsorted(found.ascending, 0.0, side="right")) / len(found.ascending)
+
     def null_share(self, name: str) -> float | None:
         """Return the share of rows without a value; None for a column that is not there."""
         count = self.nulls.get(name)
@@ -103,6 +163,16 @@ def prepared(family: Family, table: pa.Table) -> Reference:
     """Return `table`, a champion's training rows, as what a window is compared with."""
     columns = dict(_columns(family, table))
     return Reference(table.num_rows, columns, dict(_nulls(family, table)))
+
+
+def leveled(codes: Codes, names: pa.Array) -> Levels:
+    """Return the levels of a column as `texts` returns it."""
+    counts = np.bincount(codes[codes >= 0], minlength=len(names)).astype(np.int64)
+    rows, distinct, once = int(counts.sum()), len(names), int(np.count_nonzero(counts == 1))
+    if distinct > APART:
+        largest = np.argsort(-counts, kind="stable")[:KEPT]
+        names, counts = names.take(pa.array(largest)), counts[largest]
+    return Levels(names, counts, rows, distinct, once)
 
 
 class References:
@@ -142,11 +212,9 @@ def _columns(family: Family, table: pa.Table) -> Iterator[tuple[str, Numbers | L
             yield name, _numbers(np.sort(values[np.isfinite(values)]))
     for name in categorical:
         try:
-            codes, names = categories(family, table, name, of=OF)
+            yield name, leveled(*categories(family, table, name, of=OF))
         except Unmeasurable as problem:
             yield name, str(problem)
-        else:
-            yield name, Levels(names, np.bincount(codes[codes >= 0], minlength=len(names)))
 
 
 def _numbers(ascending: Floats) -> Numbers:
@@ -209,8 +277,16 @@ def _write(reference: Reference, file: Path) -> None:
                     }
                 )
             case Levels():
-                counts = column.counts.tolist()
-                told.append({"name": name, "levels": column.names.to_pylist(), "counts": counts})
+                told.append(
+                    {
+                        "name": name,
+                        "levels": column.names.to_pylist(),
+                        "counts": column.counts.tolist(),
+                        "rows": column.rows,
+                        "distinct": column.distinct,
+                        "once": column.once,
+                    }
+                )
             case str():
                 told.append({"name": name, "problem": column})
     about = {"rows": reference.rows, "nulls": dict(reference.nulls), "columns": told}
@@ -234,7 +310,8 @@ def _opened(file: Path) -> Reference:
                 columns[name], batch = _told(values, told), batch + 1
             elif "levels" in told:
                 counts = np.array(told["counts"], dtype=np.int64)
-                columns[name] = Levels(pa.array(told["levels"], pa.string()), counts)
+                names = pa.array(told["levels"], pa.string())
+                columns[name] = Levels(names, counts, told["rows"], told["distinct"], told["once"])
             else:
                 columns[name] = told["problem"]
     return Reference(about["rows"], columns, about["nulls"])

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from evidently import (
     BinaryClassification,
     DataDefinition,
@@ -21,6 +22,7 @@ from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionP
 
 from driftloop.errors import MeasureError
 from driftloop.measure.columns import (
+    Codes,
     Floats,
     Unmeasurable,
     categories,
@@ -28,6 +30,7 @@ from driftloop.measure.columns import (
     no_class,
     numbers,
 )
+from driftloop.measure.reference import APART, leveled
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
 
@@ -39,6 +42,8 @@ _PERFORMANCE = {
     " was fitted on, on which any model looks better than it is.",
     False: " A score has no right answer, so there is no performance to draw.",
 }
+OTHER = "(other)"
+"""Stands for all levels that are not told apart."""
 
 
 def page(
@@ -241,13 +246,19 @@ def _finite(values: Floats, name: str, *, of: str) -> pd.Series:
 def _categorical(
     family: Family, current: pa.Table, reference: pa.Table, name: str
 ) -> tuple[pd.Series, pd.Series]:
-    ref = _texts(family, reference, name, of="the reference")
-    return _texts(family, current, name, of="the window"), ref
+    ref = categories(family, reference, name, of="the reference")
+    cur = categories(family, current, name, of="the window")
+    for (codes, _), of in ((ref, "the reference"), (cur, "the window")):
+        _enough(int(np.count_nonzero(codes >= 0)), name, of=of)
+    levels = leveled(*ref)
+    apart = levels.apart if levels.distinct > APART else None
+    return _texts(*cur, apart), _texts(*ref, apart)
 
 
-def _texts(family: Family, table: pa.Table, name: str, *, of: str) -> pd.Series:
-    codes, names = categories(family, table, name, of=of)
-    _enough(int(np.count_nonzero(codes >= 0)), name, of=of)
+def _texts(codes: Codes, names: pa.Array, apart: pa.Array | None) -> pd.Series:
+    if apart is not None:
+        # As they are measured: a chart of thousands of levels tells nothing, and takes minutes.
+        names = pc.if_else(pc.is_in(names, value_set=apart), names, OTHER)
     plain = np.array([*map(_plain, names.to_pylist()), None], dtype=object)
     return pd.Series(plain[codes], dtype="object")  # -1, for null, is the last
 

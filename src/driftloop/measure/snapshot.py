@@ -24,8 +24,8 @@ from evidently.legacy.tests.base_test import TestStatus
 
 from driftloop.records import Kind, Level, Reading, Verdict
 
-Key = tuple[str, str, str | None]
-"""Kind, metric and column of a reading."""
+Key = tuple[str, str, str | None, str | None]
+"""Kind, metric, column and segment of a reading."""
 
 
 def snapshot(
@@ -125,8 +125,10 @@ class _Shown:
 def _written(key: Key, *, judged: bool) -> _Written:
     """Return a metric as Evidently writes it; there are as many as a fleet's families have."""
     value, limit, reason = 0.5312907463519, 0.2718281828459, "\x00"
-    kind, metric, column = key
-    reading = Reading(kind=Kind(kind), metric=metric, column=column, value=value, n=0)
+    kind, metric, column, segment = key
+    reading = Reading(
+        kind=Kind(kind), metric=metric, column=column, segment=segment, value=value, n=0
+    )
     verdict = Verdict(reading=reading, level=Level.BLIND, limit=limit, reason=reason)
     at = datetime(1970, 1, 1, tzinfo=UTC)
     made = json.loads(recorded([reading], [verdict] if judged else [], family="", at=at).dumps())
@@ -148,6 +150,7 @@ class PushedReading(SingleValueMetric):  # type: ignore[misc]  # Evidently has n
     kind: str
     metric: str
     column: str | None = None
+    segment: str | None = None
 
     @staticmethod
     def of(key: Key) -> "PushedReading":
@@ -156,7 +159,7 @@ class PushedReading(SingleValueMetric):  # type: ignore[misc]  # Evidently has n
 
     def get_fingerprint(self) -> str:
         """Return what Evidently calls it: the same for the same fields, so computed once."""
-        key = (self.kind, self.metric, self.column)
+        key = _fields(self)
         found = _fingerprints.get(key)
         if found is None:
             found = _fingerprints[key] = str(super().get_fingerprint())
@@ -165,7 +168,7 @@ class PushedReading(SingleValueMetric):  # type: ignore[misc]  # Evidently has n
     def get_bound_tests(self, context: Context) -> Sequence["_Judged"]:
         """Return the verdict on it as its one test; none for what no policy judges."""
         data: _Values = context._input_data[0]  # noqa: SLF001 - as its own calculations read it
-        verdict = data.verdicts.get((self.kind, self.metric, self.column))
+        verdict = data.verdicts.get(_fields(self))
         return () if verdict is None else (_Judged(verdict),)
 
 
@@ -207,8 +210,7 @@ class PushedReadingCalculation(SingleValueCalculation[PushedReading]):  # type: 
         self, _context: object, current_data: "_Values", _reference_data: object
     ) -> object:
         """Return the value, with no widget: None would draw Evidently's default one."""
-        key = (self.metric.kind, self.metric.metric, self.metric.column)
-        result = self.result(current_data.pushed[key])
+        result = self.result(current_data.pushed[_fields(self.metric)])
         result.widget = []
         return result
 
@@ -221,7 +223,7 @@ class PushedReadingCalculation(SingleValueCalculation[PushedReading]):  # type: 
 
     def display_name(self) -> str:
         """Return what the metric is called in Evidently's UI."""
-        return _name((self.metric.kind, self.metric.metric, self.metric.column))
+        return _name(_fields(self.metric))
 
 
 _configs: dict[str, MetricConfig] = {}
@@ -251,17 +253,21 @@ class _Values(Dataset):  # type: ignore[misc]
 
 
 def _key(reading: Reading) -> Key:
-    return str(reading.kind), reading.metric, reading.column
+    return str(reading.kind), reading.metric, reading.column, reading.segment
+
+
+def _fields(metric: PushedReading) -> Key:
+    return metric.kind, metric.metric, metric.column, metric.segment
 
 
 def _name(key: Key) -> str:
-    return f"{key[1]} of {key[2] or 'the model'}"
+    return f"{key[1]} of {key[2] or key[3] or 'the model'}"
 
 
 @cache
 def _metric(key: Key) -> PushedReading:
-    kind, metric, column = key
-    return PushedReading(kind=kind, metric=metric, column=column)
+    kind, metric, column, segment = key
+    return PushedReading(kind=kind, metric=metric, column=column, segment=segment)
 
 
 @lru_cache(maxsize=256)

@@ -14,9 +14,9 @@ OPSETS = {"": 21, "ai.onnx.ml": 3}
 
 
 def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> bytes:  # noqa: ANN401 - an estimator of scikit-learn
-    """Return `pipeline`, fitted on the family's features, as the bytes of an ONNX file.
+    """Return `pipeline`, fitted on the family's inputs, as the bytes of an ONNX file.
 
-    Inputs are named as the features: float32 [n, 1] with NaN for null, string [n, 1] with ""
+    Inputs are named as these features: float32 [n, 1] with NaN for null, string [n, 1] with ""
     for null. The output is `prediction`, float32 [n]; of a multiclass family the index of the
     likeliest class in `Family.classes`, the lower one of two that are as likely. Metadata:
     `driftloop.family`, `driftloop.task`, `driftloop.features`, a JSON object of feature to kind,
@@ -31,7 +31,7 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
     kinds = {"numeric": FloatTensorType, "categorical": StringTensorType}
-    inputs = [(name, kinds[f.kind]([None, 1])) for name, f in family.features.items()]
+    inputs = [(name, kinds[f.kind]([None, 1])) for name, f in family.inputs.items()]
     classified = family.task is not Task.REGRESSION
     try:
         model = skl2onnx.convert_sklearn(
@@ -77,7 +77,7 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
         {
             "driftloop.family": family.name,
             "driftloop.task": str(family.task),
-            "driftloop.features": json.dumps({n: f.kind for n, f in family.features.items()}),
+            "driftloop.features": json.dumps({n: f.kind for n, f in family.inputs.items()}),
             **({"driftloop.classes": json.dumps(family.classes)} if family.classes else {}),
         },
     )

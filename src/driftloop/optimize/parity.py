@@ -13,6 +13,9 @@ from driftloop.spec import Family
 
 ODD_ROWS = 64
 """How many real rows each kind of odd row is made of."""
+MOST_ODD = 20_480
+"""About so many odd rows in all, where there are many features."""
+FEWEST = 4
 SHOWN = 3
 """How many kinds of rows an error names."""
 UNSEEN = "\N{WHITE SQUARE} never seen"
@@ -35,7 +38,8 @@ def parity(
     Of classes: by how much less likely, to the fitted model, the lowered model's class is than the
     likeliest. That is 0 where they agree; where two are as likely, either is right.
 
-    Compared on every one of `rows`, and on odd rows made of the first 64: each feature null
+    Compared on every one of `rows`, and on odd rows made of the first 64 (fewer where there are
+    more than 80 features: what is compared must not grow with their square): each feature null
     (unless it is required), each category unseen, each number at 0 and ten times beyond the range
     seen on either side, and all of a kind at once.
 
@@ -82,11 +86,12 @@ def parity(
 
 
 def _trials(family: Family, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    rows = rows.select(list(family.features))
+    rows = rows.select(list(family.inputs))
     yield "real rows", rows
-    few = rows.slice(0, ODD_ROWS)
+    kinds = 4 * len(family.inputs)
+    few = rows.slice(0, min(ODD_ROWS, max(FEWEST, MOST_ODD // kinds)))
     count = few.num_rows
-    nullable = [name for name, feature in family.features.items() if not feature.required]
+    nullable = [name for name, feature in family.inputs.items() if not feature.required]
     nulls = {name: pa.nulls(count, rows[name].type) for name in nullable}
     for name, values in nulls.items():
         yield f"with {name} null", _with(few, {name: values})
@@ -179,7 +184,7 @@ def _feed(family: Family, rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
             if feature.kind == "numeric"
             else pc.fill_null(rows[name].cast(pa.string()), "").to_pandas().to_numpy(dtype=object)
         ).reshape(-1, 1)
-        for name, feature in family.features.items()
+        for name, feature in family.inputs.items()
     }
 
 

@@ -36,7 +36,7 @@ class Fitted:
 
 
 def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
-    """Return the family's recipe fitted on `rows`, which hold its features and `label`.
+    """Return the family's recipe fitted on `rows`, which hold its inputs and `label`.
 
     Features are float32 before they are fitted, and the thresholds of boosted trees are rounded
     down to float32 afterwards: no float32 value changes sides by it, so that scikit-learn and
@@ -47,7 +47,8 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
         TrainingFailed: too few rows, unusable labels, or the recipe raised or gave no estimator.
     """
     labels = _labels(family, rows)
-    frame = _frame(tuple((name, f.kind) for name, f in family.features.items()), rows)
+    columns = tuple((name, feature.kind) for name, feature in family.inputs.items())
+    frame = _frame(columns, rows)
     for name in family.numeric:
         if frame[name].isna().all():
             frame[name] = np.float32(0.0)
@@ -70,7 +71,6 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
     for booster in _boosters(pipeline, set()):
         for predictor in (each for stage in booster._predictors for each in stage):  # noqa: SLF001 - thresholds are kept nowhere else
             predictor.nodes["num_threshold"] = _floor32(predictor.nodes["num_threshold"])
-    columns = tuple((name, feature.kind) for name, feature in family.features.items())
     return Fitted(pipeline=pipeline, task=family.task, columns=columns)
 
 

@@ -2,8 +2,8 @@
 
 A recipe is called as `recipe(family, seed=..., **parameters)` with the family's
 `retrain.parameters`, and is given a frame: numeric features float32 with NaN for null,
-categorical ones str with "" for null, in the order of the monitor file. Both recipes here answer
-the same in ONNX, unseen categories and nulls included.
+categorical ones str with "" for null, in the order of the monitor file; no texts. Both recipes here
+answer the same in ONNX, unseen categories and nulls included.
 """
 
 from typing import Any

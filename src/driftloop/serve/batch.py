@@ -10,9 +10,18 @@ from driftloop.errors import BadRequest, LogError
 from driftloop.ports import Clock, Spool
 from driftloop.records import ModelId
 from driftloop.serve.answer import answer
-from driftloop.serve.request import AHEAD, EARLIEST, LARGEST, Row, nearest, read_time, untimely
+from driftloop.serve.request import (
+    AHEAD,
+    EARLIEST,
+    LARGEST,
+    LONGEST_TEXT,
+    Row,
+    nearest,
+    read_time,
+    untimely,
+)
 from driftloop.serve.slot import Slot
-from driftloop.spec import Family
+from driftloop.spec import Family, Feature
 
 INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -101,13 +110,23 @@ def _checked(table: pa.Table, family: Family, model: ModelId, *, now: datetime) 
             kind = pa.float64() if feature.kind == "numeric" else pa.string()
             columns[name] = pa.nulls(table.num_rows, kind)
             continue
-        if feature.kind == "numeric":
-            columns[name] = _numbers(table[name], name, model, required=feature.required)
-        else:
-            columns[name] = _categories(table[name], name, model)
+        columns[name] = _column(table[name], name, model, feature)
         if feature.required:
             _refuse_first(pc.is_null(columns[name]), name, model, "is required and null")
     return pa.table({"id": _ids(table, pa.table(columns), model), **columns})
+
+
+def _column(
+    column: pa.ChunkedArray, name: str, model: ModelId, feature: Feature
+) -> pa.ChunkedArray:
+    if feature.kind == "numeric":
+        return _numbers(column, name, model, required=feature.required)
+    texts = _strings(column, name, model)
+    if feature.kind == "text":
+        beyond = pc.greater(pc.utf8_length(texts), LONGEST_TEXT)
+        _refuse_first(beyond, name, model, f"has more than {LONGEST_TEXT:,} characters")
+        return texts
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def _numbers(
@@ -125,12 +144,11 @@ def _numbers(
     return numbers
 
 
-def _categories(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.ChunkedArray:
+def _strings(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.ChunkedArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (_is_text(kind) or pa.types.is_null(kind)):
         raise _fault(model, name, f"should be strings, and is {kind}", "cast it to text")
-    text = column.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    return column.cast(pa.string())
 
 
 def _times(table: pa.Table, name: str, model: ModelId, now: datetime) -> pa.ChunkedArray:

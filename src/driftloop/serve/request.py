@@ -22,6 +22,8 @@ LISTED = 600
 """More names than a row may have fields are not all listed."""
 LONGEST_ID = 200
 """Characters of an id."""
+LONGEST_TEXT = 10_000
+"""Characters of a text that is a feature."""
 LARGEST = 3.4028234663852886e38
 """The largest float32: models are given no more."""
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
@@ -115,7 +117,7 @@ class RowReader:
         one, many = _shapes(family)
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(one)
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(many)
-        self._texts = [n for n, f in family.features.items() if f.kind == "categorical"]
+        self._categories = family.categorical
 
     def read(self, body: bytes, *, now: datetime) -> list[Row]:
         """Return what `parse_rows` returns, or raise what it raises."""
@@ -134,7 +136,7 @@ class RowReader:
     def _row(self, given: msgspec.Struct, now: datetime) -> Row:
         row_id, said, *values = msgspec.structs.astuple(given)
         features = dict(zip(self._family.features, values, strict=True))
-        for name in self._texts:
+        for name in self._categories:
             features[name] = features[name] or None
         time = read_time(said)
         if what := untimely(time, now=now):
@@ -147,9 +149,9 @@ def parse_rows(family: Family, body: bytes, *, now: datetime) -> list[Row]:
 
     A row is flat: the family's time column (ISO 8601 with a zone), its features, and an `id` if
     the caller has one (one is made otherwise). A feature that is null or absent is null, and so
-    is an empty category, which models do not tell from null. A value outside a feature's declared
-    range is answered: it is a reading of quality, not a fault of the request. A time more than
-    366 days after `now`, or before 1900, is one.
+    is an empty category, which models do not tell from null; an empty text is a text. A value
+    outside a feature's declared range is answered: it is a reading of quality, not a fault of the
+    request. A time more than 366 days after `now`, or before 1900, is one.
 
     Raises:
         NotJson: the body is not JSON.
@@ -302,14 +304,18 @@ def _shapes(family: Family) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]
     """
     number: Any = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
     filled: Any = Annotated[str, msgspec.Meta(min_length=1)]
+    text: Any = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
+    kinds: dict[str, tuple[Any, Any]] = {
+        # As it must be where it is required, and as it may be elsewhere: an empty category is null.
+        "numeric": (number, number),
+        "categorical": (filled, str),
+        "text": (text, text),
+    }
     row_id: Any = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)]
     fields: dict[str, Any] = {"id": (row_id | None, None), family.time: (str,)}
     for name, feature in family.features.items():
-        if feature.required:
-            # An empty category is null, which a required one may not be.
-            fields[name] = (number if feature.kind == "numeric" else filled,)
-        else:
-            fields[name] = ((number if feature.kind == "numeric" else str) | None, None)
+        needed, optional = kinds[feature.kind]
+        fields[name] = (needed,) if feature.required else (optional | None, None)
     # Any word may be the name of a feature, but not of a Python attribute.
     attributes = {f"f{index}": name for index, name in enumerate(fields)}
     one = msgspec.defstruct(
@@ -340,12 +346,14 @@ def _row(family: Family, number: int, given: object, faults: Faults, now: dateti
             hint = nearest(name, known) if faults.room else ""
             faults.add(number, name, "unknown field", hint)
         elif value is not None:
-            what = _not_a_number(value) if feature.kind == "numeric" else _not_text(value)
+            what = _unfit(value, feature)
             if what:
                 faults.add(number, name, what, _instead(what, feature))
                 refused.add(name)
+            elif feature.kind == "numeric":
+                features[name] = float(value)
             else:
-                features[name] = float(value) if feature.kind == "numeric" else value or None
+                features[name] = value if feature.kind == "text" else value or None
     for name, feature in family.features.items():
         if feature.required and features[name] is None and name not in refused:
             faults.add(number, name, "is required", "give it a value")
@@ -447,8 +455,15 @@ def _instead(what: str, feature: Feature) -> str:
     return "if it is not known send null, or leave it out"
 
 
-def _not_text(value: object) -> str:
-    return "" if isinstance(value, str) else f"should be a string, got {_shown(value)}"
+def _unfit(value: object, feature: Feature) -> str:
+    """Return why `value` cannot be one of `feature`; empty if it can."""
+    if feature.kind == "numeric":
+        return _not_a_number(value)
+    if not isinstance(value, str):
+        return f"should be a string, got {_shown(value)}"
+    if feature.kind == "text" and len(value) > LONGEST_TEXT:
+        return f"has {len(value):,} characters, at most {LONGEST_TEXT:,} are taken"
+    return ""
 
 
 def _shown(value: object) -> str:

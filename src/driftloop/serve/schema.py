@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from driftloop.serve.request import listed
+from driftloop.serve.request import LONGEST_TEXT, listed
 from driftloop.spec import Family, Fleet
 
 
@@ -217,7 +217,7 @@ def rows_described(fleet: Fleet) -> str:
     for family in fleet.families:
         fields = [f"- `{family.time}`: ISO 8601 time with a zone, required"]
         for name, feature in family.features.items():
-            kind = "number" if feature.kind == "numeric" else "string"
+            kind = _KINDS[feature.kind]
             usual = "" if feature.range is None else f", usually {feature.range[0]:g} to "
             usual += "" if feature.range is None else f"{feature.range[1]:g}"
             fields.append(f"- `{name}`: {kind}{usual}{', required' if feature.required else ''}")
@@ -225,6 +225,13 @@ def rows_described(fleet: Fleet) -> str:
             fields.append(f"- answered with one of {listed(family.classes)}")
         said.append(f"**{family.name}** ({', '.join(family.models)})\n\n" + "\n".join(fields))
     return "\n\n".join(said)
+
+
+_KINDS = {
+    "numeric": "number",
+    "categorical": "string",
+    "text": f"text of at most {LONGEST_TEXT:,} characters, logged and not given to the model",
+}
 
 
 def _body(item: dict[str, Any], key: str, examples: dict[str, Any]) -> dict[str, Any]:

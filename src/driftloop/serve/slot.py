@@ -408,7 +408,7 @@ class Slots:
 
 def _typical(family: Family, name: str) -> FeatureValue:
     feature = family.features[name]
-    if feature.kind == "categorical":
+    if feature.kind != "numeric":
         return "typical"
     low, high = feature.range or (0.0, 0.0)
     return (low + high) / 2

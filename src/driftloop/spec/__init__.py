@@ -10,10 +10,12 @@ from driftloop.spec.fleet import Fleet
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
 from driftloop.spec.schema import (
+    LEANING,
     LOSSES,
     METRICS,
     MOST_CLASSES,
     QUERY,
+    TOLD,
     DecayPolicy,
     DriftPolicy,
     Family,
@@ -30,11 +32,13 @@ from driftloop.spec.schema import (
 )
 
 __all__ = [
+    "LEANING",
     "LOSSES",
     "METRICS",
     "MOST_CLASSES",
     "NAME",
     "QUERY",
+    "TOLD",
     "DecayPolicy",
     "DriftPolicy",
     "Family",

@@ -9,7 +9,7 @@ from typing import Any
 from driftloop.errors import DriftloopError
 from driftloop.records import Task
 from driftloop.spec.recipe import check_call, load_recipe
-from driftloop.spec.schema import METRICS, MOST_CLASSES, duration, is_database
+from driftloop.spec.schema import LEANING, METRICS, MOST_CLASSES, duration, is_database
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 COLUMN = re.compile(r"[a-z][a-z0-9_]*")
@@ -56,6 +56,8 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
         yield DriftloopError("is also a feature: the outcome would be given away", where="target")
     yield from _bad_metric(whole)
     yield from _bad_names(whole)
+    yield from _bad_segments(whole)
+    yield from _bad_texts(whole)
     yield from _bad_classes(whole)
     yield from _bad_log(whole)
     if whole.get("task") == Task.SCORE:
@@ -65,6 +67,7 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
 def _bad_metric(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
     task, metric = whole.get("task"), _at(whole, "decay", "metric")
     known_to = METRICS.get(Task(task), ()) if isinstance(task, str) and task in tuple(Task) else ()
+    known_to = tuple(name for name in known_to if name not in LEANING)
     if not known_to:
         return
     if "decay" not in whole:
@@ -72,9 +75,10 @@ def _bad_metric(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
         yield DriftloopError(MISSING, where="decay", hint=hint)
     if isinstance(metric, str) and metric not in known_to:
         known = ", ".join(known_to)
-        yield DriftloopError(
-            f"{metric!r} is not a metric of {task}", where="decay.metric", hint=f"known: {known}"
-        )
+        what = f"{metric!r} is not a metric of {task}"
+        if metric in LEANING:
+            what = f"{metric!r} says which way a model errs, and is worse in neither direction"
+        yield DriftloopError(what, where="decay.metric", hint=f"known: {known}")
 
 
 def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
@@ -157,6 +161,32 @@ def _bad_score(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
         yield DriftloopError("a score has no labels", where="log.labels", hint="leave it out")
 
 
+def _bad_segments(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    given = whole.get("segments")
+    columns = [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
+    fitting = [name for name, kind in _kinds(whole) if kind == "categorical"]
+    for column in dict.fromkeys(columns):
+        if columns.count(column) > 1:
+            yield DriftloopError(f"{column!r} stands twice", where="segments")
+        if column not in fitting:
+            yield DriftloopError(
+                f"{column!r} is no categorical feature",
+                where="segments",
+                hint=f"categorical features: {', '.join(fitting) or 'none'}",
+            )
+
+
+def _bad_texts(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    kinds = [kind for _, kind in _kinds(whole)]
+    made = whole.get("log") is None or bool(_at(whole, "retrain", "triggers"))
+    if made and kinds and all(kind == "text" for kind in kinds):
+        yield DriftloopError(
+            "a model needs a feature that is numeric or categorical: it is not given texts",
+            where="features",
+            hint="only what is served elsewhere and never retrained here can do with texts alone",
+        )
+
+
 def _bad_log(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
     log, handover = whole.get("log"), whole.get("handover")
     if log is None:
@@ -215,6 +245,12 @@ def _bad_source(
 def _names(whole: Mapping[str, Any]) -> tuple[str, ...]:
     features = whole.get("features")
     return tuple(features) if isinstance(features, dict) else ()
+
+
+def _kinds(whole: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name in _names(whole):
+        feature = whole["features"][name]
+        yield name, feature.get("kind") if isinstance(feature, dict) else None
 
 
 def _at(whole: Mapping[str, Any], table: str, key: str) -> object:

@@ -17,14 +17,26 @@ from pydantic import (
 from driftloop.errors import BadRequest
 from driftloop.records import ModelId, Task
 
-LOSSES = ("mae", "rmse", "log_loss")
+LOSSES = ("mae", "rmse", "mape", "mape_abs", "abs_max_error", "log_loss", "fpr", "fnr")
 """Decay metrics that are better when lower; the others are better when higher."""
+LEANING = ("mean_error",)
+"""Metrics that say which way a model errs: neither more nor less of it is worse."""
 METRICS: Mapping[Task, tuple[str, ...]] = {
-    Task.REGRESSION: ("mae", "rmse", "r2"),
-    Task.BINARY: ("roc_auc", "f1", "log_loss", "accuracy"),
+    Task.REGRESSION: ("mae", "rmse", "r2", "mean_error", "mape", "mape_abs", "abs_max_error"),
+    Task.BINARY: (
+        *("roc_auc", "f1", "log_loss", "accuracy", "precision", "recall"),
+        *("tpr", "tnr", "fpr", "fnr"),
+    ),
     Task.MULTICLASS: ("accuracy", "f1", "precision", "recall"),
     Task.SCORE: (),
 }
+"""What is measured of performance."""
+IN_UNIT = ("mae", "rmse", "mean_error", "abs_max_error")
+"""Metrics in the target's unit."""
+TOLD = ("length", "words", "non_ascii")
+"""What is told of a text in numbers; see `measure.columns`."""
+MOST_FEATURES = 1500
+"""The log's catalog, in SQLite, takes no table of 2,000 columns."""
 MOST_CLASSES = 1000
 LONGEST = timedelta(days=36_500)
 """What is longer than a century is a mistake, and reaches back to before there were calendars."""
@@ -108,19 +120,20 @@ class Platform(_Table):
 
 
 class Feature(_Table):
-    """One column a model is given.
+    """One column of a model's rows.
 
-    `range` bounds plausible values (inclusive); `required` refuses a request without it.
+    `range` bounds plausible values (inclusive); `required` refuses a request without it. A text
+    is logged and watched by what can be told of it in numbers; models are not given it.
     """
 
-    kind: Literal["numeric", "categorical"]
+    kind: Literal["numeric", "categorical", "text"]
     range: tuple[float, float] | None = Field(default=None, strict=False)
     required: bool = False
 
     @model_validator(mode="after")
     def _range_fits(self) -> Self:
-        if self.range is not None and self.kind == "categorical":
-            msg = "a categorical feature has no range"
+        if self.range is not None and self.kind != "numeric":
+            msg = f"a {self.kind} feature has no range"
             raise ValueError(msg)
         if self.range is not None and not self.range[0] < self.range[1]:
             msg = "range must be [low, high] with low below high"
@@ -297,7 +310,7 @@ class Family(_Table):
     time: str
     owner: str
     markets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
-    features: Annotated[dict[str, Feature], Field(min_length=1)]
+    features: Annotated[dict[str, Feature], Field(min_length=1, max_length=MOST_FEATURES)]
     window: WindowPolicy
     drift: DriftPolicy
     decay: DecayPolicy | None = None
@@ -309,6 +322,8 @@ class Family(_Table):
     retention: RetentionPolicy = RetentionPolicy()
     log: LogSource | None = None
     """A log of somebody else's: these models are served elsewhere, and never by driftloop."""
+    segments: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Categorical features by whose levels the judged metric is measured too."""
     handover: HandoverPolicy | None = None
 
     def need_own_log(self) -> None:
@@ -366,3 +381,25 @@ class Family(_Table):
     def categorical(self) -> tuple[str, ...]:
         """Names of the categorical features, in the file's order."""
         return tuple(n for n, f in self.features.items() if f.kind == "categorical")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the text features, in the file's order."""
+        return tuple(n for n, f in self.features.items() if f.kind == "text")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of what is watched as a number: numeric features, and what is told of texts."""
+        told = (f"{name}.{said}" for name in self.texts for said in TOLD)
+        return (*self.numeric, *told)
+
+    @property
+    def inputs(self) -> "dict[str, Feature]":
+        """The features that a model is given: all but the texts."""
+        return {name: feature for name, feature in self.features.items() if feature.kind != "text"}
+
+    def unit_of(self, metric: str) -> str:
+        """Return the unit of a metric of performance, "" where it has none."""
+        if metric in ("mape", "mape_abs"):
+            return "%"
+        return self.unit if metric in IN_UNIT else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driftloop.errors import BadRequest
-from driftloop.settings import Settings
+from driftloop.settings import Settings, need_dask
 
 READY = re.compile(rb"\bready\s*$", re.MULTILINE)
 """A service without a port writes a line to its log that ends in this once it works."""
@@ -53,7 +53,11 @@ def services(settings: Settings) -> tuple[Service, ...]:
     """Return the services of one installation, in the order they are listed to people.
 
     What a setting names by address runs elsewhere, and is not among them.
+
+    Raises:
+        BadRequest: they could not do what the settings ask for.
     """
+    need_dask(settings)
     own = settings.environment() | {
         "PYTHONUNBUFFERED": "1",
         "DO_NOT_TRACK": "1",
@@ -106,7 +110,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         argv=_driftloop("_watchdog"),
         env=own,
         after=("ingester",),
-        needs=("online", "pages", "prefect", "worker", "slack"),
+        needs=("online", "pages", "prefect", "worker", "keeper", "slack"),
         beats=True,
         silence=120.0 + settings.watchdog_every,
     )
@@ -118,7 +122,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
         *(slack if local_slack else ()),
         *(() if settings.prefect else (server,)),
         *(() if settings.mlflow_runs else (_mlflow(settings, own),)),
-        worker,
+        # Prefect's own workers, on whatever machines, then run the flows.
+        replace(worker, name="keeper") if settings.work_pool else worker,
         ingester,
         watchdog,
     )

@@ -130,6 +130,7 @@ class Story:
         since: float | None = None,
         retrain: bool = False,
         opens: bool = False,
+        worst: tuple[Reading, ...] = (),
     ) -> Decision:
         readings = self.measured(days, value, n=n, problem=problem)
         level = {
@@ -158,6 +159,7 @@ class Story:
             incident=incident,
             since=None if since is None else self.at(since),
             opens=opens,
+            worst=worst,
         )
         self.ledger.append(Decided(model=self.model, at=at, decision=decision), key=decision.key)
         return decision
@@ -272,7 +274,17 @@ def tell_everything(
         story.gated(0.6, refused, version=2, passed=False, reason=f"not sure: {HOSTILE}")
         story.paged(0.85, "it is being retrained", stage=Stage.RETRAINING, order=refused)
         story.paged(0.5, "version 2 was refused", stage=Stage.REFUSED, order=refused)
-        story.decided(0, State.DECAYING, 10.4, reason=HOSTILE, incident=opened, since=0.9)
+        worst = Reading(
+            kind=Kind.DECAY,
+            metric=metric,
+            column=None,
+            value=14.2,
+            n=120,
+            segment=f"carrier={HOSTILE}",
+        )
+        story.decided(
+            0, State.DECAYING, 10.4, reason=HOSTILE, incident=opened, since=0.9, worst=(worst,)
+        )
     elif what == "fault":
         story.decided(0.5, State.DATA_FAULT, 7.4, incident=opened, since=0.5, opens=True)
         story.failed(0.3, story.ordered(0.4), f"the recipe raised {HOSTILE}")

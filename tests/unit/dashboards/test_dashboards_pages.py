@@ -106,6 +106,14 @@ def test_a_model_page_tells_its_story(pages: httpx.Client) -> None:
     assert 'class="mark page"' in page
 
 
+def test_a_model_that_decays_says_where_it_is_worst(pages: httpx.Client) -> None:
+    """In a line below its reason, escaped; a model that is well says nothing of the kind."""
+    page = pages.get("/models/eta-decay").text
+    (line,) = re.findall(r"Worst in carrier=&lt;script&gt;.*: (.*)</p>", page)
+    assert line.startswith('mean absolute error <span class="num">14.2</span> min, n=120')
+    assert "Worst in" not in pages.get("/models/eta-good").text
+
+
 def test_a_retraining_is_one_entry_with_its_steps(pages: httpx.Client) -> None:
     """What was ordered, trained, gated, swapped and told of one order stands together."""
     page = pages.get("/models/eta-decay").text

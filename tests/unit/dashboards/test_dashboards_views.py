@@ -10,7 +10,7 @@ from dashboards.charts import chart, sparkline
 from dashboards.facts import PAGE_MEASURED, ModelFacts, page_facts
 from dashboards.fleet import row_view
 from dashboards.moment import Moment, loop_view
-from dashboards.points import Point, alarm_at
+from dashboards.points import Point, alarm_at, points
 from dashboards.timeline import Marker, timeline
 from driftloop.clock import Clock
 from driftloop.records import (
@@ -21,12 +21,15 @@ from driftloop.records import (
     Gated,
     GateResult,
     Head,
+    Kind,
+    Measured,
     ModelId,
     Moved,
     Notice,
     Order,
     Ordered,
     Paged,
+    Reading,
     Receipt,
     Stage,
     State,
@@ -352,3 +355,15 @@ def test_what_was_found_answering_is_not_called_trained() -> None:
     (event,) = timeline(ModelFacts(ordered=(begun,), trained=(made,)))
     assert [step.what for step in event.steps] == ["ordered", "found"]
     assert "fitted" not in event.steps[1].said
+
+
+def test_segments_are_no_points_of_the_models_line(eta: Family) -> None:
+    """The chart shows all rows: one point a window, however many segments were measured."""
+    whole = Reading(kind=Kind.DECAY, metric="mae", column=None, value=7.0, n=400, baseline=7.1)
+    part = replace(whole, value=14.2, n=120, segment="vehicle=van")
+    window = Window(model=ModelId("eta-de"), start=NOW, end=NOW, known_at=NOW)
+    fact = Measured(
+        model=window.model, at=NOW, window=window, rows=9, labels=9, readings=(whole, part)
+    )
+    (point,) = points([fact], eta)
+    assert (point.value, point.n) == (7.0, 400)

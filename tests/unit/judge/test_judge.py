@@ -19,7 +19,7 @@ from driftloop.records import (
     State,
     Window,
 )
-from driftloop.spec import Family
+from driftloop.spec import Family, Feature
 
 DE = ModelId("eta-de")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -111,6 +111,9 @@ def test_a_metric_that_is_better_when_higher_decays_downwards(churn: Family) -> 
         ("out_of_range", 0.05, None, Level.ALARM),
         ("out_of_range", 0.01, None, Level.OK),
         ("unseen", 0.3, None, Level.ALARM),
+        ("unseen", 0.3, 0.25, Level.OK),
+        ("empty_share", 0.3, 0.0, Level.ALARM),
+        ("empty_share", 0.3, 0.25, Level.OK),
         ("duplicates", 0.06, None, Level.ALARM),
         ("freshness", 72.0, None, Level.ALARM),
         ("freshness", 71.0, None, Level.OK),
@@ -119,11 +122,61 @@ def test_a_metric_that_is_better_when_higher_decays_downwards(churn: Family) -> 
 def test_data_faults_have_limits(
     eta: Family, metric: str, value: float, baseline: float | None, level: Level
 ) -> None:
-    """Nulls are judged against what the reference has; the rest against nothing."""
+    """What is usual in the reference is no fault; of ranges, duplicates and age nothing is."""
     reading = Reading(
         kind=Kind.QUALITY, metric=metric, column="load", value=value, n=100, baseline=baseline
     )
     assert [v.level for v in judged([reading], eta)] == [level]
+
+
+@pytest.mark.parametrize(
+    ("metric", "usual", "worse"), [("fpr", 0.1, 0.2), ("tnr", 0.9, 0.6), ("recall", 0.9, 0.6)]
+)
+def test_each_metric_is_worse_in_its_own_direction(
+    churn: Family, metric: str, usual: float, worse: float
+) -> None:
+    """More false positives are decay, and fewer true ones."""
+    judges = churn.model_copy(update={"decay": churn.decay.model_copy(update={"metric": metric})})
+    readings = [
+        Reading(kind=Kind.DECAY, metric=metric, column=None, value=v, n=99, baseline=usual)
+        for v in (worse, usual, 2 * usual - worse)
+    ]
+    assert [v.level for v in judged(readings, judges)] == [Level.ALARM, Level.OK, Level.OK]
+
+
+def of(segment: str, value: float | None, metric: str = "mae") -> Reading:
+    return Reading(kind=Kind.DECAY, metric=metric, column=None, value=value, n=120, segment=segment)
+
+
+def test_segments_say_where_and_never_whether(eta: Family) -> None:
+    """However bad a segment is the state is that of all rows; the worst are told of what decays."""
+    parts = [of("c=a", 9.0), of("c=b", 99.0), of("c=c", None), of("c=d", 50.0), of("c=e", 60.0)]
+    fine = decision(eta, volume(100), mae(10.0), *parts)
+    assert (fine.state, fine.worst, len(fine.verdicts)) == (State.FRESH, (), 2)
+    bad = decision(eta, volume(100), mae(14.0), *parts)
+    assert bad.state == State.DECAYING
+    assert [reading.segment for reading in bad.worst] == ["c=b", "c=e", "c=d"]
+    assert replace(bad, worst=()) == decision(eta, volume(100), mae(14.0))
+
+
+def test_the_worst_segment_is_the_lowest_where_higher_is_better(churn: Family) -> None:
+    """By ROC AUC 0.5 is worse than 0.9."""
+    judges = churn.model_copy(
+        update={"decay": churn.decay.model_copy(update={"metric": "roc_auc"})}
+    )
+    fell = Reading(kind=Kind.DECAY, metric="roc_auc", column=None, value=0.6, n=99, baseline=0.8)
+    parts = [of("c=a", 0.9, "roc_auc"), of("c=b", 0.5, "roc_auc")]
+    assert [r.segment for r in decision(judges, volume(99), fell, *parts).worst] == ["c=b", "c=a"]
+
+
+def test_the_numbers_of_a_text_count_as_one_column(eta: Family) -> None:
+    """A third of the columns must drift: one text with three numbers is a quarter of four."""
+    features = {**eta.features, "comment": Feature(kind="text")}
+    telling = eta.model_copy(update={"features": features})
+    readings = [volume(100), mae(10.0)]
+    readings += [shift(f"comment.{said}", 0.9) for said in ("length", "words", "non_ascii")]
+    assert decision(telling, *readings).state == State.FRESH
+    assert decision(telling, *readings, shift("load", 0.9)).state == State.DRIFTING
 
 
 def test_decay_opens_one_incident_and_orders_one_retraining(eta: Family) -> None:

@@ -1,6 +1,7 @@
 """The ledger: facts once, one champion at a time, one holder of an intent."""
 
 import multiprocessing
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,19 @@ import pytest
 
 from driftloop.errors import LedgerError, StaleHead, TooNew
 from driftloop.ledger import SqlLedger
-from driftloop.records import Failed, Head, ModelId, Moved
+from driftloop.records import (
+    Decided,
+    Decision,
+    Failed,
+    Head,
+    Kind,
+    Measured,
+    ModelId,
+    Moved,
+    Reading,
+    State,
+    Window,
+)
 
 DE = ModelId("eta-de")
 FR = ModelId("eta-fr")
@@ -242,3 +255,43 @@ def test_an_address_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
     """A folder that is not there is an error with the address in it."""
     with pytest.raises(LedgerError, match="cannot be read: unable to open"):
         SqlLedger(f"sqlite:///{tmp_path / 'no' / 'ledger.db'}")
+
+
+def test_facts_of_before_there_were_segments_are_read(ledger: SqlLedger, url: str) -> None:
+    """A reading without the field is one of all rows; a decision without it names no segment."""
+    window = Window(model=DE, start=AT, end=AT, known_at=AT)
+    reading = Reading(kind=Kind.DECAY, metric="mae", column=None, value=1.0, n=9)
+    decision = Decision(
+        key="k",
+        model=DE,
+        at=AT,
+        state=State.FRESH,
+        reason="r",
+        version=1,
+        window=window,
+        verdicts=(),
+    )
+    facts = (
+        Measured(model=DE, at=AT, window=window, rows=9, labels=9, readings=(reading,)),
+        Decided(model=DE, at=AT, decision=decision),
+    )
+    for each in facts:
+        ledger.append(each)
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as con:
+        for id_, body in con.execute("SELECT id, body FROM facts").fetchall():
+            older = body.replace(',"segment":null', "").replace(',"worst":[]', "")
+            assert older != body
+            con.execute("UPDATE facts SET body = ? WHERE id = ?", (older, id_))
+    con.close()
+    assert (*ledger.facts(Measured), *ledger.facts(Decided)) == facts
+
+
+def test_a_segment_comes_back(ledger: SqlLedger) -> None:
+    """With its reading, and with the decision that it was worst in."""
+    reading = Reading(
+        kind=Kind.DECAY, metric="mae", column=None, value=1.0, n=9, segment="carrier=AA"
+    )
+    window = Window(model=DE, start=AT, end=AT, known_at=AT)
+    measured = Measured(model=DE, at=AT, window=window, rows=9, labels=9, readings=(reading,))
+    ledger.append(measured)
+    assert ledger.facts(Measured) == (measured,)

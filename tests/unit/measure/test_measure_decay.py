@@ -5,10 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from driftloop.measure import decay
-from driftloop.measure.decay import interval
-from driftloop.records import Kind
-from driftloop.spec import Family
+from driftloop.measure.decay import estimates, interval
+from driftloop.records import Kind, Task
+from driftloop.spec import METRICS, Family
 
 Make = Callable[..., Any]
 
@@ -105,22 +104,27 @@ def test_only_the_champions_own_rows_count(
         ("accuracy", 0.75),
         ("f1", 0.75),
         ("log_loss", 0.5),
+        ("mean_error", 0.0),
+        ("precision", 0.75),
+        ("recall", 0.75),
+        ("fpr", 0.25),
     ],
 )
 def test_the_90_percent_interval_covers_the_truth_that_often(metric: str, truth: float) -> None:
     """Of 600 windows of 14 unremarkable days, 85 to 95 % have the true value in the interval."""
     rng = np.random.default_rng(11)
     day = np.repeat(np.arange(14), 40)
+    task = Task.REGRESSION if metric in METRICS[Task.REGRESSION] else Task.BINARY
     covered = 0
     for _ in range(600):
-        if metric in ("mae", "rmse", "r2"):
+        if task is Task.REGRESSION:
             prediction = rng.normal(0.0, 10.0, len(day))
             label = prediction + rng.normal(0.0, 5.0, len(day))
         else:
             # A uniform probability that is right: every truth above is an integral over it.
             prediction = rng.uniform(size=len(day))
             label = (rng.uniform(size=len(day)) < prediction).astype(float)
-        low, high = interval(*getattr(decay, metric)(label, prediction), day)
+        low, high = interval(*estimates(task, label, prediction)[metric](), day)
         covered += low < truth < high
     assert 0.85 < covered / 600 < 0.95
 

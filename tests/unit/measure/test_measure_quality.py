@@ -35,7 +35,7 @@ def faulty(eta: Family, regression: Make, measured: Make, put: Make) -> Any:
         ("null_share", "vehicle", 0.2, 10, 0.0),
         ("out_of_range", "distance", 0.5, 8, None),
         ("out_of_range", "load", 0.0, 5, None),
-        ("unseen", "vehicle", 0.25, 8, None),
+        ("unseen", "vehicle", 0.25, 8, 0.0),
         ("duplicates", None, 1 / 6, 12, None),
         ("volume", None, 12.0, 12, None),
         ("freshness", None, 1.5, 12, None),
@@ -62,9 +62,9 @@ def test_a_feature_without_a_range_has_none_to_leave(
 def test_every_reading_of_quality_is_there_once(
     eta: Family, regression: Make, measured: Make
 ) -> None:
-    """The set of readings depends on the monitor alone, never on the data."""
+    """The set of readings depends on the monitor alone, never on the data, but for segments."""
     full = measured(eta, regression(50, seed=1), regression(50, seed=2))
     empty = measured(eta, regression(0, seed=1), regression(50, seed=2))
     names = [(r.kind, r.metric, r.column) for r in full.readings]
     assert names == [(r.kind, r.metric, r.column) for r in empty.readings]
-    assert len(names) == len(set(names)) == 4 + 3 + 3 + 2 + 1 + 4
+    assert len(names) == len(set(names)) == 4 + 7 + 3 + 2 + 1 + 4

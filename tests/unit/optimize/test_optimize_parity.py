@@ -26,9 +26,10 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 
 from driftloop.errors import ParityError, TrainingFailed
 from driftloop.optimize import lower, parity
+from driftloop.optimize.parity import _trials
 from driftloop.retrain import Fitted, fit, predict, probabilities
 from driftloop.retrain.fit import _frame
-from driftloop.spec import Family
+from driftloop.spec import Family, Feature
 
 MONITORS = Path(__file__).parents[2] / "monitors"
 ROWS = 600
@@ -100,6 +101,30 @@ def test_a_family_of_one_kind_of_feature_is_lowered_too(family: Family, kind: st
         cut = with_recipe(family, recipe).model_copy(update={"features": features})
         table = rows(cut)
         assert compared(cut, table, fit(cut, table, seed=1)) < 1e-5
+
+
+def test_a_model_is_given_no_text(family: Family) -> None:
+    """With one in the monitor file the fitted model and its file are those without it."""
+    told = family.model_copy(
+        update={"features": {**family.features, "said": Feature(kind="text", required=True)}}
+    )
+    table = rows(family)
+    with_text = table.append_column("said", pa.array(["some words"] * ROWS))
+    fitted = fit(told, with_text, seed=1)
+    assert compared(told, with_text, fitted) < 1e-5
+    assert fitted.columns == fit(family, table, seed=1).columns
+    assert lower(fitted.pipeline, told) == lower(fit(family, table, seed=1).pipeline, family)
+
+
+def test_odd_rows_do_not_grow_with_the_square_of_the_features(eta: Family) -> None:
+    """Of 400 features each kind of odd row has fewer rows, and every kind is there."""
+    features = {f"x{n}": Feature(kind="numeric") for n in range(400)}
+    wide = eta.model_copy(update={"features": features})
+    table = pa.table({name: np.arange(100.0) for name in features})
+    kinds = [(kind, trial.num_rows) for kind, trial in _trials(wide, table)]
+    assert len(kinds) == 1 + 400 + 1 + 3 * 400 + 1
+    assert kinds[0] == ("real rows", 100)
+    assert sum(count for _, count in kinds[1:]) < 25_000
 
 
 def test_a_feature_that_is_null_throughout_is_lowered_too(eta: Family) -> None:

@@ -9,7 +9,7 @@ from driftloop.errors import BadRequest, LogError
 from driftloop.records import ModelId
 from driftloop.serve.batch import predict_batch
 from driftloop.serve.slot import NoChampion, Slots
-from driftloop.spec import Family, Fleet
+from driftloop.spec import Family, Feature, Fleet
 
 MODEL = ModelId("eta-de")
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -220,3 +220,25 @@ def test_without_a_champion_nothing_is_scored(fleet: Fleet, eta: Family, clock: 
     slot = Slots(fleet).slot(MODEL)
     with pytest.raises(NoChampion):
         predict_batch(trips(1), family=eta, model=MODEL, slot=slot, spool=None, clock=clock)
+
+
+def test_texts_are_logged_and_no_business_of_the_model(
+    eta: Family, made: Any, clock: Any, serving: Any
+) -> None:
+    """A model that knows nothing of a text answers rows with one; what is too long is refused."""
+    family = eta.model_copy(update={"features": {**eta.features, "said": Feature(kind="text")}})
+    service = serving(made["sloped"].head(MODEL, epoch=5, version=4))
+    slot, spool = service.slots.slot(MODEL), service.spool
+    said = pa.array(["", "größe"], pa.string())
+    table = trips(2).append_column("said", said)
+    scored = predict_batch(table, family=family, model=MODEL, slot=slot, spool=spool, clock=clock)
+    assert [row.features["said"] for row in spool.kept] == said.to_pylist()
+    assert (
+        scored["prediction"]
+        == predict_batch(trips(2), family=eta, model=MODEL, slot=slot, spool=spool, clock=clock)[
+            "prediction"
+        ]
+    )
+    long = table.set_column(table.num_columns - 1, "said", pa.array(["ok", "x" * 10_001]))
+    with pytest.raises(BadRequest, match="column said, row 2: has more than 10,000 characters"):
+        predict_batch(long, family=family, model=MODEL, slot=slot, spool=spool, clock=clock)

@@ -13,6 +13,7 @@ from driftloop.errors import BadRequest
 from driftloop.records import Label, ModelId
 from driftloop.serve import request
 from driftloop.serve.request import (
+    LONGEST_TEXT,
     BadRows,
     Fault,
     NotJson,
@@ -21,7 +22,7 @@ from driftloop.serve.request import (
     parse_labels,
     parse_rows,
 )
-from driftloop.spec import Family, load_fleet
+from driftloop.spec import Family, Feature, load_fleet
 
 ETA = load_fleet(Path(__file__).parents[2] / "monitors").family_named("eta")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -331,3 +332,42 @@ def _read(read: Callable[..., list[Row]], body: bytes) -> object:
         (row.id if one.get("id") else "made", row.event_time, list(row.features.items()))
         for row, one in zip(rows, listed, strict=True)
     ]
+
+
+def test_a_text_is_read_as_it_is_up_to_its_length(eta: Family) -> None:
+    """An empty text is one, unlike an empty category; quick reader and careful one agree."""
+    family = telling(eta)
+    for said in ("größe 北京", "", "x" * LONGEST_TEXT):
+        body = json.dumps({**ROW, "said": said}).encode()
+        (row,) = parse_rows(family, body, now=NOW)
+        assert row.features["said"] == said
+        assert RowReader(family).read(body, now=NOW) == [row]
+    body = json.dumps(ROW).encode()
+    assert RowReader(family).read(body, now=NOW)[0].features["said"] is None
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("x" * (LONGEST_TEXT + 1), "has 10,001 characters, at most 10,000 are taken"),
+        (3, "should be a string, got 3"),
+    ],
+)
+def test_a_text_that_cannot_be_taken_is_refused(eta: Family, said: object, what: str) -> None:
+    """With its row and its field; the quick reader refuses it alike."""
+    body = json.dumps({**ROW, "said": said}).encode()
+    assert faults(telling(eta), body) == [(0, "said", what)]
+    with pytest.raises(BadRows):
+        RowReader(telling(eta)).read(body, now=NOW)
+
+
+def test_a_required_text_may_be_empty_and_not_absent(eta: Family) -> None:
+    """Null is no text."""
+    family = telling(eta, required=True)
+    assert parse_rows(family, json.dumps({**ROW, "said": ""}).encode(), now=NOW)
+    assert faults(family, ROW) == [(0, "said", "is required")]
+
+
+def telling(eta: Family, *, required: bool = False) -> Family:
+    text = Feature(kind="text", required=required)
+    return eta.model_copy(update={"features": {**eta.features, "said": text}})

@@ -47,6 +47,13 @@ def test_the_shipped_monitors_are_well() -> None:
         ("eta.toml", '"regression"', '"ranking"', "eta.toml: task: Input should be 'regression'"),
         ("eta.toml", 'owner = "logistics"', 'owner = "nobody"', "eta.toml: owner: 'nobody' is not"),
         ("eta.toml", 'metric = "mae"', 'metric = "f1"', "'f1' is not a metric of regression"),
+        ("eta.toml", 'metric = "mae"', 'metric = "mean_error"', "is worse in neither direction"),
+        ("eta.toml", 'unit = "min"', 'segments = ["load"]', "segments: 'load' is no categorical"),
+        ("eta.toml", 'unit = "min"', 'segments = ["nobody"]', "categorical features: vehicle"),
+        ("eta.toml", 'unit = "min"', 'segments = ["vehicle", "vehicle"]', "'vehicle' stands twice"),
+        ("eta.toml", 'unit = "min"', 'segments = "vehicle"', "segments: Input should be a valid"),
+        ("eta.toml", '"numeric", range', '"text", range', "a text feature has no range"),
+        ("churn.toml", "[features]", '[features]\nsaid = { kind = "prose" }', "features.said.kind"),
         ("eta.toml", "warn = 0.15", "warn = 0.4", "decay: warn must not be above alarm"),
         ("eta.toml", "[decay]", "[decay]\nlimt = 1", "eta.toml: decay.limt: unknown key"),
         ("eta.toml", "[0.0, 1.0]", "[1.0, 0.0]", "features.load: range must be"),
@@ -267,3 +274,36 @@ def test_only_cuts_the_fleet_and_refuses_strangers(fleet: Fleet) -> None:
     assert fleet.only((ModelId("eta-fr"),)).models == ("eta-fr",)
     with pytest.raises(UnknownModel, match="eta-xx"):
         fleet.only((ModelId("eta-xx"),))
+
+
+def test_a_text_is_watched_by_numbers_and_given_to_no_model(folder: Path) -> None:
+    """Its names are those of the text and of what is told of it."""
+    spoil(folder, "eta.toml", "[features]", '[features]\nsaid = { kind = "text", required = true }')
+    spoil(folder, "eta.toml", 'unit = "min"', 'unit = "min"\nsegments = ["vehicle"]')
+    eta = load_fleet(folder).family_named("eta")
+    assert (eta.texts, eta.segments) == (("said",), ("vehicle",))
+    assert eta.numbers == ("distance", "load", "said.length", "said.words", "said.non_ascii")
+    assert list(eta.inputs) == ["distance", "load", "vehicle"]
+    assert [eta.unit_of(metric) for metric in ("mae", "mape", "r2")] == ["min", "%", ""]
+
+
+def test_texts_alone_make_no_model(folder: Path) -> None:
+    """But what is served elsewhere, and never retrained here, can be watched by them."""
+    text = (folder / "eta.toml").read_text(encoding="utf-8")
+    head, _, rest = text.partition("[features]")
+    decay = rest[rest.index("[decay]") :]
+    alone = f'{head}[features]\nsaid = {{ kind = "text" }}\n{decay}'
+    (folder / "eta.toml").write_text(alone, encoding="utf-8")
+    with pytest.raises(SpecError, match="a model needs a feature that is numeric or categorical"):
+        load_fleet(folder)
+    watched = f'{alone}\n[retrain]\ntriggers = []\n[log]\nsource = "scored/*.parquet"\n'
+    (folder / "eta.toml").write_text(watched, encoding="utf-8")
+    assert load_fleet(folder).family_named("eta").inputs == {}
+
+
+def test_features_are_more_than_enough_and_not_without_end(folder: Path) -> None:
+    """The log's catalog could not hold the table."""
+    many = "\n".join(f'f{n} = {{ kind = "numeric" }}' for n in range(1498))
+    spoil(folder, "eta.toml", "[decay]", f"{many}\n[decay]")
+    with pytest.raises(SpecError, match=r"features: Dictionary should have at most 1500 items"):
+        load_fleet(folder)

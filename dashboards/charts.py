@@ -169,14 +169,20 @@ def _dots(points: Sequence[Point], frame: _Frame, unit: str) -> str:
             else ""
         )
         said = (
-            f"{when(p.at)}: {figure(p.value)} {unit}{interval}, {p.n:,} labels, "
-            f"baseline {figure(p.baseline)}{', too few to judge' if p.blind else ''}"
+            f"{when(p.at)}: {figure(p.value)} {unit}{interval}, "
+            f"{_sample(p)}{', too few to judge' if p.blind else ''}"
         )
         drawn.append(
             f'<circle class="dot {kind}" cx="{frame.x(p.at):.1f}" cy="{frame.y(p.value):.1f}" '
             f'r="{2.6 if len(points) < 150 else 1.6}"><title>{escape(said)}</title></circle>'  # noqa: PLR2004 - where dots would touch
         )
     return "".join(drawn)
+
+
+def _sample(p: Point) -> str:
+    if p.baseline is None:
+        return f"{p.n:,} rows"
+    return f"{p.n:,} labels, baseline {figure(p.baseline)}"
 
 
 def _marks(markers: Sequence[Marker], frame: _Frame) -> str:

@@ -72,7 +72,7 @@ class RowFacts:
     """Reads what the lines of the fleet page need, and keeps the windows it has read before.
 
     A `Measured` fact is large (every column's readings) and never changes: of each model only
-    those that came since the last look are read and decoded, and only their decay is kept.
+    those that came since the last look are read and decoded, and only what a line shows is kept.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -82,7 +82,7 @@ class RowFacts:
         self._lock = Lock()
 
     def of(self, model: ModelId) -> ModelFacts:
-        """Return the facts for the line of `model`; `measured` holds decay readings alone.
+        """Return the facts for the line of `model`; `measured` holds the readings that it shows.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -108,10 +108,16 @@ class RowFacts:
                     break
             else:
                 kept = ()
-            self._measured[model] = (*kept, *(_decay_alone(f) for f in read))[-FLEET_MEASURED:]
+            self._measured[model] = (*kept, *(_shown_alone(f) for f in read))[-FLEET_MEASURED:]
             return self._measured[model]
 
 
-def _decay_alone(fact: Measured) -> Measured:
-    kept = (r for r in fact.readings if r.kind is Kind.DECAY and r.segment is None)
+def _shown_alone(fact: Measured) -> Measured:
+    # What is of the prediction is what scores are judged by.
+    kept = (
+        reading
+        for reading in fact.readings
+        if reading.segment is None
+        and (reading.kind is Kind.DECAY or reading.column == "prediction")
+    )
     return replace(fact, readings=tuple(kept))

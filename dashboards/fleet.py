@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from dashboards.facts import ModelFacts
 from dashboards.moment import LoopView, Moment, loop_view
-from dashboards.points import Point, points
+from dashboards.points import Point, is_decisive, metric_said, points
 from dashboards.timeline import Event, retrainings
 from dashboards.words import span, why
-from driftloop.records import Failed, Gated, Kind, Level, ModelId, Ordered, State, metric_name
+from driftloop.records import Failed, Gated, Level, ModelId, Ordered, State
 from driftloop.spec import Family, Fleet
 
 RETRAINING = "retraining"
@@ -103,7 +103,7 @@ def fleet_view(fleet: Fleet, facts: Mapping[ModelId, ModelFacts], moment: Moment
                 family=family.name,
                 task=str(family.task),
                 owner=fleet.owners[family.owner].channel,
-                metric=metric_name(family.decay.metric),
+                metric=metric_said(family),
                 rows=tuple(sorted(rows, key=_gravity)),
             )
         )
@@ -145,9 +145,9 @@ def row_view(
         version=None if moved is None else moved.head.version,
         epoch=None if moved is None else moved.head.epoch,
         champion_since=None if moved is None else moved.at,
-        metric=metric_name(family.decay.metric),
-        unit=family.unit_of(family.decay.metric),
-        level=str(next((v.level for v in verdicts if v.reading.kind is Kind.DECAY), Level.BLIND)),
+        metric=metric_said(family),
+        unit=family.unit_of(family.decay.metric) if family.decay else "",
+        level=str(next((v.level for v in verdicts if is_decisive(v.reading, family)), Level.BLIND)),
         points=points(facts.measured, family),
         rows=None if measured is None else measured.rows,
         labels=None if measured is None else measured.labels,

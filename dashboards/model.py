@@ -7,7 +7,10 @@ from dashboards.fleet import Row, row_view
 from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.timeline import Event, Marker, markers, timeline
 from driftloop.records import Head, Kind, Level, ModelId, Reading, Trained, Verdict
-from driftloop.spec import Fleet, Owner
+from driftloop.spec import Family, Fleet, Owner
+
+NAMED = 6
+"""So many of a family's classes are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
     return ModelView(
         row=row_view(family, model, facts, moment, loop=loop),
         loop=loop,
-        task=str(family.task),
+        task=_task(family),
         owner=fleet.owner(model),
         champion=champion,
         trained=made[-1] if made else None,
@@ -57,6 +60,13 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
         events=timeline(facts),
         cut=len(facts.decided) >= PAGE_MEASURED,
     )
+
+
+def _task(family: Family) -> str:
+    if not family.classes:
+        return str(family.task)
+    more = f" and {len(family.classes) - NAMED} more" if len(family.classes) > NAMED else ""
+    return f"{family.task}: {', '.join(family.classes[:NAMED])}{more}"
 
 
 def _gravity(verdict: Verdict) -> tuple[int, int]:

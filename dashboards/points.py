@@ -1,19 +1,21 @@
-"""The decay metric of a model over its windows. Pure."""
+"""What a model is judged by, over its windows: its decay metric, or how its scores drift. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from driftloop.records import Kind, Measured
+from driftloop.records import Kind, Measured, Reading, metric_name
 from driftloop.spec import LOSSES, Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The decay metric over one window; `value` is None where it could not be measured.
+    """The decay metric over one window, or of scores the distance from their reference.
 
-    `limit` is the value at which the policy alarms; `blind` says that too few labels came for
-    the value to be judged.
+    `value` is None where it could not be measured, and `baseline` for scores.
+
+    `limit` is the value at which the policy alarms; `blind` says that too few labels, or
+    scores, came for the value to be judged.
     """
 
     at: datetime
@@ -28,14 +30,30 @@ class Point:
     @property
     def over(self) -> bool:
         """Whether the value stands where the policy alarms, however sure that is."""
-        if self.value is None or self.limit is None or self.baseline is None:
+        if self.value is None or self.limit is None:
             return False
-        worse_high = self.limit >= self.baseline
+        worse_high = self.baseline is None or self.limit >= self.baseline
         return self.value >= self.limit if worse_high else self.value <= self.limit
 
 
+def metric_said(family: Family) -> str:
+    """Return what the models of `family` are judged by, in words."""
+    if family.decay is None:
+        return f"{metric_name(family.drift.numeric)} of the scores"
+    return metric_name(family.decay.metric)
+
+
+def is_decisive(reading: Reading, family: Family) -> bool:
+    """Return whether `reading` is what a model of `family` is judged by."""
+    if family.decay is None:
+        return reading.kind is Kind.DRIFT and reading.column == "prediction"
+    of_all = reading.kind is Kind.DECAY and reading.column is None and reading.segment is None
+    return of_all and reading.metric == family.decay.metric
+
+
 def points(measured: Sequence[Measured], family: Family) -> tuple[Point, ...]:
-    """Return the decay metric of each window, oldest first, with the value that alarms."""
+    """Return what is judged of each window, oldest first, with the value that alarms."""
+    least = family.window.min_rows if family.decay is None else family.window.min_labels
     return tuple(
         Point(
             at=fact.at,
@@ -45,19 +63,18 @@ def points(measured: Sequence[Measured], family: Family) -> tuple[Point, ...]:
             n=reading.n,
             baseline=reading.baseline,
             limit=alarm_at(reading.baseline, family),
-            blind=reading.value is None or reading.n < family.window.min_labels,
+            blind=reading.value is None or reading.n < least,
         )
         for fact in measured
         for reading in fact.readings
-        if reading.kind is Kind.DECAY
-        and reading.column is None
-        and reading.segment is None
-        and reading.metric == family.decay.metric
+        if is_decisive(reading, family)
     )
 
 
 def alarm_at(baseline: float | None, family: Family) -> float | None:
     """Return the value at which the policy alarms, on the side where the metric is worse."""
+    if family.decay is None:
+        return family.drift.alarm
     if baseline is None:
         return None
     sign = 1.0 if family.decay.metric in LOSSES else -1.0

@@ -225,7 +225,9 @@ def _ordered(order: Order) -> str:
 def _trained(made: Candidate) -> str:
     shown = made.metrics[:FIGURES]
     figures = ", ".join(f"{metric_name(m.name)} {m.value:.4g}" for m in shown)
-    said = f"{made.rows:,} rows; {figures} on {made.holdout_rows:,} held-out rows"
+    said = f"{made.rows:,} rows"
+    if figures:
+        said += f"; {figures} on {made.holdout_rows:,} held-out rows"
     if made.found:
         return f"{said}; it answered already, where it is served"
     return (

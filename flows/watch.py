@@ -139,6 +139,8 @@ def _row(seen: Watched) -> tuple[str, ...]:
 
 def _decay(verdicts: Sequence[Verdict]) -> Verdict | None:
     found = [verdict for verdict in verdicts if verdict.reading.kind is Kind.DECAY]
+    # Scores have no decay: what is judged of them is how they lie.
+    found = found or [v for v in verdicts if v.reading.column == "prediction"]
     # The judged metric is the one with a limit; the others are there to be read.
     limited = [verdict for verdict in found if verdict.limit is not None]
     return next(iter([*limited, *found]), None)

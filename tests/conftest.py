@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from driftloop.spec import Family, Fleet, load_fleet
+from driftloop.records import Task
+from driftloop.spec import DecayPolicy, Family, Fleet, LogSource, load_fleet
 
 if TYPE_CHECKING:
     from stores import Postgres
@@ -46,6 +47,33 @@ def eta(fleet: Fleet) -> Family:
 def churn(fleet: Fleet) -> Family:
     """The binary family."""
     return fleet.family_named("churn")
+
+
+@pytest.fixture
+def colour(churn: Family) -> Family:
+    """A family that predicts one of four classes, with the features of churn."""
+    return churn.model_copy(
+        update={
+            "name": "colour",
+            "task": Task.MULTICLASS,
+            "classes": ("red", "green", "blue", "off white"),
+            "decay": DecayPolicy(metric="accuracy", warn=0.1, alarm=0.2),
+        }
+    )
+
+
+@pytest.fixture
+def risk(churn: Family) -> Family:
+    """A family of scores, with the features of churn, served elsewhere."""
+    return churn.model_copy(
+        update={
+            "name": "risk",
+            "task": Task.SCORE,
+            "decay": None,
+            "log": LogSource(source="scored.parquet"),
+            "retrain": churn.retrain.model_copy(update={"triggers": ()}),
+        }
+    )
 
 
 @pytest.fixture

@@ -146,9 +146,10 @@ def check() -> None:
     unread: list[DriftloopError] = []
     warned = 0
     for family in fleet.families:
+        task = f"{family.task}{f' of {len(family.classes)} classes' if family.classes else ''}"
         typer.echo(
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
-            f"{family.task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
+            f"{task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
         try:
             for line in system.contents(family) or _wrapped(family.models):
@@ -440,6 +441,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - what a fleet may be, an option each
     categorical: Annotated[int, typer.Option(help="Categorical ones; c00, c01...")] = 1,
     levels: Annotated[int, typer.Option(help="Levels of each category.")] = 8,
     nulls: Annotated[float, typer.Option(help="Share of nulls in each feature.")] = 0.0,
+    classes: Annotated[int, typer.Option(help="What a multiclass model predicts one of.")] = 3,
     rows_per_day: Annotated[int, typer.Option(help="Of each model.")] = 400,
     start: Annotated[str, typer.Option(help="When the time simulated begins, in UTC.")] = (
         "2026-03-01"
@@ -475,7 +477,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - what a fleet may be, an option each
         end=begins + _length(f"{days}d", "--days"),
         models=models,
         shape=Shape(
-            task=task, numeric=numeric, categorical=categorical, levels=levels, nulls=nulls
+            task=task,
+            numeric=numeric,
+            categorical=categorical,
+            levels=levels,
+            nulls=nulls,
+            classes=classes,
         ),
         rows=rows_per_day,
         history=_length(f"{history_days}d", "--history-days"),

@@ -1,7 +1,8 @@
 """Champion against candidate on the same held-out rows, paired: better for certain, or refused.
 
 Nothing but numbers in, a verdict with its reason out. The loss of a row is its absolute error
-for regression ("mae") and its clipped log loss for binary models ("log_loss").
+for regression ("mae"), its clipped log loss for binary models ("log_loss"), and whether it is
+wrong for classes ("misclassified"). Scores have no right answer, and no gate.
 """
 
 import math
@@ -21,7 +22,9 @@ Floats = npt.NDArray[np.float64]
 _WANTED = {
     Task.REGRESSION: "a target is a finite number",
     Task.BINARY: "an outcome is 0 or 1",
+    Task.MULTICLASS: "a class is a whole number from 0 on",
 }
+_LOSS = {Task.REGRESSION: "mae", Task.BINARY: "log_loss", Task.MULTICLASS: "misclassified"}
 
 
 def compare(
@@ -45,20 +48,21 @@ def compare(
     sections II and VI). It passes when the interval's lower end is above the policy's margin.
 
     Without a champion the candidate must not be worse for certain than a constant: the mean
-    label, or the base rate (k + 1) / (n + 2), of the very rows it is judged on.
+    label, the base rate (k + 1) / (n + 2), or the commonest class, of the very rows it is judged
+    on.
 
     Args:
-        label: shape [n]: the true outcomes, 0 or 1 for binary; a row whose label is NaN is unknown
-            and does not count.
+        label: shape [n]: the true outcomes, 0 or 1 for binary, indexes of classes for multiclass;
+            a row whose label is NaN is unknown and does not count.
         champion: shape [n]: its answers, None when there is no champion.
-        candidate: shape [n]: its answers, the target's unit or the probability of 1.
+        candidate: shape [n]: its answers, the target's unit, the probability of 1 or a class.
         block: shape [n]: the event's day or other block, of any dtype that numpy can sort.
         task: which loss.
         policy: fewest rows, margin and confidence.
         unit: what one block is called in the reason.
 
     Raises:
-        ValueError: the columns differ in length.
+        ValueError: the columns differ in length, or the task is one that has no gate.
 
     >>> rng = np.random.default_rng(0)
     >>> label, day = rng.normal(100.0, 10.0, 700), np.arange(700) // 100
@@ -69,6 +73,8 @@ def compare(
     >>> compare(label, better, worse, day, task=Task.REGRESSION, policy=policy).passed
     False
     """
+    if task is Task.SCORE:
+        raise ValueError("scores have no right answer to be compared by")
     truth, answer = np.asarray(label, np.float64), np.asarray(candidate, np.float64)
     before = None if champion is None else np.asarray(champion, np.float64)
     blocks = np.asarray(block)
@@ -79,7 +85,7 @@ def compare(
     known = ~np.isnan(truth)
     truth, answer, blocks = truth[known], answer[known], blocks[known]
     before = None if before is None else before[known]
-    loss = _absolute_error if task is Task.REGRESSION else _log_loss
+    loss = _LOSSES[task]
     blank = _nothing_known(task, truth.size, policy.confidence)
     if truth.size < policy.min_rows:
         said = f"only {truth.size} labelled rows are held out, and the gate needs {policy.min_rows}"
@@ -102,10 +108,14 @@ def compare(
 
 def as_found(candidate: Candidate) -> GateResult:
     """Return that what answers already may: nothing is compared, its figures are the baseline."""
+    kept = (
+        f"{candidate.holdout_rows} newest labelled rows as the baseline"
+        if candidate.holdout_rows
+        else f"{candidate.rows} newest rows as the reference"
+    )
     return GateResult(
         passed=True,
-        reason=f"taken as found in its log, with {candidate.holdout_rows} newest labelled rows"
-        " as the baseline",
+        reason=f"taken as found in its log, with {kept}",
         loss="",
         n=candidate.holdout_rows,
         champion_loss=None,
@@ -145,7 +155,7 @@ def _nothing_known(task: Task, n: int, confidence: float) -> GateResult:
     return GateResult(
         passed=False,
         reason="",
-        loss="mae" if task is Task.REGRESSION else "log_loss",
+        loss=_LOSS[task],
         n=n,
         champion_loss=None,
         candidate_loss=None,
@@ -164,12 +174,13 @@ def _against_constant(
     # candidate that is worse for certain is refused.
     passed = met.high is None or met.high >= 0.0
     gain = f"{met.gain:+.1%}" if met.gain is not None else "no gain"
+    usual = "commonest class" if scored.loss == _LOSS[Task.MULTICLASS] else "average"
     return replace(
         scored,
         passed=passed,
         reason=(
             f"first version: {metric_name(scored.loss)} {scored.candidate_loss:.4g} on"
-            f" {scored.n} rows, {gain} against always answering their average"
+            f" {scored.n} rows, {gain} against always answering their {usual}"
             f"{'' if passed else ', which is worse for certain'}"
         ),
     )
@@ -230,14 +241,46 @@ def _log_loss(truth: Floats, answer: Floats) -> Floats:
     return -np.log(np.where(truth == 1.0, of_one, 1.0 - of_one))
 
 
+def _misclassified(truth: Floats, answer: Floats) -> Floats:
+    wrong: Floats = (truth != answer).astype(np.float64)
+    return wrong
+
+
+_LOSSES = {
+    Task.REGRESSION: _absolute_error,
+    Task.BINARY: _log_loss,
+    Task.MULTICLASS: _misclassified,
+}
+
+
 def _constant(truth: Floats, task: Task) -> Floats:
-    level = truth.mean() if task is Task.REGRESSION else (truth.sum() + 1) / (truth.size + 2)
+    match task:
+        case Task.REGRESSION:
+            level = float(truth.mean())
+        case Task.BINARY:
+            level = (float(truth.sum()) + 1) / (truth.size + 2)
+        case _:
+            classes, counts = np.unique(truth, return_counts=True)
+            level = float(classes[counts.argmax()])
     return np.full(truth.size, level)
 
 
 def _misfits(truth: Floats, task: Task) -> int:
-    fits = np.isfinite(truth) if task is Task.REGRESSION else np.isin(truth, (0.0, 1.0))
+    match task:
+        case Task.REGRESSION:
+            fits = np.isfinite(truth)
+        case Task.BINARY:
+            fits = np.isin(truth, (0.0, 1.0))
+        case _:
+            fits = _is_index(truth)
     return int((~fits).sum())
+
+
+def _is_index(values: Floats) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (
+        np.isfinite(values) & (values >= 0.0) & (values == np.floor(values))
+    )
+    return found
 
 
 def _unfit(answer: Floats, task: Task) -> str:
@@ -245,6 +288,8 @@ def _unfit(answer: Floats, task: Task) -> str:
         return f"no finite number on {wrong} of {answer.size} rows"
     if task is Task.BINARY and (wrong := int(((answer < 0.0) | (answer > 1.0)).sum())):
         return f"no probability on {wrong} of {answer.size} rows"
+    if task is Task.MULTICLASS and (wrong := int((~_is_index(answer)).sum())):
+        return f"no class on {wrong} of {answer.size} rows"
     return ""
 
 

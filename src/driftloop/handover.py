@@ -22,7 +22,8 @@ class Handover:
 
     What is told, as one JSON object: `model`, `version`, `previous` (a version or null),
     `artifact` (path of the ONNX file; null for a version that was found answering), `digest` (its
-    SHA-256), `features` (in the model's order), and `key`, which is the same whenever the same
+    SHA-256), `features` (in the model's order), of a multiclass model `classes` (it answers with a
+    place in that list, counted from 0), and `key`, which is the same whenever the same
     version is handed over again for the same reason. `Idempotency-Key` carries it over HTTP.
 
     Args:
@@ -55,6 +56,7 @@ class Handover:
             "artifact": None if head.found else str(Path(head.artifact).absolute()),
             "digest": head.digest,
             "features": list(family.inputs),
+            **({"classes": list(family.classes)} if family.classes else {}),
             "key": key,
         }
         if policy.url is None:

@@ -12,11 +12,12 @@ from driftloop.records import (
     ModelId,
     Reading,
     State,
+    Task,
     Verdict,
     Window,
     metric_name,
 )
-from driftloop.spec import LOSSES, Family
+from driftloop.spec import LOSSES, DecayPolicy, Family
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(minutes=1)
@@ -25,7 +26,10 @@ LOOKED = "looked"
 WORST = 3
 """So many segments of a model that decays are told."""
 ALARMED = (State.DATA_FAULT, State.DECAYING)
-"""States that open an incident: harm, or data that cannot be trusted."""
+"""States that open an incident: harm, or data that cannot be trusted.
+
+Of scores DRIFTING does too: no label would ever show the harm, and nothing else could page.
+"""
 
 
 def window_at(
@@ -93,7 +97,7 @@ def decide(
     verdicts = judged(readings, family)
     seen = _look(verdicts, family)
     before = history.decisions[-1] if history.decisions else None
-    alarms, calm = _streaks(before, seen.state, verdicts)
+    alarms, calm = _streaks(before, seen.state, verdicts, family)
     since = _since(before, alarms, now)
     incident = before.incident if before is not None else None
     opens = incident is None and alarms >= family.hysteresis.open_after
@@ -152,7 +156,9 @@ def _verdict(reading: Reading, family: Family) -> Verdict | None:
     if reading.kind is Kind.DRIFT:
         return _drift(reading, family)
     if reading.kind is Kind.DECAY:
-        return _decay(reading, family) if reading.metric == family.decay.metric else None
+        limits = family.decay
+        judged = limits is not None and reading.metric == limits.metric
+        return _decay(reading, family, limits) if limits is not None and judged else None
     return _quality(reading, family)
 
 
@@ -173,8 +179,7 @@ def _drift(reading: Reading, family: Family) -> Verdict:
     return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
 
 
-def _decay(reading: Reading, family: Family) -> Verdict:
-    limits = family.decay
+def _decay(reading: Reading, family: Family, limits: DecayPolicy) -> Verdict:
     least = family.window.min_labels
     if reading.n < least:
         return _blind(reading, f"{reading.n} labels, at least {least} are needed")
@@ -267,14 +272,20 @@ def _look(verdicts: Sequence[Verdict], family: Family) -> _Seen:
     drifted = _drifted(by_kind[Kind.DRIFT], family)
     if drifted:
         return _Seen(State.DRIFTING, _listed(drifted))
-    blind = [
-        v
-        for v in (*by_kind[Kind.QUALITY], *by_kind[Kind.DECAY])
-        if v.level is Level.BLIND and v.reading.column is None
-    ]
-    if blind or not by_kind[Kind.DECAY]:
+    decisive = _decisive(verdicts, family)
+    whole = [v for v in by_kind[Kind.QUALITY] if v.reading.column is None]
+    blind = [v for v in (*whole, *decisive) if v.level is Level.BLIND]
+    if blind or not decisive:
         return _Seen(State.BLIND, _listed(blind) or "nothing was measured")
-    return _Seen(State.FRESH, _listed(by_kind[Kind.DECAY]))
+    return _Seen(State.FRESH, _listed(decisive))
+
+
+def _decisive(verdicts: Sequence[Verdict], family: Family) -> list[Verdict]:
+    """Return what a model must show to be FRESH: its performance, or how its scores lie."""
+    if family.task is Task.SCORE:
+        scores = (Kind.DRIFT, "prediction")
+        return [v for v in verdicts if (v.reading.kind, v.reading.column) == scores]
+    return [v for v in verdicts if v.reading.kind is Kind.DECAY]
 
 
 def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
@@ -301,14 +312,16 @@ def _listed(verdicts: Sequence[Verdict], *, most: int = 3) -> str:
     return "; ".join(said[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _streaks(before: Decision | None, state: State, verdicts: Sequence[Verdict]) -> tuple[int, int]:
+def _streaks(
+    before: Decision | None, state: State, verdicts: Sequence[Verdict], family: Family
+) -> tuple[int, int]:
     alarms, calm = (before.alarms, before.calm) if before is not None else (0, 0)
     if state is State.BLIND:
         return alarms, calm
-    if state in ALARMED:
+    if state in ALARMED or (family.task is Task.SCORE and state is State.DRIFTING):
         return alarms + 1, 0
     # Recovered is what is clearly back: a warning ends a run of alarms and begins no calm.
-    clear = all(v.level is Level.OK for v in verdicts if v.reading.kind is Kind.DECAY)
+    clear = all(v.level is Level.OK for v in _decisive(verdicts, family))
     return 0, calm + 1 if clear else 0
 
 

@@ -314,5 +314,5 @@ class Model(Protocol):
         ...
 
     def predict(self, columns: dict[str, list[FeatureValue]]) -> list[float]:
-        """Return one answer a row: the target, or the probability of 1."""
+        """Return one answer a row: the target, the probability of 1, or the class's index."""
         ...

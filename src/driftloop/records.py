@@ -39,6 +39,7 @@ _METRICS = {
     "tnr": "true negative rate",
     "fpr": "false positive rate",
     "fnr": "false negative rate",
+    "misclassified": "share misclassified",
     "wasserstein": "Wasserstein distance",
     "jensenshannon": "Jensen-Shannon distance",
     "ks": "Kolmogorov-Smirnov statistic",
@@ -76,10 +77,16 @@ def metric_name(metric: str) -> str:
 
 
 class Task(StrEnum):
-    """What a model predicts."""
+    """What a model predicts: a number, yes or no, one of a family's classes, or a score.
+
+    A score is a number that no outcome proves right or wrong, as of an anomaly or a similarity:
+    it has no labels, and drift and quality are all that is measured of it.
+    """
 
     REGRESSION = "regression"
     BINARY = "binary"
+    MULTICLASS = "multiclass"
+    SCORE = "score"
 
 
 class Kind(StrEnum):
@@ -117,7 +124,9 @@ class State(StrEnum):
 class Prediction:
     """One answered row.
 
-    `prediction` is the target's unit for regression and the probability of 1 for binary.
+    `prediction` is the target's unit for regression, the probability of 1 for binary, the index
+    of the class in `Family.classes` for multiclass (one type of column serves every family; names
+    are for people, at the doors), and the score itself for scores.
     """
 
     id: str
@@ -132,7 +141,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """The true outcome of one prediction; a later arrival for the same id corrects it."""
+    """The true outcome of one prediction; a later arrival for the same id corrects it.
+
+    `value` is in the unit of `Prediction.prediction`: of a multiclass model the class's index.
+    """
 
     id: str
     model: ModelId

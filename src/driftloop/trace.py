@@ -34,14 +34,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logged:
-    """A prediction as the log has it."""
+    """A prediction as the log has it; that of a class is its name."""
 
     id: str
     model: str
     version: int
     event_time: datetime
     predicted_at: datetime
-    prediction: float | None
+    prediction: float | str | None
 
 
 def steps(facts: Iterable[Fact]) -> tuple[Step, ...]:
@@ -56,13 +56,13 @@ def in_order(found: Iterable[Step]) -> tuple[Step, ...]:
 
 def predicted(row: Logged) -> Step:
     """Return that a row was answered."""
-    answer = "history, before driftloop" if row.prediction is None else f"{row.prediction:.6g}"
+    answer = "history, before driftloop" if row.prediction is None else _said(row.prediction)
     said = f"{row.id} by {row.model} version {row.version}: {answer}"
     return Step(at=row.predicted_at, what="predicted", said=said)
 
 
 def labelled(
-    id_: str, model: str, labels: Sequence[tuple[datetime, float]], *, asked: bool
+    id_: str, model: str, labels: Sequence[tuple[datetime, float | str]], *, asked: bool
 ) -> tuple[Step, ...]:
     """Return that labels of one prediction came, oldest first: the last of them counts.
 
@@ -72,7 +72,7 @@ def labelled(
     newest = f", which counts{unmatched}" if len(labels) > 1 else unmatched
     endings = [", corrected later" for _ in labels[1:]] + [newest]
     return tuple(
-        Step(at=at, what="labelled", said=f"{id_} of {model}: {value:.6g}{ending}")
+        Step(at=at, what="labelled", said=f"{id_} of {model}: {_said(value)}{ending}")
         for (at, value), ending in zip(labels, endings, strict=True)
     )
 
@@ -125,6 +125,10 @@ def _step(fact: Fact) -> Step | None:  # noqa: PLR0911 - one for each kind
         case Measured():
             return None
     return None
+
+
+def _said(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _made(fact: Fact, what: str, said: str, trace: str | None) -> Step:

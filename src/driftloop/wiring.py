@@ -353,7 +353,10 @@ class System:
                 QUALIFY row_number() OVER (PARTITION BY model ORDER BY arrived_at, rowid) = 1
             """  # noqa: S608 - identifiers come from the checked spec
             found = self.logs.of(family).query(sql, {"id": id_})
-            rows += [Logged(**row) for row in found.to_pylist()]
+            for row in found.to_pylist():
+                answer = row.pop("prediction")
+                shown = None if answer is None else family.shown(answer)
+                rows.append(Logged(**row, prediction=shown))
         return rows
 
     def _labelled(
@@ -365,7 +368,7 @@ class System:
             for model, labels in self.logs.of(family).label_history(family, id_).items():
                 # What a log of others does not tell was known when it was asked for.
                 since = asked.get(model) or self.clock.now()
-                known = [(at or since, value) for at, value in labels]
+                known = [(at or since, family.shown(value)) for at, value in labels]
                 found += labelled(id_, model, known, asked=model in asked)
         return found
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from driftloop.errors import TrainingFailed
-from driftloop.records import MODEL_FILE, REFERENCE_FILE, Candidate, Head, Order
+from driftloop.records import MODEL_FILE, REFERENCE_FILE, Candidate, Head, Order, Task
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ def build_candidate(
     Raises:
         TrainingFailed: too few labelled rows, or the recipe came to nothing.
         ParityError: the lowered model answers otherwise than the fitted one.
+        ArtifactError: the champion's file is lost or damaged, or knows the classes by other names.
     """
     from driftloop.optimize import lower, parity
-    from driftloop.retrain import fit, predict, save, score
+    from driftloop.retrain import fit, predict, probabilities, save, score
 
     if champion is not None and champion.found:
         # Only what it answered can be compared.
@@ -68,7 +69,7 @@ def build_candidate(
         model_file,
         family,
         pa.concat_tables([training, held_out]),
-        partial(predict, fitted),
+        partial(probabilities if family.task is Task.MULTICLASS else predict, fitted),
         tolerance=family.retrain.parity,
         pipeline=fitted.pipeline,
     )
@@ -106,7 +107,8 @@ def build_candidate(
 def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Path) -> Candidate:
     """Return what answers already, elsewhere, made of the answers that the log has.
 
-    Its baseline is what it scored on the newest of them; the older ones are its reference.
+    Its baseline is what it scored on the newest of them; the older ones are its reference. Scores
+    have no baseline, and their reference is the newest `window.span`.
 
     Args:
         family: of the order's model.
@@ -115,11 +117,15 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
         artifacts: folder that each model has a folder in, and each candidate one in that.
 
     Raises:
-        TrainingFailed: too few rows have both an answer and a label.
+        TrainingFailed: too few rows have an answer, and a label unless they are scores.
     """
     from driftloop.retrain import score
 
-    older, newer = split(family, order, _answered(rows))
+    rows = _answered(rows)
+    if family.task is Task.SCORE:
+        older, newer = _newest(family, order, rows), rows.slice(0, 0)
+    else:
+        older, newer = split(family, order, rows)
     answers = newer["prediction"].to_numpy()
     reference = pa.BufferOutputStream()
     pq.write_table(_sample(older, order.seed), reference)
@@ -170,6 +176,24 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
     return training, held_out
 
 
+def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
+    """Return the rows of the newest `window.span`: what a window is like now.
+
+    Raises:
+        TrainingFailed: they are too few.
+    """
+    since = order.window.end - family.window.span
+    newest = rows.filter(pc.greater_equal(rows["event_time"], pa.scalar(since)))
+    if newest.num_rows < family.retrain.min_rows:
+        raise TrainingFailed(
+            f"{newest.num_rows} scored rows in the newest window.span,"
+            f" {family.retrain.min_rows} are needed (retrain.min_rows)",
+            where=order.model,
+            hint="a longer window.span gives more rows",
+        )
+    return newest
+
+
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
     """Give a folder to write in that becomes `folder` at the end, or is gone after an error."""
@@ -192,11 +216,13 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
-    from driftloop.serve.slot import load_model
+    from driftloop.serve.slot import check_order, load_model
 
     if champion.found:
         return held_out["prediction"].combine_chunks()
     model = load_model(Path(champion.artifact), champion.digest)
+    # Were the classes in another order now, all labels in the log would mean others than they did.
+    check_order(model, family)
     columns = {name: held_out[name].to_pylist() for name in family.inputs}
     return pa.array(model.predict(columns), pa.float64())
 

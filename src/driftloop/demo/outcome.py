@@ -16,6 +16,11 @@ from driftloop.records import Gated, Measured, ModelId, Moved, Ordered, Paged, S
 from driftloop.spec import Family
 from driftloop.wiring import System
 
+LOSSES = {
+    Task.REGRESSION: "mean absolute error",
+    Task.BINARY: "log loss",
+    Task.MULTICLASS: "share misclassified",
+}
 WEEK = np.timedelta64(7, "D")
 KEPT, NEVER = "#1f77b4", "#8c8c8c"
 MARKS = (
@@ -106,7 +111,7 @@ def outcome(
     seen = np.flatnonzero(counts)
     return FamilyOutcome(
         family=family,
-        loss="mean absolute error" if family.task is Task.REGRESSION else "log loss",
+        loss=LOSSES[family.task],
         models=tuple(models),
         weeks=tuple(start + timedelta(days=7 * int(number)) for number in seen),
         kept=tuple((np.bincount(week, kept)[seen] / counts[seen]).tolist()),
@@ -137,11 +142,23 @@ def draw(found: FamilyOutcome, folder: Path) -> tuple[Path, Path]:
 
 
 def loss(task: Task, label: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """Return each row's absolute error, or for binary tasks its log loss; shape (n,)."""
-    if task is Task.REGRESSION:
-        return np.asarray(np.abs(label - answer))
-    sure = np.clip(np.where(label == 1, answer, 1 - answer), 1e-15, None)
-    return np.asarray(-np.log(sure))
+    """Return each row's absolute error, for binary tasks its log loss, for classes if it is wrong.
+
+    The shape is (n,).
+
+    Raises:
+        ValueError: the task has no right answers.
+    """
+    match task:
+        case Task.REGRESSION:
+            return np.asarray(np.abs(label - answer))
+        case Task.BINARY:
+            sure = np.clip(np.where(label == 1, answer, 1 - answer), 1e-15, None)
+            return np.asarray(-np.log(sure))
+        case Task.MULTICLASS:
+            return np.asarray(label != answer, dtype=np.float64)
+        case Task.SCORE:
+            raise ValueError("scores have no right answers")
 
 
 # -- from log and ledger --------------------------------------------------------------------

@@ -17,6 +17,7 @@ from driftloop.records import (
     Reading,
     Stage,
     State,
+    Task,
     Verdict,
     metric_name,
 )
@@ -241,16 +242,34 @@ def _headline(decision: Decision, family: Family) -> str:
                 f"{decision.model} predicts worse: {metric_name(reading.metric)} {value:.3g}{unit},"
                 f" {worse:.0%} worse than the {usual:.3g}{unit} it was released with"
             )
+    drifted = [v for v in decision.verdicts if _is_drift_alarm(v)]
+    if decision.state is State.DRIFTING and drifted:
+        # The prediction itself if it moved, or whatever moved most.
+        most = max(drifted, key=lambda v: (v.reading.column == "prediction", v.reading.value or 0))
+        moved = most.reading
+        what = "its scores have" if moved.column == "prediction" else f"{moved.column} has"
+        more = f", and {len(drifted) - 1} columns more" if len(drifted) > 1 else ""
+        return (
+            f"{decision.model}: {what} drifted: {metric_name(moved.metric)} {moved.value:.3g},"
+            f" limit {most.limit:g}{more}"
+        )
     return f"{decision.model} is {decision.state}"
+
+
+def _is_drift_alarm(verdict: Verdict) -> bool:
+    return verdict.level is Level.ALARM and verdict.reading.kind is Kind.DRIFT
 
 
 def _evidence(
     verdicts: tuple[Verdict, ...], family: Family, *, levels: tuple[Level, ...] = (Level.ALARM,)
 ) -> tuple[Evidence, ...]:
     order = {Kind.QUALITY: 0, Kind.DECAY: 1, Kind.DRIFT: 2}
-    kinds = (Kind.DECAY,) if Level.OK in levels else tuple(Kind)
+    if Level.OK in levels:  # what has recovered, and not all that was well before
+        score = family.task is Task.SCORE
+        decisive = (Kind.DRIFT, "prediction") if score else (Kind.DECAY, None)
+        verdicts = tuple(v for v in verdicts if (v.reading.kind, v.reading.column) == decisive)
     picked = sorted(
-        (v for v in verdicts if v.level in levels and v.reading.kind in kinds),
+        (v for v in verdicts if v.level in levels),
         key=lambda v: (order[v.reading.kind], -(v.reading.value or 0.0)),
     )
     return tuple(_line(verdict, family) for verdict in picked[:SHOWN])

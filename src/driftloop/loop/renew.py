@@ -27,6 +27,7 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
+    Task,
     Trained,
     version_key,
 )
@@ -166,7 +167,7 @@ class Renewer:
         since = self._since(order)
         self._tell(order, notices.retraining(order, owner, self.clock.now(), since))
         try:
-            if family.log is not None and champion is None:
+            if family.log is not None and (champion is None or family.task is Task.SCORE):
                 candidate = self.trainer.find(order)
             else:
                 candidate = self.trainer.train(order, champion)
@@ -210,8 +211,10 @@ class Renewer:
         self, head: Head, family: Family, *, previous: Head | None, key: str, reason: str
     ) -> None:
         """Make `head` the champion; who serves it elsewhere takes it before, or it does not."""
-        # What was found answers already, and follows nobody.
-        elsewhere = family.log is not None and previous is not None
+        # What was found answers already, and follows nobody; versions of scores are references.
+        elsewhere = (
+            family.log is not None and previous is not None and family.task is not Task.SCORE
+        )
         if elsewhere:
             _log.info(
                 "%s: version %d is being handed over",

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from driftloop.records import Task
 from driftloop.rows import Rows
+from driftloop.spec import Family
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -76,6 +78,44 @@ def counted(codes: Codes, names: pa.Array, known: pa.Array) -> Codes:
     shared: Codes = np.zeros(len(known), dtype=np.int64)
     shared[at[at >= 0]] = counts[at >= 0]
     return np.concatenate([shared, counts[at < 0]])
+
+
+def measured_columns(family: Family) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns that are compared with a reference: numbers, and categories.
+
+    The prediction is one of the first, or of a multiclass family one of the second.
+    """
+    if family.task is Task.MULTICLASS:
+        return family.numbers, (*family.categorical, "prediction")
+    return (*family.numbers, "prediction"), family.categorical
+
+
+def categories(family: Family, rows: Rows, name: str, *, of: str) -> tuple[Codes, pa.Array]:
+    """Return what `texts` does of a column of categories, predicted classes by name among them.
+
+    Raises:
+        Unmeasurable: as for `texts`, or a prediction is the index of none of the classes.
+    """
+    if name in family.features:
+        return texts(rows, name, of=of)
+    values = numbers(rows, name, of=of)
+    if odd := np.count_nonzero(no_class(values, family)):
+        raise Unmeasurable(
+            f"{odd} of {len(values)} predictions are none of the {len(family.classes)} classes"
+            f" in {of}"
+        )
+    codes = np.full(len(values), -1, dtype=np.int64)
+    known = ~np.isnan(values)
+    # Only the classes that are there, as of texts: what is on neither side is no category.
+    seen, codes[known] = np.unique(values[known].astype(np.int64), return_inverse=True)
+    return codes, pa.array(family.classes, pa.string()).take(pa.array(seen))
+
+
+def no_class(values: Floats, family: Family) -> NDArray[np.bool_]:
+    """Return which values are the index of none of the family's classes; NaN is none's fault."""
+    known = np.isin(values, np.arange(len(family.classes)))
+    found: NDArray[np.bool_] = ~(known | np.isnan(values))
+    return found
 
 
 def nulls(table: Rows, name: str, *, of: str) -> int:

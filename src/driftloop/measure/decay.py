@@ -7,11 +7,12 @@ metric, so one interval serves all of them.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, numbers, texts
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers, texts
 from driftloop.records import Kind, Reading, Task
 from driftloop.rows import Rows
 from driftloop.spec import METRICS, Family
@@ -40,7 +41,8 @@ Estimates = Mapping[str, Callable[[], Estimate]]
 def decay_readings(family: Family, own: Rows, baselines: Mapping[str, float]) -> Iterator[Reading]:
     """Yield one reading for each metric of the family's task, over rows with a label.
 
-    Values are Evidently's own, but for what `regression` and `binary` say. `n` counts the rows
+    Values are Evidently's own, but for what `regression`, `binary` and `classes` say. Scores have
+    none. `n` counts the rows
     with both a label and a prediction; `low` and `high` are the interval of `interval`. Then the
     judged metric follows for each segment that has labels enough: see `_segments`.
     """
@@ -99,11 +101,35 @@ def estimates(task: Task, label: Floats, prediction: Floats) -> Estimates:
 
     Args:
         task: which metrics.
-        label: shape (rows,), finite; 0 or 1 for binary.
+        label: shape (rows,), finite; 0 or 1 for binary, indexes of classes for multiclass.
         prediction: shape (rows,), finite, in the label's unit or as probabilities of 1.
     """
-    of = regression if task is Task.REGRESSION else binary
-    return of(label, prediction)
+    match task:
+        case Task.REGRESSION:
+            return regression(label, prediction)
+        case Task.BINARY:
+            return binary(label, prediction)
+        case Task.MULTICLASS:
+            return classes(label, prediction)
+        case Task.SCORE:
+            return {}
+        case _:
+            assert_never(task)
+
+
+def classes(label: Floats, prediction: Floats) -> Estimates:
+    """Return how to measure each metric of a model of classes.
+
+    All are Evidently's: accuracy, and macro averages over the classes that are predicted or true
+    somewhere. Where these are two it breaks, looking for a class called 1; ours are what they are
+    of any other number.
+    """
+    return {
+        "accuracy": lambda: _mean((prediction == label).astype(np.float64)),
+        "f1": lambda: _macro(label, prediction, of_label=0.5, of_prediction=0.5),
+        "precision": lambda: _macro(label, prediction, of_label=0.0, of_prediction=1.0),
+        "recall": lambda: _macro(label, prediction, of_label=1.0, of_prediction=0.0),
+    }
 
 
 def regression(label: Floats, prediction: Floats) -> Estimates:
@@ -240,6 +266,28 @@ def _midway(counts: Floats | Codes) -> Floats:
     return found
 
 
+def _macro(label: Floats, prediction: Floats, *, of_label: float, of_prediction: float) -> Estimate:
+    """Return the mean over classes of hits / base, and its influence values.
+
+    A row counts `of_label` in the base of its true class and `of_prediction` in that of its
+    predicted one. A class with nothing in its base, as of one never predicted the precision,
+    counts 0, as scikit-learn has it.
+    """
+    classes, codes = np.unique(np.concatenate([label, prediction]), return_inverse=True)
+    true, said = codes[: len(label)], codes[len(label) :]
+    hit = (true == said).astype(np.float64)
+    count = len(classes)
+    hits = np.bincount(true, weights=hit, minlength=count)
+    base = of_label * np.bincount(true, minlength=count)
+    base += of_prediction * np.bincount(said, minlength=count)
+    ratio = np.divide(hits, base, out=np.zeros(count), where=base > 0.0)
+    # A mean of ratios, each linearised like any other: (hit - ratio * base) / mean(base).
+    weight = np.divide(len(label), base, out=np.zeros(count), where=base > 0.0) / count
+    pull = of_label * weight[true] * (hit - ratio[true])
+    pull += of_prediction * weight[said] * (hit - ratio[said])
+    return float(ratio.mean()), pull
+
+
 # -- readings -------------------------------------------------------------------------------
 
 
@@ -273,6 +321,12 @@ def _labelled(own: Rows, family: Family) -> _Labelled:
         odd := int(np.count_nonzero((label != 0.0) & (label != 1.0)))
     ):
         raise Unmeasurable(f"{odd} of {n} labels are neither 0 nor 1", n=n)
+    if family.task is Task.MULTICLASS:
+        for name, values in (("labels", label), ("predictions", prediction)):
+            if odd := int(np.count_nonzero(no_class(values, family))):
+                raise Unmeasurable(
+                    f"{odd} of {n} {name} are none of the {len(family.classes)} classes", n=n
+                )
     return _Labelled(label, prediction, None if block is None else _numbered(block[usable]), usable)
 
 
@@ -319,6 +373,8 @@ def _segments(family: Family, own: Rows, rows: _Labelled) -> Iterator[Reading]:
     "carrier (other)"; rows without a value are a level too, "carrier (null)". A segment has no
     baseline: the gate's rows are too few for one.
     """
+    if family.decay is None:
+        return
     judged, least = (family.decay.metric,), family.window.min_labels
     for column in family.segments:
         try:

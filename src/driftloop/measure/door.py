@@ -6,7 +6,14 @@ after DO_NOT_TRACK is set.
 
 import numpy as np
 import pandas as pd
-from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
+from evidently import (
+    BinaryClassification,
+    DataDefinition,
+    Dataset,
+    MulticlassClassification,
+    Regression,
+    Report,
+)
 from evidently.legacy.calculations.stattests import (
     jensenshannon_stat_test,
     psi_stat_test,
@@ -32,7 +39,7 @@ from evidently.metrics import (
     RocAuc,
 )
 
-from driftloop.measure.columns import Codes, Floats, numbers, texts
+from driftloop.measure.columns import Codes, Floats, categories, measured_columns, numbers
 from driftloop.measure.distances import EVIDENTLY_FLOOR
 from driftloop.measure.reference import Reference
 from driftloop.records import Kind, Reading, Task
@@ -80,12 +87,11 @@ def recheck(family: Family, reading: Reading, rows: Rows, reference: Reference) 
     if reading.metric not in _TESTS:
         return None
     sides: tuple[Floats | Codes, ...]
-    feature = family.features.get(name)
-    if feature is not None and feature.kind == "categorical":
+    if name in measured_columns(family)[1]:
         kind, levels = ColumnType.Categorical, reference.levels(name)
         sides = tuple(
             np.repeat(np.arange(len(side)), side)
-            for side in levels.beside(*texts(rows, name, of=of))
+            for side in levels.beside(*categories(family, rows, name, of=of))
         )
     else:
         kind, column = ColumnType.Numerical, reference.numbers(name)
@@ -110,6 +116,19 @@ def _performance(family: Family, metric: str, rows: Rows) -> float:
             regression=[Regression(target="label", prediction="prediction")],
             numerical_columns=["prediction", "label"],
             categorical_columns=[],
+            **none,
+        )
+    elif family.task is Task.MULTICLASS:
+        # By name: where only two classes are there, Evidently raises instead of taking the second
+        # for the positive one of a binary model.
+        named = dict(enumerate(family.classes))
+        frame = frame.apply(lambda column: column.map(named))
+        defined = DataDefinition(
+            classification=[
+                MulticlassClassification(target="label", prediction_labels="prediction")
+            ],
+            numerical_columns=[],
+            categorical_columns=["prediction", "label"],
             **none,
         )
     else:

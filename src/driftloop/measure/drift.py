@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, numbers, texts
+from driftloop.measure.columns import (
+    Codes,
+    Floats,
+    Unmeasurable,
+    categories,
+    measured_columns,
+    numbers,
+)
 from driftloop.measure.distances import (
     FEWEST,
     by_value,
@@ -37,27 +44,32 @@ def drift_readings(family: Family, current: Rows, reference: Reference) -> Itera
     Kolmogorov-Smirnov test; and `psi_quantile`, PSI on bins that hold a tenth of the reference
     each, with its own: one outlier does not blind it. Categories: `jensenshannon` and `psi` as
     Evidently has them, with the p-value of a two-sample chi-square test, and `chisquare`,
-    Evidently's score, which is one-sample and forgets the reference's noise. A category with more
-    than `reference.APART` levels in the reference is compared by the most frequent of them, all
-    others being one: with many rare levels any distance is large. Texts are compared by what is
-    told of them in numbers: see `columns.numbers`.
+    Evidently's score, which is one-sample and forgets the reference's noise. The prediction of a
+    class is a category, any other a number. A category with more than `reference.APART` levels in
+    the reference is compared by the most frequent of them, all others being one: with many rare
+    levels any distance is large. Texts are compared by what is told of them in numbers: see
+    `columns.numbers`.
 
     The first of each column is the one that the family's policy judges by; `judged` tells. What
     of the others cannot be measured is left out. `n` counts the window's usable values; null,
     NaN and infinity are none.
     """
     yield from _numeric(family, current, reference)
-    for name in family.categorical:
-        yield from _told(name, family.drift.categorical, _categorical(name, current, reference))
+    _, categorical = measured_columns(family)
+    for name in categorical:
+        moved = _categorical(family, name, current, reference)
+        yield from _told(name, family.drift.categorical, moved)
 
 
 def judged(family: Family, reading: Reading) -> bool:
     """Return whether a decision may rest on a reading; the other drifts stand beside."""
     if reading.kind is not Kind.DRIFT:
         return True
-    feature = family.features.get(reading.column or "")
-    categorical = feature is not None and feature.kind == "categorical"
-    return reading.metric == (family.drift.categorical if categorical else family.drift.numeric)
+    _, categorical = measured_columns(family)
+    policy = family.drift
+    return reading.metric == (
+        policy.categorical if reading.column in categorical else policy.numeric
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ def _told(name: str, policy: str, moved: _Moved | Unmeasurable) -> Iterator[Read
 
 def _numeric(family: Family, current: Rows, reference: Reference) -> Iterator[Reading]:
     """Yield the readings of the numeric columns; what NumPy is slow to begin is done for many."""
-    names = (*family.numbers, "prediction")
+    names, _ = measured_columns(family)
     many = max(1, HELD // max(1, current.num_rows))
     for first in range(0, len(names), many):
         yield from _numbers(family, names[first : first + many], current, reference)
@@ -197,9 +209,11 @@ def _each_width(
     return found
 
 
-def _categorical(name: str, current: Rows, reference: Reference) -> _Moved | Unmeasurable:
+def _categorical(
+    family: Family, name: str, current: Rows, reference: Reference
+) -> _Moved | Unmeasurable:
     try:
-        found = texts(current, name, of=OF)
+        found = categories(family, current, name, of=OF)
         ref, cur = reference.levels(name).beside(*found)
         _enough(name, int(ref.sum()), n := int(cur.sum()))
     except Unmeasurable as problem:

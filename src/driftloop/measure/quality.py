@@ -8,7 +8,7 @@ import numpy as np
 
 from driftloop.measure.columns import Unmeasurable, counted, nulls, numbers, texts
 from driftloop.measure.reference import Reference
-from driftloop.records import Kind, LogSummary, Reading
+from driftloop.records import Kind, LogSummary, Reading, Task
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -24,7 +24,8 @@ def quality_readings(
     that is to be expected, by how many levels the reference has a single time), and `empty_share`
     for texts (share of values; its baseline is the reference's). For the model
     `duplicates` (share of rows as they arrived), `volume` (rows as they arrived), `freshness`
-    (hours since the newest event) and `labelled` (share of the window's rows with a label).
+    (hours since the newest event) and, but of scores, `labelled` (share of the window's rows
+    with a label).
     """
     for name, feature in family.features.items():
         yield _nulls(name, current, reference)
@@ -54,7 +55,8 @@ def quality_readings(
         kind=Kind.QUALITY, metric="volume", column=None, value=float(summary.rows), n=summary.rows
     )
     yield _freshness(summary, now)
-    yield _share("labelled", None, lambda: _labelled(current))
+    if family.task is not Task.SCORE:
+        yield _share("labelled", None, lambda: _labelled(current))
 
 
 def _share(

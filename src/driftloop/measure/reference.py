@@ -18,7 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftloop.errors import ArtifactError
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, counted, nulls, numbers, texts
+from driftloop.measure.columns import (
+    Codes,
+    Floats,
+    Unmeasurable,
+    categories,
+    counted,
+    measured_columns,
+    nulls,
+    numbers,
+)
 from driftloop.measure.distances import up_to
 from driftloop.spec import Family
 
@@ -193,16 +202,17 @@ class References:
 
 
 def _columns(family: Family, table: pa.Table) -> Iterator[tuple[str, Numbers | Levels | str]]:
-    for name in (*family.numbers, "prediction"):
+    numeric, categorical = measured_columns(family)
+    for name in numeric:
         try:
             values = numbers(table, name, of=OF)
         except Unmeasurable as problem:
             yield name, str(problem)
         else:
             yield name, _numbers(np.sort(values[np.isfinite(values)]))
-    for name in family.categorical:
+    for name in categorical:
         try:
-            yield name, leveled(*texts(table, name, of=OF))
+            yield name, leveled(*categories(family, table, name, of=OF))
         except Unmeasurable as problem:
             yield name, str(problem)
 
@@ -245,6 +255,7 @@ def _kept(family: Family, file: Path) -> Reference:
 def _shape(family: Family) -> str:
     """Return a name for the layout and the features that a reference is prepared for."""
     said = [LAYOUT, *((name, feature.kind) for name, feature in family.features.items())]
+    said += [family.classes] if family.classes else []
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
 

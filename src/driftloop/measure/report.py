@@ -1,24 +1,47 @@
 """Evidently's full report of a window, as one HTML page that needs no network."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
+from evidently import (
+    BinaryClassification,
+    DataDefinition,
+    Dataset,
+    MulticlassClassification,
+    Regression,
+    Report,
+)
 from evidently.core.metric_types import render_widgets
 from evidently.core.report import Snapshot
 from evidently.legacy.renderers.html_widgets import group_widget, text_widget
 from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
 
 from driftloop.errors import MeasureError
-from driftloop.measure.columns import Floats, Unmeasurable, numbers, texts
+from driftloop.measure.columns import (
+    Codes,
+    Floats,
+    Unmeasurable,
+    categories,
+    measured_columns,
+    no_class,
+    numbers,
+)
 from driftloop.measure.reference import APART, leveled
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
 
 FEWEST = 2
+PAIR = 2
+"""Classes that a binary model tells apart."""
+_PERFORMANCE = {
+    True: " Performance is that of the champion's own labelled rows; the reference is rows that it"
+    " was fitted on, on which any model looks better than it is.",
+    False: " A score has no right answer, so there is no performance to draw.",
+}
 OTHER = "(other)"
 """Stands for all levels that are not told apart."""
 
@@ -45,9 +68,9 @@ def page(
         f"{current.num_rows} rows of the window{sample} against {reference.num_rows} of the"
         " reference."
         f" Drift is called detected above {family.drift.alarm:g}, whatever its p-value;"
-        f" the loop also asks for p < {family.drift.p_value:g}. Performance is that of the"
-        " champion's own labelled rows; the reference is rows that it was fitted on, on which any"
-        " model looks better than it is." + "".join(f"\n\n- Left out: {note}." for note in notes)
+        f" the loop also asks for p < {family.drift.p_value:g}."
+        + _PERFORMANCE[family.task is not Task.SCORE]
+        + "".join(f"\n\n- Left out: {note}." for note in notes)
     )
     widgets = [text_widget(title=_plain(title), text=_plain(head))]
     widgets += [
@@ -63,8 +86,9 @@ def _drift(
 ) -> Snapshot | None:
     cur: dict[str, pd.Series] = {}
     ref: dict[str, pd.Series] = {}
-    columns = dict.fromkeys((*family.numbers, "prediction"), _numeric)
-    columns |= dict.fromkeys(family.categorical, _categorical)
+    numeric, categorical = measured_columns(family)
+    columns = dict.fromkeys(numeric, _numeric)
+    columns |= dict.fromkeys(categorical, partial(_categorical, family))
     for name, sides in columns.items():
         try:
             cur[name], ref[name] = sides(current, reference, name)
@@ -123,11 +147,13 @@ def _columns_drift(
 def _performance(
     family: Family, current: pa.Table, reference: pa.Table, notes: list[str]
 ) -> Snapshot | None:
+    if family.task is Task.SCORE:
+        return None
     try:
         return _labelled_performance(
-            family.task,
-            _labelled(current, family.task, of="the window"),
-            _labelled(reference, family.task, of="the reference"),
+            family,
+            _labelled(current, family, of="the window"),
+            _labelled(reference, family, of="the reference"),
         )
     except Unmeasurable as problem:
         notes.append(f"performance, because {problem}")
@@ -135,9 +161,9 @@ def _performance(
 
 
 def _labelled_performance(
-    task: Task, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
+    family: Family, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
 ) -> Snapshot:
-    if task is Task.REGRESSION:
+    if family.task is Task.REGRESSION:
         definition = DataDefinition(
             numerical_columns=["prediction", "label"],
             categorical_columns=[],
@@ -145,6 +171,8 @@ def _labelled_performance(
             **_NO_OTHERS,
         )
         return _run(RegressionPreset(), cur, ref, definition)
+    if family.task is Task.MULTICLASS:
+        return _run(ClassificationPreset(), cur, ref, _of_classes(family, cur, ref))
     binary = BinaryClassification(target="label", prediction_probas="prediction", pos_label=1)
     definition = DataDefinition(
         numerical_columns=["prediction"],
@@ -153,6 +181,29 @@ def _labelled_performance(
         **_NO_OTHERS,
     )
     return _run(ClassificationPreset(), cur, ref, definition)
+
+
+def _of_classes(
+    family: Family, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
+) -> DataDefinition:
+    """Return what a side of two classes alone is to Evidently, or one of any other number.
+
+    Its multiclass report breaks on two, which its binary one can draw; the second counts as yes.
+    """
+    seen = [{name for column in side.values() for name in column} for side in (cur, ref)]
+    if all(len(side) != PAIR for side in seen):
+        task = MulticlassClassification(target="label", prediction_labels="prediction")
+    elif seen[0] == seen[1]:
+        yes = [name for name in map(_plain, family.classes) if name in seen[0]][-1]
+        task = BinaryClassification(target="label", prediction_labels="prediction", pos_label=yes)
+    else:
+        raise Unmeasurable("Evidently cannot draw two classes beside another number of them")
+    return DataDefinition(
+        numerical_columns=[],
+        categorical_columns=["prediction", "label"],
+        classification=[task],
+        **_NO_OTHERS,
+    )
 
 
 _NO_OTHERS: dict[str, list[str]] = {
@@ -192,22 +243,24 @@ def _finite(values: Floats, name: str, *, of: str) -> pd.Series:
     return pd.Series(values)
 
 
-def _categorical(current: pa.Table, reference: pa.Table, name: str) -> tuple[pd.Series, pd.Series]:
-    for table, of in ((reference, "the reference"), (current, "the window")):
-        codes, _ = texts(table, name, of=of)
+def _categorical(
+    family: Family, current: pa.Table, reference: pa.Table, name: str
+) -> tuple[pd.Series, pd.Series]:
+    ref = categories(family, reference, name, of="the reference")
+    cur = categories(family, current, name, of="the window")
+    for (codes, _), of in ((ref, "the reference"), (cur, "the window")):
         _enough(int(np.count_nonzero(codes >= 0)), name, of=of)
-    levels = leveled(*texts(reference, name, of="the reference"))
+    levels = leveled(*ref)
     apart = levels.apart if levels.distinct > APART else None
-    return _texts(current, name, apart), _texts(reference, name, apart)
+    return _texts(*cur, apart), _texts(*ref, apart)
 
 
-def _texts(table: pa.Table, name: str, apart: pa.Array | None) -> pd.Series:
-    column = table.column(name).cast(pa.string())
+def _texts(codes: Codes, names: pa.Array, apart: pa.Array | None) -> pd.Series:
     if apart is not None:
         # As they are measured: a chart of thousands of levels tells nothing, and takes minutes.
-        rare = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=apart)))
-        column = pc.if_else(rare, OTHER, column)
-    return pd.Series([text and _plain(text) for text in column.to_pylist()], dtype="object")
+        names = pc.if_else(pc.is_in(names, value_set=apart), names, OTHER)
+    plain = np.array([*map(_plain, names.to_pylist()), None], dtype=object)
+    return pd.Series(plain[codes], dtype="object")  # -1, for null, is the last
 
 
 def _enough(n: int, name: str, *, of: str) -> None:
@@ -215,13 +268,19 @@ def _enough(n: int, name: str, *, of: str) -> None:
         raise Unmeasurable(f"{name} has {n} usable values in {of}, fewer than {FEWEST}")
 
 
-def _labelled(table: pa.Table, task: Task, *, of: str) -> dict[str, pd.Series]:
+def _labelled(table: pa.Table, family: Family, *, of: str) -> dict[str, pd.Series]:
     label, prediction = numbers(table, "label", of=of), numbers(table, "prediction", of=of)
     usable = np.isfinite(label) & np.isfinite(prediction)
     label, prediction = label[usable], prediction[usable]
     if len(label) < FEWEST:
         raise Unmeasurable(f"{of} has {len(label)} labelled rows, fewer than {FEWEST}")
-    if task is Task.REGRESSION:
+    if family.task is Task.MULTICLASS:
+        if (no_class(label, family) | no_class(prediction, family)).any():
+            raise Unmeasurable(f"labels or predictions in {of} are none of the classes")
+        names = np.array([_plain(name) for name in family.classes], dtype=object)
+        named = {"label": label, "prediction": prediction}
+        return {name: pd.Series(names[side.astype(int)]) for name, side in named.items()}
+    if family.task is Task.REGRESSION:
         return {"label": pd.Series(label), "prediction": pd.Series(prediction)}
     classes = set(np.unique(label).tolist())
     if classes != {0.0, 1.0}:

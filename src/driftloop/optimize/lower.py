@@ -8,7 +8,7 @@ from driftloop.records import Task
 from driftloop.spec import Family
 
 OUTPUT = "prediction"
-"""Name of the one output: float32 [n], the target or the probability of 1."""
+"""Name of the one output: float32 [n], the target, the probability of 1 or the class's index."""
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 """Operator sets that skl2onnx 1.20 converts every estimator of ours for."""
 
@@ -17,8 +17,10 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
     """Return `pipeline`, fitted on the family's inputs, as the bytes of an ONNX file.
 
     Inputs are named as these features: float32 [n, 1] with NaN for null, string [n, 1] with ""
-    for null. The output is `prediction`, float32 [n]. Metadata: `driftloop.family`,
-    `driftloop.task` and `driftloop.features`, a JSON object of feature to kind. The same
+    for null. The output is `prediction`, float32 [n]; of a multiclass family the index of the
+    likeliest class in `Family.classes`, the lower one of two that are as likely. Metadata:
+    `driftloop.family`, `driftloop.task`, `driftloop.features`, a JSON object of feature to kind,
+    and of a multiclass family `driftloop.classes`, a JSON list. The same
     pipeline gives the same bytes, in any process. That it answers the same is for `parity` to show.
 
     Raises:
@@ -30,13 +32,13 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
 
     kinds = {"numeric": FloatTensorType, "categorical": StringTensorType}
     inputs = [(name, kinds[f.kind]([None, 1])) for name, f in family.inputs.items()]
-    binary = family.task is Task.BINARY
+    classified = family.task is not Task.REGRESSION
     try:
         model = skl2onnx.convert_sklearn(
             pipeline,
             name=family.name,
             initial_types=inputs,
-            options={id(pipeline): {"zipmap": False}} if binary else None,
+            options={id(pipeline): {"zipmap": False}} if classified else None,
             target_opset=opsets,
         )
     except Exception as error:  # skl2onnx and the converters behind it raise all sorts
@@ -47,11 +49,22 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
         ) from error
 
     graph = model.graph
-    answer = graph.output[-1].name  # [n, 2] probabilities behind the labels, or [n, 1]
-    graph.initializer.append(
-        helper.make_tensor("driftloop_column", TensorProto.INT64, [], [int(binary)])
-    )
-    graph.node.append(helper.make_node("Gather", [answer, "driftloop_column"], [OUTPUT], axis=1))
+    answer = graph.output[-1].name  # probabilities behind the labels, or [n, 1]
+    if family.task is Task.MULTICLASS:
+        indexes = [float(each) for each in pipeline.classes_]
+        graph.initializer.append(
+            helper.make_tensor("driftloop_classes", TensorProto.FLOAT, [len(indexes)], indexes)
+        )
+        likeliest = "driftloop_likeliest"
+        graph.node.append(helper.make_node("ArgMax", [answer], [likeliest], axis=1, keepdims=0))
+        graph.node.append(helper.make_node("Gather", ["driftloop_classes", likeliest], [OUTPUT]))
+    else:
+        column = int(family.task is Task.BINARY)
+        graph.initializer.append(
+            helper.make_tensor("driftloop_column", TensorProto.INT64, [], [column])
+        )
+        taken = [answer, "driftloop_column"]
+        graph.node.append(helper.make_node("Gather", taken, [OUTPUT], axis=1))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None]))
     _drop_unused(graph)
@@ -65,6 +78,7 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
             "driftloop.family": family.name,
             "driftloop.task": str(family.task),
             "driftloop.features": json.dumps({n: f.kind for n, f in family.inputs.items()}),
+            **({"driftloop.classes": json.dumps(family.classes)} if family.classes else {}),
         },
     )
     content: bytes = model.SerializeToString(deterministic=True)

@@ -35,6 +35,9 @@ def parity(
 ) -> float:
     """Return the largest difference of the lowered model, relative to max(1, |expected|).
 
+    Of classes: by how much less likely, to the fitted model, the lowered model's class is than the
+    likeliest. That is 0 where they agree; where two are as likely, either is right.
+
     Compared on every one of `rows`, and on odd rows made of the first 64 (fewer where there are
     more than 80 features: what is compared must not grow with their square): each feature null
     (unless it is required), each category unseen, each number at 0 and ten times beyond the range
@@ -44,7 +47,8 @@ def parity(
         onnx: the lowered model; see `lower`.
         family: whose features it takes.
         rows: real rows, with the family's features; at least one.
-        answer: the fitted model's answers to such rows, shape [n].
+        answer: the fitted model's answers to such rows, shape [n], or of a multiclass family its
+            probabilities, shape [n, classes].
         tolerance: largest difference allowed.
         pipeline: the fitted pipeline, to name the likely cause by.
 
@@ -58,9 +62,7 @@ def parity(
     asked = pa.concat_tables(tables)
     expected = _expected(family, answer, asked, tuple(zip(kinds, tables, strict=True)))
     got = _session(onnx).run(None, _feed(family, asked))[0].astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(got - expected) / np.maximum(1.0, np.abs(expected))
-    apart = np.where(np.isfinite(got) & np.isfinite(expected), apart, np.inf)
+    apart = _apart(got, expected)
     worst, wrong = float(apart.max()), apart > tolerance
     if wrong.any():
         starts = np.cumsum([0, *(table.num_rows for table in tables[:-1])])
@@ -72,7 +74,7 @@ def parity(
         more = f" and {len(found) - SHOWN} kinds more" if len(found) > SHOWN else ""
         raise ParityError(
             f"the lowered model answers otherwise on {wrong.sum()} of {wrong.size} rows, by up to"
-            f" {worst:.3g} relative to max(1, |answer|), {tolerance:g} allowed:"
+            f" {worst:.3g} {_of_what(expected)}, {tolerance:g} allowed:"
             f" {'; '.join(said for said, _ in found[:SHOWN])}{more}",
             where=f"{family.name}: {family.retrain.recipe}",
             hint=_cause(pipeline, nulls=any("null" in kind for _, kind in found)),
@@ -150,6 +152,21 @@ def _expected(
             where=f"{family.name}: {family.retrain.recipe}",
             hint="impute nulls and ignore unseen categories, or declare the feature required",
         ) from error
+
+
+def _apart(got: Floats, expected: Floats) -> Floats:
+    if expected.ndim == 1:
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(got - expected) / np.maximum(1.0, np.abs(expected))
+        return np.where(np.isfinite(got) & np.isfinite(expected), apart, np.inf)
+    known = np.isin(got, np.arange(expected.shape[1])) & np.isfinite(expected).all(axis=1)
+    place = np.where(known, got, 0.0).astype(np.int64)[:, None]
+    less = expected.max(axis=1) - np.take_along_axis(expected, place, axis=1)[:, 0]
+    return np.where(known, less, np.inf)
+
+
+def _of_what(expected: Floats) -> str:
+    return "relative to max(1, |answer|)" if expected.ndim == 1 else "in the class's probability"
 
 
 def _raises(answer: Answer, rows: pa.Table) -> bool:

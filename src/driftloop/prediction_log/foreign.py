@@ -36,6 +36,7 @@ from driftloop.spec import QUERY, Family, LogSource, is_database
 if TYPE_CHECKING:
     import duckdb
 
+NO_CLASS = survey.NO_CLASS
 LOCKED_FOR = 5.0
 """Wall seconds to wait for a file that somebody is writing."""
 NUMBERS = (
@@ -128,21 +129,28 @@ class ForeignLog(Windows):
 
     def _impossible(self, rows: Rows) -> LogError | None:
         """Return what is wrong with the first row that no door of ours would have let in."""
-        if self._family.task is not Task.BINARY:
-            return None
-        answer, label = rows.column("prediction"), rows.column("label")
-        out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
-        return self._wrong(rows, "label", no_outcome(label), "is neither 0 nor 1") or self._wrong(
-            rows, "prediction", out, "is no probability of 1"
-        )
+        label, answer = rows.column("label"), rows.column("prediction")
+        match self._family.task:
+            case Task.BINARY:
+                out = pc.or_(pc.less(answer, 0.0), pc.greater(answer, 1.0))
+                wrong = (no_outcome(label), "is neither 0 nor 1"), (out, "is no probability of 1")
+            case Task.MULTICLASS:
+                none = f"is no class of {self._family.name}"
+                wrong = (pc.equal(label, NO_CLASS), none), (pc.equal(answer, NO_CLASS), none)
+            case _:
+                return None
+        return self._wrong(rows, "label", *wrong[0]) or self._wrong(rows, "prediction", *wrong[1])
 
     def _wrong(self, rows: Rows, name: str, wrong: pa.Array, what: str) -> LogError | None:
         row = pc.index(wrong, pa.scalar(True)).as_py()  # noqa: FBT003 - the value looked for
         if row < 0:
             return None
+        id_, value = rows.column("id")[row].as_py(), rows.column(name)[row].as_py()
+        if self._family.classes:
+            value = survey.as_written(self._store, name, id_)
         return LogError(
-            f"the {name} {rows.column(name)[row].as_py()!r} {what}",
-            where=f"{self._family.name}.toml: log, id {rows.column('id')[row].as_py()}",
+            f"the {name} {value!r} {what}",
+            where=f"{self._family.name}.toml: log, id {id_}",
             hint="mend the source, or leave such rows out with a view or a query",
         )
 
@@ -214,7 +222,9 @@ class _Theirs(Reads):
         log, family = self._log, self._family
         theirs = self._relation(con, log.source, log.table, "theirs")
         given = _Columns(f"{family.name}.toml: log", log.columns, _described(con, theirs))
-        rows = self._row_columns(given, labelled=log.labels is None)
+        rows = self._row_columns(
+            given, labelled=log.labels is None and family.task is not Task.SCORE
+        )
         faults = given.faults
         if log.labels is not None:
             source = log.labels.source or log.source
@@ -230,7 +240,9 @@ class _Theirs(Reads):
         _view(con, "given", rows, theirs)
         self._show_moves(con)
         self._show_predictions(con, told="version" in log.columns)
-        if log.labels is None:
+        if family.task is Task.SCORE:
+            con.execute(_labels_view(family, _NO_LABELS))
+        elif log.labels is None:
             con.execute(_labels_view(family, "lake.given"))
         else:
             _view(con, "outcomes", labels, outcomes)
@@ -269,12 +281,12 @@ class _Theirs(Reads):
             "event_time": event_time,
             "predicted_at": predicted_at,
             "arrived_at": given.time("arrived_at") if given.has("arrived_at") else predicted_at,
-            "prediction": given.number("prediction"),
+            **self._value_columns(given, "prediction"),
         }
         if "version" in given.mapped:
             columns["version"] = given.whole("version")
         if labelled:
-            columns["label"] = given.number("label")
+            columns |= self._value_columns(given, "label")
             columns["observed_at"] = (
                 given.time("observed_at") if given.has("observed_at") else columns["arrived_at"]
             )
@@ -284,13 +296,25 @@ class _Theirs(Reads):
         return columns
 
     def _label_columns(self, known: "_Columns") -> dict[str, str]:
-        columns = {"id": known.text("id"), "label": known.number("label")}
+        columns = {"id": known.text("id"), **self._value_columns(known, "label")}
         if known.has("model") or len(self._family.markets) == 1:
             columns["model"] = self._model(self._name(known))
         columns["observed_at"] = (
             known.time("observed_at") if known.has("observed_at") else "TIMESTAMPTZ '-infinity'"
         )
         return columns
+
+    def _value_columns(self, given: "_Columns", name: str) -> dict[str, str]:
+        """Return a prediction or a label as the log keeps it; of classes also as it is written."""
+        if self._family.task is not Task.MULTICLASS:
+            return {name: given.number(name)}
+        written = given.text(name)
+        # Where no class is written as a number, a number is a place among them.
+        named = given.is_text(name) or any(
+            each.removeprefix("-").isdecimal() for each in self._family.classes
+        )
+        sql = _class_index(written, self._family.classes, named=named)
+        return {name: sql, f"_{name}": written}
 
     def _name(self, given: "_Columns") -> str | None:
         """Return what the source calls a row's model; None where all are of the only one."""
@@ -364,6 +388,10 @@ class _Columns:
     def text(self, name: str) -> str:
         return f"CAST({self._of(name, TEXTS, 'text')} AS VARCHAR)"
 
+    def is_text(self, name: str) -> bool:
+        """Return whether the column, if there is one, holds texts and no numbers."""
+        return self._found.get(self.mapped.get(name, name)) not in WHOLE
+
     def whole(self, name: str) -> str:
         return f"CAST({self._of(name, WHOLE, 'whole numbers')} AS INTEGER)"
 
@@ -390,6 +418,22 @@ class _Columns:
 
     def _all(self) -> str:
         return ", ".join(self._found) or "none"
+
+
+_NO_LABELS = (
+    "(SELECT '' AS id, '' AS model, 0.0 AS label, NULL::TIMESTAMPTZ AS observed_at LIMIT 0)"
+)
+
+
+def _class_index(written: str, classes: Sequence[str], *, named: bool) -> str:
+    """Return SQL for the place of a class among `classes`; `NO_CLASS` for what is none."""
+    if named:
+        listed = ", ".join("'" + each.replace("'", "''") + "'" for each in classes)
+        place = f"enum_code(TRY_CAST({written} AS ENUM ({listed})))"
+    else:
+        place = f"TRY_CAST({written} AS BIGINT)"
+        place = f"CASE WHEN {place} BETWEEN 0 AND {len(classes) - 1} THEN {place} END"
+    return f"CASE WHEN {written} IS NOT NULL THEN CAST(coalesce({place}, {NO_CLASS}) AS DOUBLE) END"
 
 
 def _labels_view(family: Family, source: str) -> str:

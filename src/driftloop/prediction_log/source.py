@@ -24,6 +24,8 @@ _TIME = pa.timestamp("us", tz="UTC")
 _ID_COLUMNS = ("id", "model")
 _LARGEST = 3.4028234663852886e38
 """The largest float32: models are given no more, and HTTP takes no more."""
+SHOWN = 20
+"""So many classes are told where one is unknown."""
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 AHEAD, OBSERVED_AHEAD = timedelta(days=366), timedelta(days=1)
 """How far an event and an observation may lie ahead; over HTTP too, see `serve.request`."""
@@ -117,8 +119,9 @@ def history_rows(
 
     `table` has the `history_columns`, with ids that are text or whole numbers, each once; others
     are passed over. A time without a zone (TIMESTAMP) is taken as UTC; none is before 1900 nor,
-    given `now`, far ahead of it. NaN is null; a number is at most the largest float32. A feature
-    may be null in every row, but not left out. A row whose label is null has no label row.
+    given `now`, far ahead of it. NaN is null; a number is at most the largest float32, and a label
+    of a multiclass family the name of a class. A feature may be null in every row, but not left
+    out. A row whose label is null has no label row.
 
     Returns:
         Predictions (id, model, version 0, epoch 0, event_time, predicted_at, which is the event
@@ -143,7 +146,7 @@ def history_rows(
         given.numbers(name) if feature.kind == "numeric" else given.texts(name)
         for name, feature in family.features.items()
     ]
-    label = given.numbers("label")
+    label = given.classes("label", family) if family.classes else given.numbers("label")
     if family.task is Task.BINARY:
         given.refuse("label", no_outcome(label), "is neither 0 nor 1")
     observed = given.times("observed_at")
@@ -169,7 +172,8 @@ def history_rows(
 def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
     """Return the labels that `source` holds of models of `fleet`; see `read_source`.
 
-    Its columns are id, model, value and, if it has it, observed_at: missing, it is `now`.
+    Its columns are id, model, value and, if it has it, observed_at: missing, it is `now`. The value
+    of a multiclass model is the name of a class; beside such ones numbers may be written as text.
 
     Raises:
         BadRequest: it cannot be read, a column or value does not fit, no monitor declares a model,
@@ -178,12 +182,12 @@ def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
     table = read_source(source)
     given = _Columns(table, where=source)
     given.need("id", "model", "value")
-    value = given.numbers("value")
-    given.refuse("value", value.is_null(), "is missing")
     models = given.texts("model")
     given.refuse("model", models.is_null(), "is missing")
     known = pc.is_in(models, value_set=pa.array(fleet.models, pa.string()))
     given.refuse("model", pc.invert(known), "is a model that no monitor declares")
+    value = _outcomes(given, models, fleet)
+    given.refuse("value", value.is_null(), "is missing")
     yes_or_no = [m for each in fleet.families if each.task is Task.BINARY for m in each.models]
     binary = pc.is_in(models, value_set=pa.array(yes_or_no, pa.string()))
     given.refuse("value", pc.and_(binary, no_outcome(value)), "is neither 0 nor 1")
@@ -207,6 +211,24 @@ def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
             ids.to_pylist(), models.to_pylist(), value.to_pylist(), observed, strict=True
         )
     ]
+
+
+def _outcomes(given: "_Columns", models: pa.Array, fleet: Fleet) -> pa.Array:
+    """Return the values of labels as the log keeps them, whatever each one's model predicts."""
+    classed = [
+        (family, pc.is_in(models, value_set=pa.array(family.models, pa.string())))
+        for family in fleet.families
+        if family.classes
+    ]
+    named = [(family, theirs) for family, theirs in classed if pc.any(theirs).as_py()]
+    if not named:
+        return given.numbers("value")
+    value = pa.nulls(len(models), pa.float64())
+    others = pa.array([True] * len(models))
+    for family, theirs in named:
+        value = pc.if_else(theirs, given.classes("value", family, among=theirs), value)
+        others = pc.and_(others, pc.invert(theirs))
+    return pc.if_else(others, given.written_numbers("value", others), value)
 
 
 def no_outcome(values: pa.Array) -> pa.Array:
@@ -347,6 +369,35 @@ class _Columns:
             name, pc.greater(pc.abs(column), _LARGEST), "is infinite, or too large for float32"
         )
         return column
+
+    def written_numbers(self, name: str, among: pa.Array) -> pa.Array:
+        """Return numbers that may be written as text, of the rows `among`; null for the others."""
+        if not pa.types.is_string(self._column(name).type):
+            return self.numbers(name)
+        numbers: list[float | None] = []
+        chosen = zip(self.texts(name).to_pylist(), among.to_pylist(), strict=True)
+        for row, (text, wanted) in enumerate(chosen, start=1):
+            try:
+                numbers.append(float(text) if wanted and text is not None else None)
+            except ValueError:
+                self._fault(name, row, f"{text!r} is no number")
+        wrong = [number is not None and not abs(number) <= _LARGEST for number in numbers]
+        self.refuse(name, pa.array(wrong), "is infinite, too large for float32, or NaN")
+        return pa.array(numbers, pa.float64())
+
+    def classes(self, name: str, family: Family, *, among: pa.Array | None = None) -> pa.Array:
+        """Return names of the family's classes as their indexes, null where there is none.
+
+        `among` says which rows to look at; all, if it is not given.
+        """
+        texts = self.texts(name)
+        indexes = pc.index_in(texts, value_set=pa.array(family.classes, pa.string()))
+        strange = pc.and_(indexes.is_null(), texts.is_valid())
+        strange = strange if among is None else pc.and_(strange, among)
+        known = ", ".join(family.classes[:SHOWN])
+        more = f"... ({len(family.classes)} in all)" if len(family.classes) > SHOWN else ""
+        self.refuse(name, strange, f"is no class of {family.name}; known: {known}{more}")
+        return indexes.cast(pa.float64())
 
     def times(self, name: str) -> pa.Array:
         column = self._column(name)

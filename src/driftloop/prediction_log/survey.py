@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from driftloop.prediction_log import queries
 from driftloop.prediction_log.store import Reads, utc
@@ -11,9 +12,20 @@ from driftloop.spec import Family
 
 NAMED = 3
 """So many names of models that are not the family's are told."""
+NO_CLASS = -1
+"""Stands in a log for what is written there and is none of the family's classes."""
 IMPOSSIBLE = {
-    "label": ("label NOT IN (0, 1)", "a label that is neither 0 nor 1"),
-    "prediction": ("prediction NOT BETWEEN 0 AND 1", "a prediction that is no probability of 1"),
+    Task.BINARY: {
+        "label": ("label NOT IN (0, 1)", "a label that is neither 0 nor 1"),
+        "prediction": (
+            "prediction NOT BETWEEN 0 AND 1",
+            "a prediction that is no probability of 1",
+        ),
+    },
+    Task.MULTICLASS: {
+        name: (f"{name} = {NO_CLASS}", f"a {name} that is no class")
+        for name in ("label", "prediction")
+    },
 }
 
 
@@ -70,6 +82,24 @@ def warnings(store: Reads, family: Family, left_out: Collection[ModelId] = ()) -
         SpecError, LogError: as for `ForeignLog.rows`.
     """
     return (*_misfits(store, family, left_out), *_impossible(store, family))
+
+
+def as_written(store: Reads, name: str, id_: str) -> str | None:
+    """Return a prediction or a label of a multiclass log as it is written there.
+
+    Of several with that id it is the first that is no class.
+    """
+    source = "outcomes" if name == "label" and _apart(store) else "given"
+    found = store.fetch(
+        f"SELECT min(_{name}) FROM lake.{source} WHERE id = $id AND {name} = {NO_CLASS}",  # noqa: S608 - names of ours
+        {"id": id_},
+    )
+    return str(found[0][0])
+
+
+def _apart(store: Reads) -> bool:
+    """Return whether labels come from another source than the rows."""
+    return bool(store.fetch("SELECT 1 FROM duckdb_views() WHERE view_name = 'outcomes'", {}))
 
 
 def _misfits(store: Reads, family: Family, left_out: Collection[ModelId]) -> list[str]:
@@ -130,12 +160,13 @@ def _misfits(store: Reads, family: Family, left_out: Collection[ModelId]) -> lis
 
 
 def _impossible(store: Reads, family: Family) -> list[str]:
-    if family.task is not Task.BINARY:
+    impossible = IMPOSSIBLE.get(family.task, {})
+    if not impossible:
         return []
     counted = ", ".join(
         f"count(*) FILTER ({wrong}),"
         f" min_by({{'id': id, 'model': model, 'value': {name}}}, (model, id)) FILTER ({wrong})"
-        for name, (wrong, _) in IMPOSSIBLE.items()
+        for name, (wrong, _) in impossible.items()
     )
     ever = {
         "models": list(family.models),
@@ -148,9 +179,15 @@ def _impossible(store: Reads, family: Family) -> list[str]:
         f"SELECT {counted} FROM ({queries.rows(family, 'model')})",  # noqa: S608 - from the checked spec
         ever,
     )
+
+    def shown(name: str, one: dict[str, Any]) -> object:
+        return as_written(store, name, one["id"]) if family.classes else one["value"]
+
     return [
-        f"{rows} rows have {what}, as {one['value']!r} of id {one['id']!r} of {one['model']}:"
+        f"{rows} rows have {what}, as {shown(name, one)!r} of id {one['id']!r} of {one['model']}:"
         " a model is not judged while its window has such a row"
-        for rows, one, (_, what) in zip(found[::2], found[1::2], IMPOSSIBLE.values(), strict=True)
+        for rows, one, (name, (_, what)) in zip(
+            found[::2], found[1::2], impossible.items(), strict=True
+        )
         if rows
     ]

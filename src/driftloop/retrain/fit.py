@@ -17,6 +17,8 @@ from driftloop.spec import Family, load_recipe
 if TYPE_CHECKING:
     import pandas as pd
 
+CLASSIFIED = (Task.BINARY, Task.MULTICLASS)
+"""Tasks whose estimators give probabilities."""
 TRUSTED = ("numpy.dtype", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
 """What a file of our recipes holds beyond the types that skops trusts by itself."""
 
@@ -73,12 +75,17 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
 
 
 def predict(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
-    """Return shape [n]: the target in its unit, or the probability of 1.
+    """Return shape [n]: the target in its unit, the probability of 1, or the likeliest class.
 
     Raises:
-        TrainingFailed: the pipeline's answers are not one number for each row, or two
-            probabilities.
+        TrainingFailed: the pipeline's answers are not one number for each row, or as many
+            probabilities as it was fitted with classes.
     """
+    if fitted.task is Task.MULTICLASS:
+        likeliest: npt.NDArray[np.float64] = (
+            probabilities(fitted, rows).argmax(axis=1).astype(float)
+        )
+        return likeliest
     frame = _frame(fitted.columns, rows)
     if fitted.task is Task.BINARY:
         answers = np.asarray(fitted.pipeline.predict_proba(frame))
@@ -86,14 +93,25 @@ def predict(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
     else:
         answers = np.asarray(fitted.pipeline.predict(frame))
         shapes = ((rows.num_rows,), (rows.num_rows, 1))
-    if answers.shape not in shapes or answers.dtype.kind not in "fiub":
-        raise TrainingFailed(
-            f"the fitted pipeline answers {rows.num_rows} rows with {answers.dtype}"
-            f" {list(answers.shape)}, where numbers {list(shapes[0])} are needed",
-            hint=f"return a scikit-learn estimator for a {fitted.task} task",
-        )
+    _check_shape(fitted, answers, shapes)
     answers = answers[:, 1] if fitted.task is Task.BINARY else answers.reshape(-1)
     return answers.astype(np.float64)
+
+
+def probabilities(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
+    """Return the probability of each class of a multiclass pipeline, in the column of its index.
+
+    The shape is [n, highest index it was fitted with + 1]; what it never saw has probability 0.
+
+    Raises:
+        TrainingFailed: the pipeline's answers are not a probability for each of its classes.
+    """
+    answers = np.asarray(fitted.pipeline.predict_proba(_frame(fitted.columns, rows)))
+    seen = np.asarray(fitted.pipeline.classes_, dtype=np.int64)
+    _check_shape(fitted, answers, ((rows.num_rows, seen.size),))
+    spread = np.zeros((rows.num_rows, int(seen.max()) + 1))
+    spread[:, seen] = answers
+    return spread
 
 
 def save(fitted: Fitted, file: Path) -> None:
@@ -169,7 +187,7 @@ def _strings(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
     return texts
 
 
-def _labels(family: Family, rows: pa.Table) -> npt.NDArray[np.float64]:
+def _labels(family: Family, rows: pa.Table) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
     least = family.retrain.min_rows
     if rows.num_rows < least:
         raise TrainingFailed(
@@ -186,18 +204,36 @@ def _labels(family: Family, rows: pa.Table) -> npt.NDArray[np.float64]:
             where=family.name,
             hint="train on labelled rows only",
         )
-    if family.task is Task.BINARY:
-        if wrong := int((~np.isin(labels, (0.0, 1.0))).sum()):
-            raise TrainingFailed(
-                f"{wrong} of {labels.size} labels are neither 0 nor 1", where=family.name
-            )
+    if family.task in CLASSIFIED:
+        outcomes = range(len(family.classes)) if family.classes else (0, 1)
+        if wrong := int((~np.isin(labels, outcomes)).sum()):
+            none = f"none of the {len(outcomes)} classes" if family.classes else "neither 0 nor 1"
+            raise TrainingFailed(f"{wrong} of {labels.size} labels are {none}", where=family.name)
         if np.unique(labels).size == 1:
             raise TrainingFailed(
-                f"all {labels.size} labels are {labels[0]:.0f}: there is nothing to tell apart",
+                f"all {labels.size} labels are {_said(family, labels[0])}: there is nothing to tell"
+                " apart",
                 where=family.name,
-                hint="a longer retrain.span may hold both outcomes",
+                hint="a longer retrain.span may hold other outcomes",
             )
-    return labels
+    # Indexes of classes are whole numbers to estimators too: they come back as they went in.
+    return labels.astype(np.int64) if family.classes else labels
+
+
+def _said(family: Family, label: float) -> str:
+    shown = family.shown(label)
+    return f"{shown:.0f}" if isinstance(shown, float) else repr(shown)
+
+
+def _check_shape(
+    fitted: Fitted, answers: npt.NDArray[Any], shapes: tuple[tuple[int, ...], ...]
+) -> None:
+    if answers.shape not in shapes or answers.dtype.kind not in "fiub":
+        raise TrainingFailed(
+            f"the fitted pipeline answers {shapes[0][0]} rows with {answers.dtype}"
+            f" {list(answers.shape)}, where numbers {list(shapes[0])} are needed",
+            hint=f"return a scikit-learn estimator for a {fitted.task} task",
+        )
 
 
 # -- pipelines ------------------------------------------------------------------------------
@@ -212,7 +248,7 @@ def _raised(family: Family, error: BaseException, *, hint: str) -> TrainingFaile
 
 
 def _check_estimator(family: Family, pipeline: object) -> None:
-    wanted = ("fit", "predict_proba" if family.task is Task.BINARY else "predict")
+    wanted = ("fit", "predict_proba" if family.task in CLASSIFIED else "predict")
     lacking = [name for name in wanted if not callable(getattr(pipeline, name, None))]
     if isinstance(pipeline, type) or lacking:
         returned = (

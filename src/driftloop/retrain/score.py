@@ -1,5 +1,7 @@
 """How well a candidate did on rows it was not fitted on."""
 
+from typing import assert_never
+
 import numpy as np
 
 from driftloop.records import Metric, Task
@@ -12,16 +14,25 @@ def score(task: Task, label: np.ndarray, prediction: np.ndarray) -> tuple[Metric
     label's size; 100 where that is 0), mape, the same where no label is negative, and
     abs_max_error. Binary, from probabilities of 1: roc_auc, f1, log_loss,
     accuracy, precision, recall, tpr, tnr, fpr and fnr, with 1 predicted from 0.5 on. What is a
-    share of nothing is left out, as roc_auc is when only one class was seen.
+    share of nothing is left out, as roc_auc is when only one class was seen. Multiclass, from
+    indexes of classes: accuracy, and f1, precision and recall as macro averages. Scores have none.
 
     Args:
         task: which figures.
         label: true outcomes, shape (n,).
         prediction: answers, shape (n,), in the label's unit or as probabilities.
     """
-    found = (
-        _regression(label, prediction) if task is Task.REGRESSION else _binary(label, prediction)
-    )
+    match task:
+        case Task.REGRESSION:
+            found = _regression(label, prediction)
+        case Task.BINARY:
+            found = _binary(label, prediction)
+        case Task.MULTICLASS:
+            found = _classes(label, prediction)
+        case Task.SCORE:
+            found = {}
+        case _:
+            assert_never(task)
     return tuple(Metric(name=name, value=float(value)) for name, value in found.items())
 
 
@@ -65,3 +76,13 @@ def _binary(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     if tn + fp:
         found |= {"tnr": tn / (tn + fp), "fpr": fp / (tn + fp)}
     return found
+
+
+def _classes(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    from sklearn import metrics
+
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        label, prediction, average="macro", zero_division=0.0
+    )
+    accuracy = metrics.accuracy_score(label, prediction)
+    return {"accuracy": accuracy, "f1": f1, "precision": precision, "recall": recall}

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from driftloop.records import Prediction
 from driftloop.serve.request import Row
-from driftloop.serve.slot import Held
+from driftloop.serve.slot import Held, check_classes
 from driftloop.spec import Family
 
 
@@ -13,12 +13,15 @@ def answer(held: Held, family: Family, rows: Sequence[Row], *, now: datetime) ->
     """Return the predictions of `held` for `rows`, in their order.
 
     Raises:
-        ArtifactError: the model failed, or answered no finite number.
+        ArtifactError: the model failed, or answered no finite number, or a class that is none of
+            the family's.
     """
     # The features of a row stand in the family's order.
     values = zip(*(row.features.values() for row in rows), strict=True)
     columns = {name: list(column) for name, column in zip(family.features, values, strict=True)}
     head = held.head
+    answers = held.model.predict(columns)
+    check_classes(answers, family, where=head.model)
     return [
         Prediction(
             id=row.id,
@@ -30,5 +33,5 @@ def answer(held: Held, family: Family, rows: Sequence[Row], *, now: datetime) ->
             prediction=value,
             features=row.features,
         )
-        for row, value in zip(rows, held.model.predict(columns), strict=True)
+        for row, value in zip(rows, answers, strict=True)
     ]

@@ -47,8 +47,8 @@ def predict_batch(
     twice is in the log once, and counts as a duplicate.
 
     Returns:
-        id (string), event_time (timestamp[us, UTC]), prediction (float64), version (int32) and
-        epoch (int64).
+        id (string), event_time (timestamp[us, UTC]), prediction (float64, or the name of a class),
+        version (int32) and epoch (int64).
 
     Raises:
         BadRequest: names the column, and the row where one is at fault, the first being 1.
@@ -58,7 +58,7 @@ def predict_batch(
     """
     held = slot.hand()
     rows = _checked(table, family, model, now=clock.now())
-    answered: list[float] = []
+    answered: list[float | str] = []
     for start in range(0, rows.num_rows, chunk):
         now = clock.now()
         predictions = answer(held, family, _rows(rows.slice(start, chunk), family), now=now)
@@ -70,13 +70,13 @@ def predict_batch(
                 where=model,
                 hint="score the same rows again: they keep their ids, and are in the log once",
             ) from error
-        answered += [prediction.prediction for prediction in predictions]
+        answered += [family.shown(prediction.prediction) for prediction in predictions]
     size = rows.num_rows
     return pa.table(
         {
             "id": rows["id"],
             "event_time": rows["event_time"],
-            "prediction": pa.array(answered, pa.float64()),
+            "prediction": pa.array(answered, pa.string() if family.classes else pa.float64()),
             "version": pa.array([held.head.version] * size, pa.int32()),
             "epoch": pa.array([held.head.epoch] * size, pa.int64()),
         }

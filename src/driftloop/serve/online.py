@@ -197,6 +197,8 @@ class _Service:
             {
                 "model": slot.model,
                 "family": slot.family.name,
+                "task": slot.family.task,
+                "classes": slot.family.classes or None,
                 "version": each.head.version if each else None,
                 "epoch": each.head.epoch if each else None,
                 "digest": each.head.digest if each else None,
@@ -311,7 +313,7 @@ class _Service:
         predictions = answer(held, slot.family, rows, now=now)
         self._keep(self._spool.predictions, slot.family.name, predictions)
         self.metrics.rows(model, len(rows))
-        head, answers = held.head, iter(predictions)
+        head, answers, shown = held.head, iter(predictions), slot.family.shown
         return [
             told(
                 200,
@@ -320,7 +322,8 @@ class _Service:
                     "version": head.version,
                     "epoch": head.epoch,
                     "predictions": [
-                        {"id": p.id, "prediction": p.prediction} for p in islice(answers, len(each))
+                        {"id": p.id, "prediction": shown(p.prediction)}
+                        for p in islice(answers, len(each))
                     ],
                 },
             )

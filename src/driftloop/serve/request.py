@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -18,6 +18,8 @@ MOST_ROWS = 10_000
 """Rows or labels in one request."""
 MOST_FAULTS = 20
 """Faults that are told; the others are counted."""
+LISTED = 600
+"""More names than a row may have fields are not all listed."""
 LONGEST_ID = 200
 """Characters of an id."""
 LONGEST_TEXT = 10_000
@@ -171,8 +173,9 @@ def parse_rows(family: Family, body: bytes, *, now: datetime) -> list[Row]:
 def parse_labels(family: Family, model: ModelId, body: bytes, *, now: datetime) -> list[Label]:
     """Return the labels of `body`: one {"id", "value", "observed_at"?}, or {"labels": [...]}.
 
-    A binary label is 0 or 1. `now` is when a label without `observed_at` was observed; none can
-    have been observed more than a day after it, or before 1900.
+    A binary label is 0 or 1, a multiclass one the name of a class. `now` is when a label without
+    `observed_at` was observed; none can have been observed more than a day after it, or before
+    1900.
 
     Raises:
         NotJson: the body is not JSON.
@@ -236,7 +239,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint at the known name nearest to `name`, or at all of them."""
     names = list(known)
     close = get_close_matches(name[:100], names, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    return f"did you mean {close[0]!r}?" if close else f"known: {listed(names)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in a line; of very many the first, and how many there are.
+
+    >>> listed(["red", "green"])
+    'red, green'
+    """
+    more = f"... ({len(names)} in all)" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def _decoded(body: bytes) -> tuple[object, NotJson | None]:
@@ -360,19 +373,38 @@ def _label(
     label_id = _row_id(number, given, faults)
     if given.get("id") is None:
         faults.add(number, "id", "is required", "the id that the prediction was answered with")
-    value: Any = given.get("value")
-    what = "is required" if value is None else _not_a_number(value)
-    if not what and family.task is Task.BINARY and value not in (0, 1):
-        what = f"should be 0 or 1, got {_shown(value)}"
+    value, what, hint = _outcome(family, given.get("value"))
     if what:
-        faults.add(number, "value", what, "send it once it is known" if what == NAN else "")
+        faults.add(number, "value", what, hint)
     at = given.get("observed_at")
     observed_at = (
         now if at is None else _time(number, "observed_at", at, faults, (now, OBSERVED_AHEAD))
     )
     if what or label_id is None or observed_at is None:
         return None
-    return Label(id=label_id, model=model, value=float(value), observed_at=observed_at)
+    return Label(id=label_id, model=model, value=value, observed_at=observed_at)
+
+
+def _outcome(family: Family, given: Any) -> tuple[float, str, str]:  # noqa: ANN401 - whatever JSON holds
+    """Return a label's value as the log keeps it, or what is wrong with it and a hint."""
+    if given is None:
+        return 0.0, "is required", ""
+    if family.task is Task.MULTICLASS:
+        return _class(family, given)
+    if what := _not_a_number(given):
+        return 0.0, what, "send it once it is known" if what == NAN else ""
+    if family.task is Task.BINARY and given not in (0, 1):
+        return 0.0, f"should be 0 or 1, got {_shown(given)}", ""
+    return float(given), "", ""
+
+
+def _class(family: Family, given: object) -> tuple[float, str, str]:
+    if not isinstance(given, str):
+        what = f"should be the name of a class, got {_shown(given)}"
+        return 0.0, what, f"known: {listed(family.classes)}"
+    if given not in family.classes:
+        return 0.0, f"should be a class, got {_shown(given)}", nearest(given, family.classes)
+    return float(family.classes.index(given)), "", ""
 
 
 def _row_id(number: int, given: Mapping[str, Any], faults: Faults) -> str | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from driftloop.serve.request import LONGEST_TEXT
+from driftloop.serve.request import LONGEST_TEXT, listed
 from driftloop.spec import Family, Fleet
 
 
@@ -13,10 +13,10 @@ class _Shape(BaseModel):
 
 
 class Predicted(_Shape):
-    """One answered row."""
+    """One answered row; the prediction of a multiclass model is the name of a class."""
 
     id: str
-    prediction: float
+    prediction: float | str
 
 
 class Answer(_Shape):
@@ -62,10 +62,15 @@ class Refusal(_Shape):
 
 
 class Champion(_Shape):
-    """One model of the fleet; version, epoch and digest are null while it has no champion."""
+    """One model of the fleet; version, epoch and digest are null while it has no champion.
+
+    `classes` is what a multiclass model answers one of, and null for any other.
+    """
 
     model: str
     family: str
+    task: str
+    classes: list[str] | None
     version: int | None
     epoch: int | None
     digest: str | None
@@ -169,7 +174,11 @@ def labels_body(fleet: Fleet) -> dict[str, Any]:
         "required": ["id", "value"],
         "properties": {
             "id": {"type": "string", "description": "the id the prediction was answered with"},
-            "value": {"type": "number", "description": "0 or 1 for a binary family"},
+            "value": {
+                "type": ["number", "string"],
+                "description": "a number, 0 or 1 for a binary family; a class's name for a"
+                " multiclass one",
+            },
             "observed_at": {
                 "type": "string",
                 "format": "date-time",
@@ -181,7 +190,15 @@ def labels_body(fleet: Fleet) -> dict[str, Any]:
     example: dict[str, Any] = {"summary": "One label", "value": {"id": "a1", "value": 1}}
     if fleet.models:  # none where all are served elsewhere
         example["x-model"] = fleet.models[0]
+        example["value"]["value"] = (*fleet.families[0].classes, 1)[0]
     examples = {"one": example}
+    for family in fleet.families[1:]:
+        if family.classes:
+            examples[family.name] = {
+                "summary": f"One label of {family.name}",
+                "value": {"id": "a1", "value": family.classes[0]},
+                "x-model": family.models[0],
+            }
     return _body(label, "labels", examples)
 
 
@@ -204,6 +221,8 @@ def rows_described(fleet: Fleet) -> str:
             usual = "" if feature.range is None else f", usually {feature.range[0]:g} to "
             usual += "" if feature.range is None else f"{feature.range[1]:g}"
             fields.append(f"- `{name}`: {kind}{usual}{', required' if feature.required else ''}")
+        if family.classes:
+            fields.append(f"- answered with one of {listed(family.classes)}")
         said.append(f"**{family.name}** ({', '.join(family.models)})\n\n" + "\n".join(fields))
     return "\n\n".join(said)
 

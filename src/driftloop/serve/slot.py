@@ -1,10 +1,12 @@
 """The model in hand: loaded, checked against its digest, warmed, then swapped in one assignment."""
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -89,14 +91,49 @@ def warm(model: Model, family: Family) -> None:
     """Let `model` answer a typical row and one with every null that a request may hold.
 
     Raises:
-        ArtifactError: it needs a feature that `family` lacks, fails, or answers no finite number.
+        ArtifactError: it needs a feature that `family` lacks, fails, or answers no finite number,
+            or a class that is none of the family's.
     """
     typical = {name: _typical(family, name) for name in family.features}
     columns: dict[str, list[FeatureValue]] = {
         name: [typical[name], typical[name] if feature.required else None]
         for name, feature in family.features.items()
     }
-    model.predict(columns)
+    check_classes(model.predict(columns), family, where="warm-up")
+
+
+def check_classes(answers: Sequence[float], family: Family, *, where: str) -> None:
+    """Refuse answers of a multiclass family that are the index of none of its classes.
+
+    Raises:
+        ArtifactError: one is not; `where` is what it is called.
+    """
+    known = len(family.classes)
+    if known and (strange := [x for x in answers if not (0 <= x < known and x.is_integer())]):
+        raise ArtifactError(
+            f"the model answers class {strange[0]:g}, counted from 0, and {family.name} has"
+            f" {known} classes",
+            where=where,
+            hint="classes keep their order, and new ones are added at the end: the monitor file"
+            " lost one that the model was trained with",
+        )
+
+
+def check_order(model: "OnnxModel", family: Family) -> None:
+    """Refuse a model of classes that the monitor file now calls otherwise, or in another order.
+
+    Raises:
+        ArtifactError: its classes are not the first ones of the family's.
+    """
+    trained = model.classes
+    if family.classes and trained and trained != family.classes[: len(trained)]:
+        pairs = zip_longest(trained, family.classes, fillvalue="none")
+        was, now = next((each, other) for each, other in pairs if each != other)
+        raise ArtifactError(
+            f"the model was trained with class {was!r} where {family.name}.toml now has {now!r}",
+            where=model.where,
+            hint="classes keep their names and their order, and new ones are added at the end",
+        )
 
 
 class OnnxModel:
@@ -109,7 +146,7 @@ class OnnxModel:
     Args:
         content: the ONNX file.
         digest: its SHA-256.
-        where: what errors call it.
+        where: what errors call it; kept.
     """
 
     def __init__(self, content: bytes, *, digest: str, where: str) -> None:
@@ -120,7 +157,7 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         self._digest = digest
-        self._where = where
+        self.where = where
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
@@ -139,8 +176,14 @@ class OnnxModel:
         """SHA-256 of the file it was loaded from."""
         return self._digest
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it was trained to tell apart, if it says so: `lower` writes it into the file."""
+        said = self._session.get_modelmeta().custom_metadata_map.get("driftloop.classes", "[]")
+        return tuple(json.loads(said))
+
     def predict(self, columns: dict[str, list[FeatureValue]]) -> list[float]:
-        """Return one answer a row: the target, or the probability of 1.
+        """Return one answer a row: the target, the probability of 1, or the class's index.
 
         Raises:
             ArtifactError: a feature it needs is not in `columns`, it failed, or an answer is not
@@ -150,13 +193,13 @@ class OnnxModel:
         if lacking := [name for name in wanted if name not in columns]:
             raise ArtifactError(
                 f"the model needs features it is not given: {', '.join(sorted(lacking))}",
-                where=self._where,
+                where=self.where,
             )
         try:
             answer = self._session.run([self._output], self._feed(columns))[0]
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise ArtifactError(
-                f"the model failed to answer: {_first_line(error)}", where=self._where
+                f"the model failed to answer: {_first_line(error)}", where=self.where
             ) from error
         return self._plain(answer)
 
@@ -177,7 +220,7 @@ class OnnxModel:
         elif answer.size != answer.shape[0]:
             raise ArtifactError(
                 f"the model answers in the shape {answer.shape}, not one number a row",
-                where=self._where,
+                where=self.where,
             )
         # A float32 is a Python float as it is; no array of float64 has to be made for that.
         plain: list[float] = answer.reshape(-1).tolist()
@@ -185,7 +228,7 @@ class OnnxModel:
             row = next(row for row, value in enumerate(plain) if not isfinite(value))
             raise ArtifactError(
                 f"the model answers no finite number (row {row} of {len(plain)})",
-                where=self._where,
+                where=self.where,
                 hint="its recipe should impute nulls, or the features be required",
             )
         return plain
@@ -199,7 +242,7 @@ class OnnxModel:
             raise ArtifactError(
                 f"input {given.name!r} is {kind}; an input is one feature, "
                 "tensor(float) or tensor(string)",
-                where=self._where,
+                where=self.where,
             )
         return kind
 
@@ -210,7 +253,7 @@ class OnnxModel:
             listed = ", ".join(f"{name} {kind}" for name, kind in outputs.items())
             raise ArtifactError(
                 f"the model should have one floating-point output, and has: {listed}",
-                where=self._where,
+                where=self.where,
                 hint="lower classifiers without ZipMap",
             )
         return floating[0]
@@ -358,6 +401,7 @@ class Slots:
         if slot.held is not None and slot.held.model.digest == head.digest:
             return slot.held.model
         model = load_model(Path(head.artifact), head.digest)
+        check_order(model, slot.family)
         warm(model, slot.family)
         return model
 

@@ -11,6 +11,7 @@ from driftloop.simulate.plan import DAY, Plan
 
 OWNER = "simulation"
 TIME = "happened_at"
+METRIC = {Task.REGRESSION: "mae", Task.BINARY: "log_loss", Task.MULTICLASS: "accuracy"}
 _WINDOW = 7 * DAY
 _SHARED = {
     "owners.toml": f'[{OWNER}]\nchannel = "#{OWNER}"\n',
@@ -51,7 +52,7 @@ confidence = 0.8
 _FAMILY = """\
 # A simulated family, made by `driftloop simulate`.
 task = "{task}"
-target = "outcome"
+{classes}target = "outcome"
 time = "{time}"
 owner = "{owner}"
 markets = {markets}
@@ -94,6 +95,7 @@ def monitors(plan: Plan, *, owner: str = OWNER) -> dict[str, str]:
     features += [f'{name} = {{ kind = "categorical" }}' for name in shape.categories]
     family = _FAMILY.format(
         task=shape.task,
+        classes=f"classes = {json.dumps(shape.names)}\n" if shape.names else "",
         time=TIME,
         owner=owner,
         markets=json.dumps(plan.markets),
@@ -101,7 +103,7 @@ def monitors(plan: Plan, *, owner: str = OWNER) -> dict[str, str]:
         window=_text(_WINDOW),
         watched=_enough(plan, _WINDOW, most=100),
         expiry=_text(max(2 * plan.label_delay, DAY)),
-        metric="mae" if shape.task is Task.REGRESSION else "log_loss",
+        metric=METRIC[shape.task],
         span=_text(plan.history),
         trained=max(_enough(plan, plan.history - holdout, most=200), 2),
         holdout=_text(holdout),

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from driftloop.errors import BadRequest
 from driftloop.records import ModelId, Task
 from driftloop.simulate.faults import CATEGORICAL, EARLIEST, LATEST, NUMERIC, WHOLE, Fault
-from driftloop.spec import NAME
+from driftloop.spec import MOST_CLASSES, NAME
 
 DAY = timedelta(days=1)
 SHORTEST, LONGEST = timedelta(days=4), timedelta(days=365)
@@ -21,10 +21,11 @@ SHARED = ("defaults", "owners", "platform")
 class Shape:
     """What a model is given: numbers `x00`, `x01`..., and categories `c00`... of `levels` each.
 
-    `nulls` is the share of null cells, in every column.
+    `nulls` is the share of null cells, in every column. A multiclass model predicts one of
+    `classes` classes, which are as frequent as one another.
 
     Raises:
-        BadRequest: there is no column, or a number is out of its range.
+        BadRequest: there is no column, or a number is out of its range, or it is for scores.
     """
 
     task: Task = Task.REGRESSION
@@ -32,6 +33,7 @@ class Shape:
     categorical: int = 1
     levels: int = 8
     nulls: float = 0.0
+    classes: int = 3
 
     def __post_init__(self) -> None:
         """Check every number."""
@@ -39,6 +41,17 @@ class Shape:
         _least("categorical", self.categorical, 0)
         _least("levels", self.levels, 2)
         _share("nulls", self.nulls)
+        _least("classes", self.classes, 2)
+        if self.classes > MOST_CLASSES:
+            raise BadRequest(
+                f"should be at most {MOST_CLASSES}, got {self.classes}", where="classes"
+            )
+        if self.task is Task.SCORE:
+            raise BadRequest(
+                "scores are served elsewhere, and what is simulated goes into driftloop's own log",
+                where="task",
+                hint=f"simulate {Task.REGRESSION}, {Task.BINARY} or {Task.MULTICLASS}",
+            )
         if not self.numeric + self.categorical:
             raise BadRequest("a model needs at least one feature", where="numeric, categorical")
 
@@ -51,6 +64,13 @@ class Shape:
     def categories(self) -> tuple[str, ...]:
         """Names of the categorical columns."""
         return tuple(f"c{number:02}" for number in range(self.categorical))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes of a multiclass model; of any other there are none."""
+        if self.task is not Task.MULTICLASS:
+            return ()
+        return tuple(f"class-{number}" for number in range(self.classes))
 
     @property
     def columns(self) -> tuple[str, ...]:

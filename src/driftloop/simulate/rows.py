@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from statistics import NormalDist
 from zlib import crc32
 
 import numpy as np
@@ -250,11 +251,15 @@ def _labels(
     plan: Plan, model: ModelId, day: date, made: _Day, kept: Mask, known: npt.NDArray[np.int64]
 ) -> pa.Table:
     rng = _rng(plan.seed, model, "outcomes", day)
-    if plan.shape.task is Task.REGRESSION:
-        value = _MEAN + _SPREAD * made.truth + _NOISE * rng.standard_normal(plan.rows)
-        value = np.round(value, 4)
-    else:
-        value = (rng.random(plan.rows) < _probability(made.truth)).astype(np.float64)
+    match plan.shape.task:
+        case Task.REGRESSION:
+            value = _MEAN + _SPREAD * made.truth + _NOISE * rng.standard_normal(plan.rows)
+            value = np.round(value, 4)
+        case Task.MULTICLASS:
+            blurred = made.truth + _NOISE / _SPREAD * rng.standard_normal(plan.rows)
+            value = _class(blurred, plan.shape.classes)
+        case _:
+            value = (rng.random(plan.rows) < _probability(made.truth)).astype(np.float64)
     return pa.table(
         {
             "id": _ids(model, day, made.number[kept]),
@@ -278,7 +283,16 @@ def _answers(plan: Plan, model: ModelId, day: date, made: _Day) -> Floats:
     error = _rng(plan.seed, model, "answers", day).standard_normal(plan.rows)
     if plan.shape.task is Task.REGRESSION:
         return np.round(_MEAN + _SPREAD * said + _ERROR * error, 4)
+    if plan.shape.task is Task.MULTICLASS:
+        return _class(said + _ERROR / _SPREAD * error, plan.shape.classes)
     return np.round(_probability(said + _HESITATION / _STEEPNESS * error), 6)
+
+
+def _class(signal: Floats, classes: int) -> Floats:
+    """Return the index of the class that the signal falls into: each takes an equal part of it."""
+    bounds = [NormalDist().inv_cdf(number / classes) for number in range(1, classes)]
+    found: Floats = np.searchsorted(bounds, signal, "right").astype(np.float64)
+    return found
 
 
 def _probability(signal: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """What each value of a family's file alone does not show."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -8,12 +9,13 @@ from typing import Any
 from driftloop.errors import DriftloopError
 from driftloop.records import Task
 from driftloop.spec.recipe import check_call, load_recipe
-from driftloop.spec.schema import LEANING, METRICS, duration, is_database
+from driftloop.spec.schema import LEANING, METRICS, MOST_CLASSES, duration, is_database
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 ROW_COLUMNS = ("id", "model", "version", "predicted_at", "arrived_at", "prediction")
 LABEL_COLUMNS = ("id", "model", "label", "observed_at")
+MISSING = "missing"
 RESERVED = frozenset(
     {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
     | {"prediction", "label", "observed_at", "value"}
@@ -25,15 +27,6 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
 
     Where there are no `owners` at all, that is the fault of their file, and of no family.
     """
-    task, metric = whole.get("task"), _at(whole, "decay", "metric")
-    known_to = METRICS.get(Task(task), ()) if isinstance(task, str) and task in tuple(Task) else ()
-    known_to = tuple(name for name in known_to if name not in LEANING)
-    if known_to and isinstance(metric, str) and metric not in known_to:
-        known = ", ".join(known_to)
-        what = f"{metric!r} is not a metric of {task}"
-        if metric in LEANING:
-            what = f"{metric!r} says which way a model errs, and is worse in neither direction"
-        yield DriftloopError(what, where="decay.metric", hint=f"known: {known}")
     holdout, span = (_length(whole, *k) for k in (("gate", "holdout"), ("retrain", "span")))
     if holdout is not None and span is not None and holdout >= span:
         yield DriftloopError(
@@ -61,10 +54,31 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
             yield DriftloopError(error.what, where="retrain.recipe", hint=error.hint)
     if whole.get("target") in _names(whole):
         yield DriftloopError("is also a feature: the outcome would be given away", where="target")
+    yield from _bad_metric(whole)
     yield from _bad_names(whole)
     yield from _bad_segments(whole)
     yield from _bad_texts(whole)
+    yield from _bad_classes(whole)
     yield from _bad_log(whole)
+    if whole.get("task") == Task.SCORE:
+        yield from _bad_score(whole)
+
+
+def _bad_metric(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    task, metric = whole.get("task"), _at(whole, "decay", "metric")
+    known_to = METRICS.get(Task(task), ()) if isinstance(task, str) and task in tuple(Task) else ()
+    known_to = tuple(name for name in known_to if name not in LEANING)
+    if not known_to:
+        return
+    if "decay" not in whole:
+        hint = "give it here or in defaults.toml: metric, warn, alarm"
+        yield DriftloopError(MISSING, where="decay", hint=hint)
+    if isinstance(metric, str) and metric not in known_to:
+        known = ", ".join(known_to)
+        what = f"{metric!r} is not a metric of {task}"
+        if metric in LEANING:
+            what = f"{metric!r} says which way a model errs, and is worse in neither direction"
+        yield DriftloopError(what, where="decay.metric", hint=f"known: {known}")
 
 
 def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
@@ -87,6 +101,64 @@ def _bad_names(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
             yield DriftloopError(
                 f"{market!r} should be lower case words joined by -", where="markets"
             )
+
+
+def _bad_classes(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    task, given = whole.get("task"), whole.get("classes")
+    if task != Task.MULTICLASS:
+        if given is not None and task in tuple(Task):
+            yield DriftloopError(
+                "only a multiclass family has classes",
+                where="classes",
+                hint=f'leave it out, or say task = "{Task.MULTICLASS}"',
+            )
+        return
+    if given is None:
+        hint = 'as in classes = ["red", "green", "blue"]; new ones are added at the end'
+        yield DriftloopError("a multiclass family needs them", where="classes", hint=hint)
+    classes = [c for c in given if isinstance(c, str)] if isinstance(given, list) else []
+    if isinstance(given, list) and not 2 <= len(given) <= MOST_CLASSES:  # noqa: PLR2004 - else there is nothing to tell apart
+        yield DriftloopError(
+            f"should be 2 to {MOST_CLASSES} classes, got {len(given)}", where="classes"
+        )
+    for name in classes:
+        if not name or name != name.strip() or not name.isprintable():
+            yield DriftloopError(
+                f"{name!r} should be a text of printable characters, and not begin or end with a"
+                " space",
+                where="classes",
+            )
+    for name in (name for name, times in Counter(classes).items() if times > 1):
+        yield DriftloopError(f"{name!r} stands twice", where="classes")
+
+
+def _bad_score(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    if whole.get("log") is None:
+        yield DriftloopError(
+            "scores are watched where they are served: driftloop trains and serves none",
+            where="log",
+            hint="give [log] source, the log of what was scored",
+        )
+    if "decay" in whole:
+        yield DriftloopError(
+            "no outcome proves a score right or wrong, so its performance cannot be judged",
+            where="decay",
+            hint="leave it out: drift and quality are what scores are judged by",
+        )
+    if _at(whole, "retrain", "triggers"):
+        yield DriftloopError(
+            "a score cannot be retrained: without labels no gate could compare two of them",
+            where="retrain.triggers",
+            hint="say triggers = [] in [retrain]",
+        )
+    if whole.get("handover") is not None:
+        yield DriftloopError(
+            "no version of a score is ever made to be handed over",
+            where="handover",
+            hint="leave it out",
+        )
+    if _at(whole, "log", "labels") is not None:
+        yield DriftloopError("a score has no labels", where="log.labels", hint="leave it out")
 
 
 def _bad_segments(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
@@ -125,7 +197,8 @@ def _bad_log(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
                 hint="give [log] source, or leave [handover] out",
             )
         return
-    if _at(whole, "retrain", "triggers") and handover is None:
+    score = whole.get("task") == Task.SCORE
+    if _at(whole, "retrain", "triggers") and handover is None and not score:
         yield DriftloopError(
             "what retraining makes must be handed over to who serves it",
             where="handover",
@@ -134,7 +207,7 @@ def _bad_log(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
     if not isinstance(log, dict):
         return
     labels = log.get("labels")
-    outcomes = () if isinstance(labels, dict) else LABEL_COLUMNS
+    outcomes = () if isinstance(labels, dict) or score else LABEL_COLUMNS
     in_rows = (*ROW_COLUMNS, *outcomes, whole.get("time"), *_names(whole))
     yield from _bad_source(log, log.get("source"), "log", in_rows)
     if isinstance(labels, dict):

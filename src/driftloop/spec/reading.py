@@ -3,13 +3,14 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from driftloop.errors import DriftloopError, SpecError
-from driftloop.records import ModelId
-from driftloop.spec.contradictions import NAME, contradictions
+from driftloop.records import ModelId, Task
+from driftloop.spec.contradictions import MISSING, NAME, contradictions
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.schema import Family, Feature, Owner, Platform
 
@@ -101,7 +102,9 @@ class _Reader:
             return
         self._defaults = self._toml(DEFAULTS)
         given = self._defaults or {}
-        for key in sorted(given.keys() & {"name", "markets", "features", "target", "task"}):
+        for key in sorted(
+            given.keys() & {"name", "markets", "features", "target", "task", "classes"}
+        ):
             self._fault(DEFAULTS, "belongs in a family's own file", key=key)
         alone = contradictions(given, owners=self._owner_names)
         self._of_defaults = frozenset(str(fault) for fault in alone)
@@ -116,9 +119,14 @@ class _Reader:
         if "name" in raw:
             self._fault(file, "the file's name is the family's name", key="name", hint="remove it")
         whole = {**_merged(self._defaults or {}, raw), "name": name}
+        if raw.get("task") == Task.SCORE and "decay" not in raw:
+            # What other families inherit is none of a score's business.
+            whole.pop("decay", None)
         family = self._parse(Family, whole, file, own=raw)
         # Told even where the schema has faults already: all of them at once.
         for fault in contradictions(whole, owners=self._owner_names):
+            if fault.what == MISSING and self._defaults is None:
+                continue  # as in `_parse`
             inherited = str(fault) in self._of_defaults
             place = self._place(file, raw, fault.where.split(".")) if inherited else file
             self._fault(place, fault.what, key=fault.where, hint=fault.hint)
@@ -199,7 +207,7 @@ def _worded(fault: Any, kind: type[BaseModel], file: str) -> tuple[str, str]:  #
         return "unknown key", _nearest(fault["loc"], kind)
     if fault["type"] == "missing":
         other = "the family's own file" if file == DEFAULTS else DEFAULTS
-        return "missing", f"give it here or in {other}" if kind is Family else "give it here"
+        return MISSING, f"give it here or in {other}" if kind is Family else "give it here"
     given = fault["input"]
     shown = "" if isinstance(given, dict) else f", got {given!r}"
     return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", ""
@@ -210,5 +218,6 @@ def _nearest(loc: tuple[Any, ...], kind: type[BaseModel]) -> str:
     for part in loc[:-1]:
         field = getattr(table, "model_fields", {}).get(part)
         table = field.annotation if field is not None else Feature
+        table = next((each for each in get_args(table) if each is not NoneType), table)
     known = getattr(table, "model_fields", {})
     return f"known: {', '.join(n for n in known if n != 'name')}" if known else ""

@@ -27,6 +27,8 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
         *("roc_auc", "f1", "log_loss", "accuracy", "precision", "recall"),
         *("tpr", "tnr", "fpr", "fnr"),
     ),
+    Task.MULTICLASS: ("accuracy", "f1", "precision", "recall"),
+    Task.SCORE: (),
 }
 """What is measured of performance."""
 IN_UNIT = ("mae", "rmse", "mean_error", "abs_max_error")
@@ -35,6 +37,7 @@ TOLD = ("length", "words", "non_ascii")
 """What is told of a text in numbers; see `measure.columns`."""
 MOST_FEATURES = 1500
 """The log's catalog, in SQLite, takes no table of 2,000 columns."""
+MOST_CLASSES = 1000
 LONGEST = timedelta(days=36_500)
 """What is longer than a century is a mistake, and reaches back to before there were calendars."""
 QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
@@ -299,6 +302,9 @@ class Family(_Table):
 
     name: str
     task: Task = Field(strict=False)
+    classes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """What a multiclass family predicts one of. The log keeps a class's place in this list: their
+    order stays, and new ones are added at the end."""
     target: Annotated[str, Field(min_length=1)]
     unit: str = ""
     time: str
@@ -307,7 +313,8 @@ class Family(_Table):
     features: Annotated[dict[str, Feature], Field(min_length=1, max_length=MOST_FEATURES)]
     window: WindowPolicy
     drift: DriftPolicy
-    decay: DecayPolicy
+    decay: DecayPolicy | None = None
+    """None for scores alone."""
     quality: QualityPolicy
     hysteresis: Hysteresis
     retrain: RetrainPolicy
@@ -335,15 +342,25 @@ class Family(_Table):
     def need_handover(self) -> None:
         """Refuse what would make a version that nobody takes: the family is watched only.
 
+        A new version of scores is another reference, and nobody has to take it.
+
         Raises:
             BadRequest: it is served elsewhere, and nobody is named to hand a version to.
         """
-        if self.log is not None and self.handover is None:
+        if self.log is not None and self.handover is None and self.task is not Task.SCORE:
             raise BadRequest(
                 "nobody is named to hand a version to: these models are watched only",
                 where=f"{self.name}.toml: handover",
                 hint="give command or url in [handover]",
             )
+
+    def shown(self, value: float) -> float | str:
+        """Return a prediction or a label as people are told it: of a multiclass family the class.
+
+        An index that no class has is shown as the number it is.
+        """
+        known = 0 <= value < len(self.classes) and value == int(value)
+        return self.classes[int(value)] if known else value
 
     @property
     def table(self) -> str:

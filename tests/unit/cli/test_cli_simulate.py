@@ -136,6 +136,12 @@ def test_rows_are_written_once(site: Site) -> None:
         (("history", "--start", "soon"), "--start: 'soon' is not a date or time"),
         (("history", "--models", "0"), "models: should be at least 1"),
         (("history", "--task", "ranking"), "'ranking' is not one of"),
+        (("history", "--task", "score"), "task: scores are served elsewhere"),
+        (("history", "--task", "multiclass", "--classes", "1"), "classes: should be at least 2"),
+        (
+            ("history", "--task", "multiclass", "--classes", "1001"),
+            "classes: should be at most 1000",
+        ),
         (("history", "--family", "a b"), "family: 'a b' should be lower case"),
     ],
 )

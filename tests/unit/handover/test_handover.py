@@ -89,6 +89,15 @@ def test_a_command_is_told_on_its_standard_input(told: Any, tmp_path: Path) -> N
     assert (tmp_path / "words").read_text() == "now\n"
 
 
+def test_who_serves_classes_is_told_their_names(colour: Family, tmp_path: Path) -> None:
+    """In the order whose places the model answers with; others are told of none."""
+    policy = HandoverPolicy(command=script(tmp_path, "cat > told.json"))
+    family = colour.model_copy(update={"handover": policy})
+    Handover(tmp_path).hand_over(family, HEAD, previous=FOUND, key="k")
+    said = json.loads((tmp_path / "told.json").read_text())
+    assert said["classes"] == ["red", "green", "blue", "off white"]
+
+
 def test_what_was_found_has_no_file_to_hand_over(told: Any, tmp_path: Path) -> None:
     """A rollback to it names its version and no artifact."""
     told(FOUND, command=script(tmp_path, "cat > told.json"))

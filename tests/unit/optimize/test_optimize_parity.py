@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from driftloop.errors import ParityError, TrainingFailed
 from driftloop.optimize import lower, parity
 from driftloop.optimize.parity import _trials
-from driftloop.retrain import Fitted, fit, predict
+from driftloop.retrain import Fitted, fit, predict, probabilities
 from driftloop.retrain.fit import _frame
 from driftloop.spec import Family, Feature
 
@@ -314,3 +314,68 @@ def test_what_cannot_be_converted_says_so(eta: Family) -> None:
     with pytest.raises(TrainingFailed, match="cannot be lowered to ONNX") as caught:
         lower(fitted.pipeline, eta)
     assert "driftloop.retrain.recipes" in caught.value.hint
+
+
+def colours(family: Family, known: tuple[int, ...] = (0, 1, 2, 3)) -> pa.Table:
+    """Rows of as many classes as are `known`, equally many of each."""
+    table = rows(family)
+    signal = table["tenure"].fill_null(0.0).to_numpy()
+    place = np.searchsorted(np.quantile(signal, np.arange(1, len(known)) / len(known)), signal)
+    label = pa.array(np.array(known)[place] * 1.0)
+    return table.set_column(table.schema.get_field_index("label"), "label", label)
+
+
+def of_classes(family: Family, table: pa.Table, fitted: Fitted, onnx: bytes | None = None) -> float:
+    return parity(
+        onnx or lower(fitted.pipeline, family),
+        family,
+        table,
+        lambda asked: probabilities(fitted, asked),
+        tolerance=1e-4,
+        pipeline=fitted.pipeline,
+    )
+
+
+@pytest.mark.parametrize("recipe", ["gradient_boosting", "linear"])
+@pytest.mark.parametrize("known", [(0, 1, 2, 3), (0, 3), (1, 2, 3)])
+def test_classes_are_lowered_to_their_places(
+    colour: Family, recipe: str, known: tuple[int, ...]
+) -> None:
+    """The model file answers with the likeliest class, on odd rows too, and has their names."""
+    few = {"max_iter": 20} if recipe == "gradient_boosting" else {}
+    family = with_recipe(colour, recipe, **few)
+    table = colours(family, known)
+    fitted = fit(family, table, seed=1)
+    assert of_classes(family, table, fitted) <= 1e-4
+    session = onnxruntime.InferenceSession(lower(fitted.pipeline, family))
+    assert json.loads(session.get_modelmeta().custom_metadata_map["driftloop.classes"]) == [
+        *colour.classes
+    ]
+    assert [(each.name, each.shape) for each in session.get_outputs()] == [("prediction", [None])]
+
+
+def test_another_class_is_told(colour: Family) -> None:
+    """A file that answers with other classes is refused, with how much less likely they are."""
+    table = colours(colour)
+    fitted = fit(colour, table, seed=1)
+    other = fit(colour, colours(colour, (3, 2, 1, 0)), seed=1)
+    with pytest.raises(ParityError, match=r"by up to 0\.\d+ in the class's probability"):
+        of_classes(colour, table, fitted, lower(other.pipeline, colour))
+
+
+def test_of_two_classes_as_likely_either_is_right(colour: Family) -> None:
+    """Rounding decides there, and is no reason to keep an old model."""
+    table = colours(colour)
+    fitted = fit(colour, table, seed=1)
+    onnx = lower(fitted.pipeline, colour)
+
+    def level(asked: pa.Table) -> np.ndarray:
+        return np.full((asked.num_rows, 4), 0.25)
+
+    assert parity(onnx, colour, table, level, tolerance=1e-4) == 0.0
+
+    def short(asked: pa.Table) -> np.ndarray:
+        return level(asked)[:, :2]
+
+    with pytest.raises(ParityError, match="by up to inf"):
+        parity(onnx, colour, table, short, tolerance=1e-4)

@@ -436,3 +436,130 @@ def test_what_cannot_be_read_is_told(
         (tmp_path / name).write_text("not at all" * 1000)
     with pytest.raises(LogError, match=r"eta\.toml: log: the log cannot be read"):
         log(source, table=table).rows(eta, window())
+
+
+def classes(colour: Family, label: str = "'blue'", answer: str = "'red'") -> str:
+    """Return the query of rows of colour, all of its only market."""
+    features = ", ".join(
+        f"{'1.0' if feature.kind == 'numeric' else repr('a')} AS {name}"
+        for name, feature in colour.features.items()
+    )
+    return (
+        f"SELECT request, 'uk' AS market, asked_at AS {colour.time}, {answer} AS yhat,"
+        f" {label} AS truth, {features} FROM ({SCORED})"
+    )
+
+
+UK = ModelId("colour-uk")
+
+
+@pytest.mark.parametrize(
+    ("label", "answer"),
+    [
+        ("'blue'", "'red'"),
+        ("CAST('blue' AS ENUM ('blue', 'red'))", "CAST('red' AS ENUM ('blue', 'red'))"),
+        ("2", "0"),
+        ("2::UTINYINT", "0::BIGINT"),
+        ("'blue'", "0"),
+    ],
+)
+def test_classes_are_read_by_name_or_by_place(
+    tmp_path: Path, colour: Family, log: Make, label: str, answer: str
+) -> None:
+    """A text is a class's name, and a number its place, where no class is written as one."""
+    parquet(tmp_path, classes(colour, label, answer))
+    theirs = log("scored.parquet", family=colour)
+    rows = theirs.rows(colour, window(UK))
+    assert set(rows["label"].to_pylist()) == {2.0}
+    assert set(rows["prediction"].to_pylist()) == {0.0}
+    assert theirs.warnings() == ()
+
+
+def test_numbers_are_names_where_a_class_is_written_as_one(
+    tmp_path: Path, colour: Family, log: Make
+) -> None:
+    """Else 2 would be one thing in their log and another in ours."""
+    numbered = colour.model_copy(update={"classes": ("10", "2", "off")})
+    parquet(tmp_path, classes(numbered, "2", "10"))
+    rows = log("scored.parquet", family=numbered).rows(numbered, window(UK))
+    assert set(rows["label"].to_pylist()) == {1.0}
+    assert set(rows["prediction"].to_pylist()) == {0.0}
+
+
+def test_what_is_not_labelled_has_no_class(tmp_path: Path, colour: Family, log: Make) -> None:
+    """Null stays null: it is no class that nobody knows."""
+    parquet(tmp_path, classes(colour, "CASE WHEN distance < 20 THEN 'blue' END"))
+    rows = log("scored.parquet", family=colour).rows(colour, window(UK))
+    assert rows["label"].to_pylist() == [2.0] * 20 + [None] * 40
+
+
+@pytest.mark.parametrize(
+    ("label", "answer", "said"),
+    [
+        ("CASE distance WHEN 3 THEN 'purple' ELSE 'blue' END", "'red'", "label 'purple'"),
+        ("'blue'", "CASE distance WHEN 3 THEN '' ELSE 'red' END", "prediction ''"),
+        ("CASE distance WHEN 3 THEN 4 ELSE 2 END", "'red'", "label '4'"),
+        ("CASE distance WHEN 3 THEN -1 ELSE 2 END", "'red'", "label '-1'"),
+    ],
+)
+def test_an_unknown_class_is_that_models_trouble(
+    tmp_path: Path, colour: Family, log: Make, label: str, answer: str, said: str
+) -> None:
+    """Named with its id; the other models are looked at, and `check` warns of it."""
+    two = colour.model_copy(update={"markets": ("uk", "us")})
+    whole = classes(two, label, answer)
+    sound = classes(two).replace("'uk' AS market", "'us' AS market")
+    parquet(tmp_path, f"FROM ({whole}) UNION ALL BY NAME FROM ({sound})")
+    theirs = log("scored.parquet", family=two)
+    us = ModelId("colour-us")
+    if "4" in said or "-1" in said:  # one column cannot be of numbers and of texts
+        parquet(tmp_path, whole)
+        two = colour
+        theirs = log("scored.parquet", family=two)
+    with pytest.raises(LogError, match=f"the {said} is no class of colour") as raised:
+        theirs.rows(two, window(UK))
+    assert raised.value.where == "colour.toml: log, id r3"
+    looks = dict(theirs.looks(two, [window(each) for each in two.models]))
+    assert looks[UK].fault is not None
+    assert us not in looks or looks[us].fault is None
+    (warning,) = theirs.warnings()
+    column, value = said.split(maxsplit=1)
+    assert warning.startswith(
+        f"1 rows have a {column} that is no class, as {value} of id 'r3' of colour-uk: a model"
+    )
+
+
+def test_an_unknown_class_in_a_source_of_labels(tmp_path: Path, colour: Family, log: Make) -> None:
+    """It is named as it is written there."""
+    parquet(tmp_path, classes(colour))
+    parquet(tmp_path, "SELECT 'r5' AS request, 'purple' AS truth", "outcomes.parquet")
+    labels = LabelSource(source="outcomes.parquet", columns={"id": "request", "label": "truth"})
+    theirs = log("scored.parquet", family=colour, columns=LABELS_APART, labels=labels)
+    with pytest.raises(LogError, match="the label 'purple' is no class of colour"):
+        theirs.rows(colour, window(UK))
+    (warning,) = theirs.warnings()
+    assert "'purple' of id 'r5'" in warning
+
+
+def test_classes_written_as_other_numbers_are_refused(
+    tmp_path: Path, colour: Family, log: Make
+) -> None:
+    """A measurement is no class."""
+    parquet(tmp_path, classes(colour, "0.5::DOUBLE"))
+    with pytest.raises(SpecError, match="the column 'truth' should be text, and is DOUBLE"):
+        log("scored.parquet", family=colour).rows(colour, window(UK))
+
+
+def test_scores_have_no_labels(tmp_path: Path, risk: Family, log: Make) -> None:
+    """None is looked for, even where a column is called so."""
+    away = risk.model_copy(update={"name": "risk"})
+    query = classes(away, "'whatever'", "distance::DOUBLE")
+    parquet(tmp_path, query.replace("AS truth", "AS label"))
+    columns = {"id": "request", "model": "market", "prediction": "yhat"}
+    theirs = log("scored.parquet", family=away, columns=columns)
+    rows = theirs.rows(away, window(ModelId("risk-uk")))
+    assert rows["label"].null_count == rows.num_rows == 60
+    assert rows["prediction"].to_pylist()[:3] == [0.0, 1.0, 2.0]
+    assert theirs.summary(away, window(ModelId("risk-uk"))).labels == 0
+    assert theirs.label_history(away, "r1") == {}
+    assert theirs.warnings() == ()

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -336,3 +337,76 @@ def test_files_take_the_times_that_http_takes() -> None:
     """Two rooms that may not know each other draw the same lines."""
     ours = (EARLIEST, AHEAD, OBSERVED_AHEAD)
     assert ours == (request.EARLIEST, request.AHEAD, request.OBSERVED_AHEAD)
+
+
+def colours(colour: Family, *labels: str | int | None) -> pa.Table:
+    """Rows of colour with these labels."""
+    count = len(labels)
+    features = {
+        name: [1.0] * count if feature.kind == "numeric" else ["a"] * count
+        for name, feature in colour.features.items()
+    }
+    at = [datetime(2026, 2, 27, tzinfo=UTC)] * count
+    return pa.table(
+        {
+            "id": [f"r{n}" for n in range(count)],
+            "model": ["colour-uk"] * count,
+            colour.time: at,
+            **features,
+            "label": list(labels),
+            "observed_at": at,
+        }
+    )
+
+
+def test_history_of_classes_is_told_by_name(colour: Family) -> None:
+    """The log keeps a class's place; an unlabelled row has no label."""
+    rows, labels = history_rows(colour, colours(colour, "blue", None, "red"))
+    assert rows.num_rows == 3
+    assert labels.select(["id", "value"]).to_pydict() == {"id": ["r0", "r2"], "value": [2.0, 0.0]}
+
+
+@pytest.mark.parametrize("odd", ["purple", "Red", "red "])
+def test_an_unknown_class_in_history_is_named(colour: Family, odd: str) -> None:
+    """With its row, and what would have been known."""
+    said = (
+        f"history of colour, row 2, column label: {odd!r} is no class of colour; known: red, green,"
+        " blue, off white"
+    )
+    with pytest.raises(BadRequest, match=said):
+        history_rows(colour, colours(colour, "red", odd))
+
+
+def test_numbers_are_no_names_of_classes(colour: Family) -> None:
+    """Unless a class is written so."""
+    with pytest.raises(BadRequest, match="row 1, column label: 2 is no class of colour"):
+        history_rows(colour, colours(colour, 2, 0))
+    numbered = colour.model_copy(update={"classes": ("10", "2")})
+    _, labels = history_rows(numbered, colours(numbered, 2, 10))
+    assert labels["value"].to_pylist() == [1.0, 0.0]
+
+
+def test_labels_of_classes_and_of_numbers_in_one_file(
+    tmp_path: Path, fleet: Fleet, colour: Family
+) -> None:
+    """Each is read as its model predicts; what fits neither names its row."""
+    both = replace(fleet, families=(*fleet.families, colour))
+    file = tmp_path / "labels.csv"
+
+    def read(*rows: str) -> list[float]:
+        file.write_text("\n".join(["id,model,value", *rows]), encoding="utf-8")
+        return [label.value for label in read_labels(str(file), both, now=NOON)]
+
+    assert read("1,colour-uk,off white", "2,eta-de,12.5", "3,churn-uk,1") == [3.0, 12.5, 1.0]
+    assert read("1,eta-de,12.5", "2,churn-uk,1") == [12.5, 1.0]
+    for odd, said in (
+        ("2,colour-uk,pink", "row 2, column value: 'pink' is no class of colour; known: red"),
+        ("2,eta-de,red", "row 2, column value: 'red' is no number"),
+        ("2,churn-uk,3", "row 2, column value: '3' is neither 0 nor 1"),
+        ("2,eta-de,inf", "row 2, column value: 'inf' is infinite"),
+        ("2,eta-de,nan", "row 2, column value: 'nan' is infinite, too large for float32, or NaN"),
+        ("2,colour-uk,", "row 2, column value: is missing"),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            read("1,colour-uk,red", odd)
+        assert said in str(caught.value)

@@ -10,7 +10,9 @@ import pytest
 import skops.io
 
 from driftloop.errors import ArtifactError, TrainingFailed
-from driftloop.retrain import Fitted, fit, load, predict, save
+from driftloop.measure import decay
+from driftloop.records import Task
+from driftloop.retrain import Fitted, fit, load, predict, probabilities, save, score
 from driftloop.retrain.fit import _floor32
 from driftloop.spec import Family
 
@@ -285,3 +287,63 @@ def test_a_pickle_or_a_foreign_type_is_not_loaded(tmp_path: Path) -> None:
         load(tmp_path / "foreign.skops")
     with pytest.raises(ArtifactError):
         load(tmp_path / "absent.skops")
+
+
+def of_classes(family: Family, *known: int) -> pa.Table:
+    """Rows whose class is told by the features; only `known` ones are there."""
+    table = rows(family, np.zeros(N))
+    spend = table["spend"].fill_null(0.0).to_numpy()
+    place = np.searchsorted(np.quantile(spend, np.arange(1, len(known)) / len(known)), spend)
+    return table.set_column(
+        table.schema.get_field_index("label"), "label", pa.array(np.array(known)[place] * 1.0)
+    )
+
+
+@pytest.mark.parametrize("recipe", ["gradient_boosting", "linear"])
+@pytest.mark.parametrize("known", [(0, 1, 2, 3), (0, 1, 3), (1, 3)])
+def test_a_recipe_learns_classes(colour: Family, recipe: str, known: tuple[int, ...]) -> None:
+    """Answers are their places in the family's list, whichever of them were there to be seen."""
+    few = {"max_iter": 20} if recipe == "gradient_boosting" else {}
+    family = changed(colour, recipe=f"driftloop.retrain.recipes:{recipe}", parameters=few)
+    table = of_classes(family, *known)
+    fitted = fit(family, table, seed=1)
+    answers, label = predict(fitted, table), table["label"].to_numpy()
+    assert set(answers.tolist()) == {float(each) for each in known}
+    assert (answers == label).mean() > 0.8
+    found = probabilities(fitted, table)
+    assert found.shape == (N, 4)
+    assert found.sum(axis=1) == pytest.approx(np.ones(N))
+    unseen = [each for each in range(4) if each not in known]
+    assert (found[:, unseen] == 0.0).all()
+    assert np.array_equal(found.argmax(axis=1), answers)
+
+
+def test_labels_of_no_class_are_not_learned(colour: Family) -> None:
+    """Nor are those of a single one; both are said by name or number."""
+    table = of_classes(colour, 0, 2)
+    at = table.schema.get_field_index("label")
+    label = table["label"].to_numpy().copy()
+    label[3] = 4.0
+    with pytest.raises(TrainingFailed, match="1 of 400 labels are none of the 4 classes"):
+        fit(colour, table.set_column(at, "label", pa.array(label)), seed=1)
+    with pytest.raises(TrainingFailed, match="all 400 labels are 'blue': there is nothing to tell"):
+        fit(colour, of_classes(colour, 2), seed=1)
+
+
+def test_a_pipeline_of_classes_is_kept(colour: Family, tmp_path: Path) -> None:
+    """What is loaded answers as what was saved."""
+    table = of_classes(colour, 0, 1, 3)
+    fitted = fit(colour, table, seed=1)
+    save(fitted, tmp_path / "pipeline.skops")
+    assert np.array_equal(predict(load(tmp_path / "pipeline.skops"), table), predict(fitted, table))
+
+
+def test_classes_are_scored_as_they_are_measured() -> None:
+    """The baseline is of the same numbers as what is later held against it; scores have none."""
+    rng = np.random.default_rng(2)
+    label, answer = rng.integers(0, 4, 200) * 1.0, rng.integers(0, 5, 200) * 1.0
+    found = {metric.name: metric.value for metric in score(Task.MULTICLASS, label, answer)}
+    expected = {name: each()[0] for name, each in decay.classes(label, answer).items()}
+    assert list(found) == ["accuracy", "f1", "precision", "recall"]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert score(Task.SCORE, label, answer) == ()

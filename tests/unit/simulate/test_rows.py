@@ -27,6 +27,8 @@ PLAN = Plan(
     unlabelled=0.1,
 )
 FIRST, SECOND = PLAN.ids[:2]
+MADE = [task for task in Task if task is not Task.SCORE]
+"""Scores are not simulated."""
 
 
 def told(plan: Plan, model: ModelId = FIRST) -> pa.Table:
@@ -120,7 +122,7 @@ def test_history_was_predicted_by_nobody() -> None:
     assert pc.unique(after.filter(pc.invert(mine))["version"]).to_pylist() == [1]
 
 
-@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("task", MADE)
 @pytest.mark.parametrize(("numeric", "categorical"), [(5, 0), (0, 5), (20, 5), (480, 20)])
 def test_models_of_any_shape_are_good(task: Task, numeric: int, categorical: int) -> None:
     """From 5 to 500 features: the prediction explains most of the outcome."""
@@ -135,6 +137,9 @@ def test_models_of_any_shape_are_good(task: Task, numeric: int, categorical: int
     prediction, value = (table[name].to_numpy() for name in ("prediction", "value"))
     if task is Task.REGRESSION:
         assert np.mean((prediction - value) ** 2) < 0.15 * np.var(value)
+    elif task is Task.MULTICLASS:
+        assert set(value) == set(prediction) == {0.0, 1.0, 2.0}
+        assert np.mean(prediction == value) > 0.75
     else:
         assert set(value) == {0.0, 1.0}
         assert prediction.min() >= 0.0
@@ -274,3 +279,21 @@ def test_outside_the_plans_time_there_is_nothing() -> None:
         empty = rows(PLAN, FIRST, start, start + DAY)
         assert [table.num_rows for table in empty] == [0, 0]
         assert [table.schema for table in empty] == [table.schema for table in full]
+
+
+def test_classes_are_as_frequent_as_one_another_and_foreseen() -> None:
+    """Places in the family's list; what is flipped is foreseen no more."""
+    shape = replace(PLAN.shape, task=Task.MULTICLASS, classes=4, nulls=0.0)
+    plan = replace(
+        PLAN, shape=shape, unlabelled=0.0, faults=(parse_fault("concept-flip:1@2026-03-03"),)
+    )
+    table = told(plan)
+    assert set(table["value"].to_pylist()) == set(table["prediction"].to_pylist()) == {0, 1, 2, 3}
+    shares = np.bincount(table["value"].to_numpy().astype(int)) / table.num_rows
+    assert shares.min() > 0.15
+    right = [
+        float(pc.mean(pc.equal(part["prediction"], part["value"])).as_py())
+        for part in (during(table, START, AT), during(table, AT))
+    ]
+    assert right[0] > 0.75
+    assert right[1] < 0.25

@@ -89,3 +89,10 @@ def test_steps_come_by_time_and_once() -> None:
         for at, what in ((NOW, "trained"), (NOW, "gated"), (NOW + DAY, "told"))
     )
     assert in_order([late, first, same, late, first]) == (first, same, late)
+
+
+def test_a_class_is_told_by_its_name() -> None:
+    """Both as it was predicted and as it was."""
+    assert predicted(replace(ROW, prediction="green")).said == "r1 by eta-de version 2: green"
+    (step,) = labelled("r1", DE, [(NOW, "red")], asked=True)
+    assert step.said == "r1 of eta-de: red"

@@ -98,7 +98,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         argv=_python(
             "prefect", "server", "start", *_listening(settings.host, settings.prefect_port)
         ),
-        env=prefect,
+        env=prefect | _prefect_server(settings),
         host=settings.host,
         port=settings.prefect_port,
         setting="prefect_port",
@@ -208,8 +208,7 @@ def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
 
 def _prefect_environment(settings: Settings) -> dict[str, str]:
     folder = settings.home.absolute() / "prefect"
-    server = {} if settings.prefect else _prefect_server(settings, folder)
-    return server | {
+    return {
         "PREFECT_HOME": str(folder),
         "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
         "PREFECT_API_URL": settings.prefect_api,
@@ -221,7 +220,9 @@ def _prefect_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _prefect_server(settings: Settings, folder: Path) -> dict[str, str]:
+def _prefect_server(settings: Settings) -> dict[str, str]:
+    """Return what the server alone is told: its database's address may hold a password."""
+    folder = settings.home.absolute() / "prefect"
     # A path with `:memory:` in it makes Prefect keep one connection to what is a file all the
     # same. With its usual pool two of three calls made three at a time fail, `database is
     # locked` (503); with one connection none of two hundred. Prefect is pinned to where it holds.

@@ -46,7 +46,7 @@ class Measurement:
     @property
     def readings(self) -> tuple[Reading, ...]:
         """What a decision may rest on."""
-        return tuple(each for each in self.measured if judged(self.family, each))
+        return judged(self.family, self.measured)
 
     def snapshot(self, verdicts: Sequence[Verdict] = ()) -> str:
         """Return Evidently's snapshot as JSON; `evidently.core.report.Snapshot.loads` reads it.

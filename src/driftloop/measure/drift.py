@@ -1,6 +1,6 @@
 """How far columns have moved from their reference, and how sure that is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,14 +61,16 @@ def drift_readings(family: Family, current: Rows, reference: Reference) -> Itera
         yield from _told(name, family.drift.categorical, moved)
 
 
-def judged(family: Family, reading: Reading) -> bool:
-    """Return whether a decision may rest on a reading; the other drifts stand beside."""
-    if reading.kind is not Kind.DRIFT:
-        return True
-    _, categorical = measured_columns(family)
-    policy = family.drift
-    return reading.metric == (
-        policy.categorical if reading.column in categorical else policy.numeric
+def judged(family: Family, readings: Iterable[Reading]) -> tuple[Reading, ...]:
+    """Return those readings that a decision may rest on; the other drifts stand beside them."""
+    _, names = measured_columns(family)
+    categorical, policy = set(names), family.drift
+    return tuple(
+        reading
+        for reading in readings
+        if reading.kind is not Kind.DRIFT
+        or reading.metric
+        == (policy.categorical if reading.column in categorical else policy.numeric)
     )
 
 

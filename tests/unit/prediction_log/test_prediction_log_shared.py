@@ -20,7 +20,7 @@ import pytest
 import stores
 
 from driftloop.errors import BadRequest, LogError
-from driftloop.prediction_log import S3, Ingester, Lake, Place, SegmentSpool, place, spool
+from driftloop.prediction_log import S3, Ingester, Lake, Place, SegmentSpool, place, spool, windows
 from driftloop.prediction_log import tables as layouts
 from driftloop.spec import Family, Fleet
 
@@ -163,6 +163,25 @@ def test_a_window_at_a_horizon_never_changes(
         assert reader.rows(eta, window(known_at=known_at)) == rows
     stamps = reader.query("SELECT ingested_at FROM lake.segments")["ingested_at"].to_pylist()
     assert len(set(stamps)) == len(stamps) == 30
+
+
+def test_a_window_too_large_to_hold_is_spilled_here(
+    machine: Callable[..., Machine],
+    reader: Lake,
+    eta: Family,
+    prediction: Make,
+    window: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its rows come from where all machines have them, and are those of a window held at once."""
+    machine("one").take(*(prediction(f"{n:03}") for n in range(200)))
+    expected = reader.rows(eta, window())
+    monkeypatch.setattr(windows, "LARGE", 100)
+    monkeypatch.setattr(windows, "TOGETHER", 100)
+    ((_, look),) = reader.looks(eta, [window()])
+    assert not isinstance(look.rows, pa.Table)
+    assert look.rows.num_rows == expected.num_rows == 200
+    assert look.rows.column("id").to_pylist() == expected["id"].to_pylist()
 
 
 def test_an_arrival_is_after_all_that_could_be_read(

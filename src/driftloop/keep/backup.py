@@ -115,8 +115,8 @@ def refuse_elsewhere(settings: Settings) -> None:
         raise BadRequest(
             "a backup holds what is in the home, and by these settings part of it is not",
             where=", ".join(settings.elsewhere),
-            hint="pg_dump copies a database, versioning or a copy of the bucket the files: the"
-            " databases first, because they name the files",
+            hint="pg_dump each database, then copy the files, or let the bucket keep versions: in"
+            " this order, because the databases name the files",
         )
 
 

@@ -35,6 +35,7 @@ from driftloop.wiring import System
 if TYPE_CHECKING:
     from stores import Postgres
 
+pytestmark = pytest.mark.timeout(600)  # what is waited for has limits of its own
 MONITORS = Path(__file__).parents[1] / "monitors"
 DE = ModelId("eta-de")
 WATCHES = """

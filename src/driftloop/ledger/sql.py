@@ -87,6 +87,18 @@ class SqlLedger:
             sa.Column("attempts", sa.Integer, nullable=False),
             sa.Column("outcome", sa.Text),
         )
+        # Made once: a pass over a fleet asks each for every model, and making them is what costs.
+        facts = self._facts
+        self._appending = self._insert(facts).on_conflict_do_nothing().returning(facts.c.id)
+        self._newest = (
+            sa.select(facts.c.body)
+            .where(facts.c.kind == sa.bindparam("kind"), facts.c.model == sa.bindparam("model"))
+            .order_by(facts.c.id.desc())
+            .limit(sa.bindparam("last"))
+        )
+        self._keyed = sa.select(facts.c.body).where(
+            facts.c.kind == sa.bindparam("kind"), facts.c.key == sa.bindparam("key")
+        )
         with self._told("read"):
             bring_up(self._engine, meta)
 
@@ -96,19 +108,18 @@ class SqlLedger:
 
     def append(self, fact: Fact, *, key: str | None = None) -> bool:
         """Append `fact`; False, and nothing written, when its kind already has `key`."""
-        insert = self._insert(self._facts).values(
-            kind=type(fact).__name__,
-            model=fact.model,
-            at=_text(fact.at),
-            written=self._wall(),
-            key=key,
-            body=msgspec.json.encode(fact).decode(),
-            trace=self._trace(fact, key),
-        )
         # Not by counting: of an insert PostgreSQL's driver does not tell how many rows it made.
-        made = insert.on_conflict_do_nothing().returning(self._facts.c.id)
+        row = {
+            "kind": type(fact).__name__,
+            "model": fact.model,
+            "at": _text(fact.at),
+            "written": self._wall(),
+            "key": key,
+            "body": msgspec.json.encode(fact).decode(),
+            "trace": self._trace(fact, key),
+        }
         with self._told("written"), self._engine.begin() as connection:
-            return connection.execute(made).first() is not None
+            return connection.execute(self._appending, row).first() is not None
 
     def facts(
         self,
@@ -119,6 +130,11 @@ class SqlLedger:
         last: int | None = None,
     ) -> tuple[FactT, ...]:
         """Return facts of one kind, oldest first; `last` keeps only that many newest."""
+        if model is not None and last is not None and since is None:
+            asked = {"kind": kind.__name__, "model": model, "last": last}
+            return tuple(
+                reversed([_decoded(row[0], kind) for row in self._read(self._newest, asked)])
+            )
         table = self._facts
         query = self._sa.select(table.c.body).where(table.c.kind == kind.__name__)
         if model is not None:
@@ -132,9 +148,7 @@ class SqlLedger:
 
     def fact(self, kind: type[FactT], *, key: str) -> FactT | None:
         """Return the fact of one kind that was appended under `key`, None when there is none."""
-        table = self._facts
-        mine = (table.c.kind == kind.__name__) & (table.c.key == key)
-        found = self._read(self._sa.select(table.c.body).where(mine))
+        found = self._read(self._keyed, {"kind": kind.__name__, "key": key})
         return _decoded(found[0][0], kind) if found else None
 
     def appended(self, kind: type[Fact], keys: Collection[str]) -> frozenset[str]:
@@ -338,9 +352,9 @@ class SqlLedger:
         found = self._read(self._sa.select(table.c.trace).where(mine))
         return found[0][0] if found else None
 
-    def _read(self, query: Any) -> list[Any]:  # noqa: ANN401 - SQLAlchemy's statement and rows
+    def _read(self, query: Any, asked: Mapping[str, object] | None = None) -> list[Any]:  # noqa: ANN401 - SQLAlchemy's statement and rows
         with self._told("read"), self._engine.connect() as connection:
-            return list(connection.execute(query).all())
+            return list(connection.execute(query, asked).all())
 
     def _write(self, statement: Any) -> int:  # noqa: ANN401 - SQLAlchemy's statement
         with self._told("written"), self._engine.begin() as connection:

@@ -38,17 +38,19 @@ def arrivals(family: Family) -> str:
     """  # noqa: S608 - identifiers come from the checked spec
 
 
-def single(family: Family, *more: str) -> str:
+def single(family: Family, *more: str, corrected: bool) -> str:
     """Return what `rows` does where each id arrived once: at a third of its cost.
 
-    It takes no `version`.
+    It takes no `version`. If no label is `corrected` each is taken as it stands, which is cheaper
+    still: where one is, its row comes as often as its labels.
     """
     wanted = [*more, "id", "version", "event_time", "prediction"]
+    newest = "arg_max(value, (arrived_at, rowid))" if corrected else "value"
     return f"""
         WITH known AS (
-            SELECT model, id, arg_max(value, (arrived_at, rowid)) AS label
-            FROM lake.{family.table}_labels
-            WHERE list_contains($models, model) AND arrived_at <= $known_at GROUP BY model, id
+            SELECT model, id, {newest} AS label FROM lake.{family.table}_labels
+            WHERE list_contains($models, model) AND arrived_at <= $known_at
+            {"GROUP BY model, id" if corrected else ""}
         )
         SELECT {", ".join([*wanted, "label", *quoted(family)])}
         FROM lake.{family.table}_predictions LEFT JOIN known USING (model, id)

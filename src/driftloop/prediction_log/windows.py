@@ -21,6 +21,7 @@ TOGETHER = 500_000
 LARGE = 1_000_000
 """A window of more rows, of one model alone, is spilled; no fewer than `TOGETHER`."""
 SAMPLE = 100_000
+_IN_ORDER = "ORDER BY model, event_time, id"
 NOTHING = LogSummary(rows=0, duplicates=0, labels=0, newest_event=None)
 
 
@@ -30,6 +31,8 @@ class Windows:
     _store: Reads
     _settled = True
     """Whether what was asked of a window is so still at the next question."""
+    _corrected: frozenset[str] = frozenset()
+    """Families that were seen to have labels which came again."""
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         """Return one row for each id that arrived in `window`, by event time.
@@ -174,12 +177,11 @@ class Windows:
             and asked["version"] is None
             and all(each.rows == each.distinct for each in here.values())
         )
-        if once:
-            window = {name: value for name, value in asked.items() if name != "version"}
-            query = queries.single(family, "model")
-        else:
-            window, query = dict(asked), queries.rows(family, "model")
-        rows = self._store.arrow(f"{query} ORDER BY model, event_time, id", window)
+        rows = (
+            self._singles(family, asked, sum(each.rows for each in here.values()))
+            if once
+            else self._store.arrow(f"{queries.rows(family, 'model')} {_IN_ORDER}", asked)
+        )
         # In the order of the models: each has its slice, and none is copied.
         spans, start = {}, 0
         for counted in pc.value_counts(rows["model"]).to_pylist():
@@ -199,6 +201,19 @@ class Windows:
             else:
                 summary = summaries.get(model, NOTHING)
             yield model, Look(rows=mine, summary=summary)
+
+    def _singles(self, family: Family, asked: Mapping[str, object], count: int) -> pa.Table:
+        """Return `count` rows, each id's only one, with the newest label of each."""
+        window = {name: value for name, value in asked.items() if name != "version"}
+        if family.name not in self._corrected:
+            query = queries.single(family, "model", corrected=False)
+            rows = self._store.arrow(f"{query} {_IN_ORDER}", window)
+            if rows.num_rows == count:
+                return rows
+            # Where labels are corrected once they will be again.
+            self._corrected |= {family.name}
+        query = queries.single(family, "model", corrected=True)
+        return self._store.arrow(f"{query} {_IN_ORDER}", window)
 
     def _summaries(self, family: Family, asked: Mapping[str, object]) -> dict[ModelId, LogSummary]:
         return {

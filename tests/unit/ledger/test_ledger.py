@@ -1,13 +1,13 @@
 """The ledger: facts once, one champion at a time, one holder of an intent."""
 
 import multiprocessing
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from driftloop.errors import LedgerError, StaleHead, TooNew
 from driftloop.ledger import SqlLedger
@@ -277,12 +277,14 @@ def test_facts_of_before_there_were_segments_are_read(ledger: SqlLedger, url: st
     )
     for each in facts:
         ledger.append(each)
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as con:
-        for id_, body in con.execute("SELECT id, body FROM facts").fetchall():
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as con:
+        for id_, body in con.execute(sa.text("SELECT id, body FROM facts")).fetchall():
             older = body.replace(',"segment":null', "").replace(',"worst":[]', "")
             assert older != body
-            con.execute("UPDATE facts SET body = ? WHERE id = ?", (older, id_))
-    con.close()
+            asked = {"older": older, "id": id_}
+            con.execute(sa.text("UPDATE facts SET body = :older WHERE id = :id"), asked)
+    engine.dispose()
     assert (*ledger.facts(Measured), *ledger.facts(Decided)) == facts
 
 

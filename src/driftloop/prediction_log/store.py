@@ -105,6 +105,10 @@ class Store(Reads):
                 # It is drawn on stdout, into what programs read, once a query takes two seconds.
                 cursor.execute("SET enable_progress_bar = false")
                 yield cursor
+            except BaseException:
+                # Another thread of its may be at the query still, and closing would wait for it.
+                cursor.interrupt()
+                raise
             finally:
                 cursor.close()
 
@@ -113,7 +117,11 @@ class Store(Reads):
         """Give a DuckDB of its own, which spills into `scratch`; its memory is free at the end."""
         with interruptible(), closing(self._connect(**spilling(scratch))) as con:
             con.execute("SET enable_progress_bar = false")
-            yield con
+            try:
+                yield con
+            except BaseException:
+                con.interrupt()  # as above
+                raise
 
     @property
     def scratch(self) -> Path:

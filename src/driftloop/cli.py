@@ -512,7 +512,6 @@ def simulate(  # noqa: PLR0913, PLR0917 - what a fleet may be, an option each
             "next: `driftloop up`; beside it `train`, then `simulate rows` with the same options"
         )
         return
-    stage.move_clock(settings, plan)
     for each in plan.faults:
         typer.echo(f"injected: {each}")
     typer.echo(

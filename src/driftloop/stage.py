@@ -15,6 +15,8 @@ from driftloop.simulate import Plan, batches
 from driftloop.spec import Family
 from driftloop.wiring import System
 
+LAST = timedelta(hours=1)
+"""Of the plan's time is written when the clock shows its end."""
 SLACK = timedelta(days=1)
 """So long after the plan's start people may take for the first act."""
 _ANOTHER = "name a folder that is not there yet: driftloop --home FOLDER simulate history"
@@ -73,14 +75,18 @@ def write_history(system: System, plan: Plan) -> tuple[int, int]:
 
 
 def write_span(system: System, plan: Plan) -> tuple[int, int]:
-    """Write what happens in the plan's time, answered by the champions; else as `write_history`."""
-    return _write(system, plan, plan.start, plan.end)
+    """Write what happens in the plan's time, answered by the champions; else as `write_history`.
 
-
-def move_clock(settings: Settings, plan: Plan) -> None:
-    """Set the installation's clock to the plan's end, unless it is later already."""
-    if read_clock(settings.clock).now() < plan.end:
-        Clock(origin=plan.end, started=datetime.now(UTC), speed=1.0).write(settings.clock)
+    Before the last of it the clock is set to the plan's end, unless it shows a later time: so
+    something arrives then, and what is trained and gated reaches up to there.
+    """
+    last = plan.end - min(LAST, (plan.end - plan.start) / 2)
+    rows, labels = _write(system, plan, plan.start, last)
+    if read_clock(system.settings.clock).now() < plan.end:
+        clock = Clock(origin=plan.end, started=datetime.now(UTC), speed=1.0)
+        clock.write(system.settings.clock)
+    more, known = _write(system, plan, last, plan.end)
+    return rows + more, labels + known
 
 
 def _write(system: System, plan: Plan, start: datetime, end: datetime) -> tuple[int, int]:

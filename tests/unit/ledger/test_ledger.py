@@ -280,8 +280,8 @@ def test_facts_of_before_there_were_segments_are_read(ledger: SqlLedger, url: st
     engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as con:
         for id_, body in con.execute(sa.text("SELECT id, body FROM facts")).fetchall():
-            older = body.replace(',"segment":null', "").replace(',"worst":[]', "")
-            assert older != body
+            older = body.replace(',"worst":[]', "")
+            assert "segment" not in older
             asked = {"older": older, "id": id_}
             con.execute(sa.text("UPDATE facts SET body = :older WHERE id = :id"), asked)
     engine.dispose()

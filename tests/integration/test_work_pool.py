@@ -57,6 +57,7 @@ def test_a_pass_runs_in_a_process_of_prefects_worker(here: Home) -> None:
     assert said.startswith("3 models looked at")
 
 
+@pytest.mark.long
 def test_renewals_keep_to_their_slots_in_the_pool(here: Home) -> None:
     """One slot: the second waits until the first is promoted, as with our own worker."""
     here.hang(on=True)

@@ -48,6 +48,8 @@ classes = ["red", "green", "blue"]{SHARED}
 metric = "accuracy"
 warn = 0.1
 alarm = 0.2
+[retrain.parameters]
+max_iter = 20
 """
 
 
@@ -190,10 +192,11 @@ def test_a_model_of_classes_is_made_of_names_and_gated(
     """From a file of outcomes by name to a candidate that a champion is compared with."""
     colour = site("colour", COLOURS)
     system = colour.system
+    pq.write_table(colour.history(range(50, 0, -1)), tmp_path / "history.parquet")
+    words = ("backfill", "colour", str(tmp_path / "history.parquet"))
+    # Nobody ingests yet: else it waits until that is done.
+    assert colour.run(monkeypatch, *words) == 0
     with system.ingester() as ingester:
-        pq.write_table(colour.history(range(50, 0, -1)), tmp_path / "history.parquet")
-        words = ("backfill", "colour", str(tmp_path / "history.parquet"))
-        assert colour.run(monkeypatch, *words) == 0
         assert ingester.ingest().bad == 0
     family = system.fleet.family(COLOUR)
     (first,) = first_orders(system.fleet, (), system.clock.now())

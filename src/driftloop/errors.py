@@ -115,7 +115,8 @@ class ArtifactError(DriftloopError):
         return cls(
             "there is no such file" if gone else f"it cannot be read: {error}",
             where=str(file),
-            hint="`driftloop train MODEL` makes a new version, `restore` brings back a backup",
+            hint="a backup has it; `driftloop train MODEL` makes another version, which answers in"
+            " its place if it is better",
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 from driftloop.records import (
     Decision,
@@ -300,9 +301,15 @@ def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
 
 
 def _worst(readings: Sequence[Reading]) -> tuple[Reading, ...]:
+    """Return the segments that do worse than the model as a whole, the worst first."""
+
+    def badness(reading: Reading) -> float:
+        return (reading.value or 0.0) * (1.0 if reading.metric in LOSSES else -1.0)
+
     told = [r for r in readings if r.segment is not None and r.value is not None]
-    told.sort(key=lambda r: (r.value or 0.0) * (-1.0 if r.metric in LOSSES else 1.0))
-    return tuple(told[:WORST])
+    whole = {r.metric: badness(r) for r in readings if r.segment is None and r.kind is Kind.DECAY}
+    told = [r for r in told if badness(r) > whole.get(r.metric, -inf)]
+    return tuple(sorted(told, key=badness, reverse=True)[:WORST])
 
 
 def _listed(verdicts: Sequence[Verdict], *, most: int = 3) -> str:

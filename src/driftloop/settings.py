@@ -502,7 +502,8 @@ def _shown(value: object) -> str:
     """Return a value for people: of a secret address all but its password."""
     if isinstance(value, SecretStr):
         return masked(value.get_secret_value()) or str(value)
-    return _plain(value)
+    said = _plain(value)
+    return masked(said) or said
 
 
 def masked(address: str) -> str:

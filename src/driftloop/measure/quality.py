@@ -24,8 +24,8 @@ def quality_readings(
     that is to be expected, by how many levels the reference has a single time), and `empty_share`
     for texts (share of values; its baseline is the reference's). For the model
     `duplicates` (share of rows as they arrived), `volume` (rows as they arrived), `freshness`
-    (hours since the newest event) and, but of scores, `labelled` (share of the window's rows
-    with a label).
+    (hours since the newest event) and `labelled` (share of the window's rows with a label) or, of
+    scores, the `null_share` of the prediction itself.
     """
     for name, feature in family.features.items():
         yield _nulls(name, current, reference)
@@ -55,7 +55,10 @@ def quality_readings(
         kind=Kind.QUALITY, metric="volume", column=None, value=float(summary.rows), n=summary.rows
     )
     yield _freshness(summary, now)
-    if family.task is not Task.SCORE:
+    if family.task is Task.SCORE:
+        # Nothing else would tell that scores are no longer written.
+        yield _nulls("prediction", current, reference)
+    else:
         yield _share("labelled", None, lambda: _labelled(current))
 
 

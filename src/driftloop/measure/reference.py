@@ -32,7 +32,7 @@ from driftloop.measure.distances import up_to
 from driftloop.spec import Family
 
 OF = "the reference"
-LAYOUT = 3
+LAYOUT = 4
 """Version of the prepared files."""
 FEW = 20
 """Up to so many distinct values Evidently compares numbers value by value, and not in bins."""
@@ -194,7 +194,7 @@ class References:
             model = file.parent.parent
             if (held := self._held.get(model)) is not None and held[0] == key:
                 return held[1]
-            reference = _kept(family, file)
+            reference = _kept(family, file, [found.st_mtime_ns, found.st_size])
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError.unreadable(file, error) from error
         self._held[model] = (key, reference)
@@ -234,17 +234,21 @@ def _nulls(family: Family, table: pa.Table) -> Iterator[tuple[str, int]]:
             yield name, nulls(table, name, of=OF)
 
 
-def _kept(family: Family, file: Path) -> Reference:
-    """Return what is prepared of `file`, from the file beside it or made now."""
+def _kept(family: Family, file: Path, of: list[int]) -> Reference:
+    """Return what is prepared of `file`, from the file beside it or made now.
+
+    `of` is when the file was changed, and its size: what was prepared of another is not used, so
+    that damage to the file shows.
+    """
     kept = file.with_name(f".{file.name}.{_shape(family)}")
     with suppress(OSError, pa.ArrowException, ValueError, KeyError):
-        return _opened(kept)
+        return _opened(kept, of)
     made = prepared(family, pq.read_table(file, use_threads=False))
     part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
     try:
-        _write(made, part)
+        _write(made, part, of)
         part.replace(kept)
-        return _opened(kept)
+        return _opened(kept, of)
     except OSError:
         # A folder that cannot be written, or a full disk: then it is kept in memory.
         with suppress(OSError):
@@ -262,7 +266,7 @@ def _shape(family: Family) -> str:
 _VALUES = pa.schema({"values": pa.float64()})
 
 
-def _write(reference: Reference, file: Path) -> None:
+def _write(reference: Reference, file: Path, of: list[int]) -> None:
     told: list[dict[str, object]] = []
     for name, column in reference.columns.items():
         match column:
@@ -289,7 +293,8 @@ def _write(reference: Reference, file: Path) -> None:
                 )
             case str():
                 told.append({"name": name, "problem": column})
-    about = {"rows": reference.rows, "nulls": dict(reference.nulls), "columns": told}
+    nulls = dict(reference.nulls)
+    about = {"of": of, "rows": reference.rows, "nulls": nulls, "columns": told}
     schema = _VALUES.with_metadata({"reference": json.dumps(about)})
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for column in reference.columns.values():
@@ -297,10 +302,12 @@ def _write(reference: Reference, file: Path) -> None:
                 writer.write_batch(pa.record_batch([pa.array(column.ascending)], schema=_VALUES))
 
 
-def _opened(file: Path) -> Reference:
+def _opened(file: Path, of: list[int]) -> Reference:
     with pa.memory_map(str(file)) as source:
         held = pa.ipc.open_file(source)
         about = json.loads(held.schema.metadata[b"reference"])
+        if about["of"] != of:
+            raise ValueError(file)
         columns: dict[str, Numbers | Levels | str] = {}
         batch = 0
         for told in about["columns"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from driftloop.prediction_log import queries
 from driftloop.prediction_log.store import Reads, utc
+from driftloop.prediction_log.tables import quoted
 from driftloop.records import ModelId, Task
 from driftloop.spec import Family
 
@@ -56,9 +57,11 @@ def contents(store: Reads, family: Family) -> tuple[Contents, ...]:
     Raises:
         SpecError, LogError: as for `ForeignLog.rows`.
     """
+    # Every column of every file is read: one that lacks some shows here, and not in a pass.
+    every = ", ".join(f"count(p.{name})" for name in ("prediction", *quoted(family)))
     found = store.fetch(
         f"""
-        SELECT p.model, count(*), count(l.id), min(event_time), max(event_time)
+        SELECT p.model, count(*), count(l.id), min(event_time), max(event_time), {every}
         FROM lake.{family.table}_predictions p
         LEFT JOIN (SELECT DISTINCT id, model FROM lake.{family.table}_labels) l
         ON l.id = p.id AND l.model = p.model GROUP BY 1
@@ -67,7 +70,7 @@ def contents(store: Reads, family: Family) -> tuple[Contents, ...]:
     )
     held = {
         model: Contents(model=model, rows=rows, labelled=labelled, first=utc(first), last=utc(last))
-        for model, rows, labelled, first, last in found
+        for model, rows, labelled, first, last, *_ in found
     }
     return tuple(held.get(model, Contents(model=model)) for model in family.models)
 

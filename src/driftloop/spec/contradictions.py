@@ -40,6 +40,11 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
                 f"must not be shorter than {table}.span, which is read from it",
                 where="retention.log",
             )
+    stale, seen = (_length(whole, *k) for k in (("quality", "stale"), ("window", "span")))
+    if stale is not None and seen is not None and stale >= seen:
+        yield DriftloopError(
+            "must be shorter than window.span: no older row is ever seen", where="quality.stale"
+        )
     owner = whole.get("owner")
     if owners and isinstance(owner, str) and owner not in owners:
         known = ", ".join(sorted(owners))

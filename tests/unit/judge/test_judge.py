@@ -160,12 +160,13 @@ def test_segments_say_where_and_never_whether(eta: Family) -> None:
 
 
 def test_the_worst_segment_is_the_lowest_where_higher_is_better(churn: Family) -> None:
-    """By ROC AUC 0.5 is worse than 0.9."""
+    """By ROC AUC 0.5 is worse than 0.55; 0.9 is better than the model as a whole."""
     judges = churn.model_copy(
         update={"decay": churn.decay.model_copy(update={"metric": "roc_auc"})}
     )
     fell = Reading(kind=Kind.DECAY, metric="roc_auc", column=None, value=0.6, n=99, baseline=0.8)
-    parts = [of("c=a", 0.9, "roc_auc"), of("c=b", 0.5, "roc_auc")]
+    found = {"c=a": 0.55, "c=b": 0.5, "c=c": 0.9}
+    parts = [of(segment, value, "roc_auc") for segment, value in found.items()]
     assert [r.segment for r in decision(judges, volume(99), fell, *parts).worst] == ["c=b", "c=a"]
 
 

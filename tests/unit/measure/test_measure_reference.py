@@ -86,6 +86,14 @@ def test_what_is_kept_and_damaged_is_prepared_anew(eta: Family, file: Path, cont
     assert kept.read_bytes() != content
 
 
+def test_damage_shows_though_it_was_prepared_before(eta: Family, file: Path) -> None:
+    """What was prepared of a whole file does not stand for what became of it."""
+    References().of(eta, file)
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        References().of(eta, file)
+
+
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(
     eta: Family, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -563,3 +563,15 @@ def test_scores_have_no_labels(tmp_path: Path, risk: Family, log: Make) -> None:
     assert theirs.summary(away, window(ModelId("risk-uk"))).labels == 0
     assert theirs.label_history(away, "r1") == {}
     assert theirs.warnings() == ()
+
+
+def test_check_reads_every_column_of_every_file(tmp_path: Path, colour: Family, log: Make) -> None:
+    """One file of many that lacks a feature is told where the others are counted."""
+    parquet(tmp_path, classes(colour), "scored-1.parquet")
+    theirs = log("scored-*.parquet", family=colour)
+    assert [each.rows for each in theirs.contents()] == [theirs.rows(colour, window(UK)).num_rows]
+    feature = next(iter(colour.features))
+    lacking = f"SELECT * EXCLUDE ({feature}) FROM ({classes(colour)})"
+    parquet(tmp_path, lacking, "scored-2.parquet")
+    with pytest.raises((LogError, SpecError), match=feature):
+        log("scored-*.parquet", family=colour).contents()

@@ -65,6 +65,7 @@ def test_the_shipped_monitors_are_well() -> None:
         ("eta.toml", '["de", "fr"]', "[]", "eta.toml: markets"),
         ("eta.toml", 'unit = "min"', 'name = "x"', "the file's name is the family's"),
         ("defaults.toml", 'span = "14d"', 'span = "two weeks"', "window.span: should be a"),
+        ("defaults.toml", 'stale = "3d"', 'stale = "14d"', "quality.stale: must be shorter"),
         ("defaults.toml", 'span = "56d"', 'span = "5d"', "gate.holdout: must be shorter"),
         ("defaults.toml", 'label_expiry = "3d"', "", "window.label_expiry: missing"),
         ("defaults.toml", "recipes:gradient", "recipes:nothing", "retrain.recipe: recipe"),

@@ -17,6 +17,8 @@ from driftloop.wiring import System
 
 LAST = timedelta(hours=1)
 """Of the plan's time is written when the clock shows its end."""
+PATIENCE = 60.0
+"""Seconds that an ingester which runs may take to read the rows."""
 SLACK = timedelta(days=1)
 """So long after the plan's start people may take for the first act."""
 _ANOTHER = "name a folder that is not there yet: driftloop --home FOLDER simulate history"
@@ -82,6 +84,8 @@ def write_span(system: System, plan: Plan) -> tuple[int, int]:
     """
     last = plan.end - min(LAST, (plan.end - plan.start) / 2)
     rows, labels = _write(system, plan, plan.start, last)
+    # A pass that sees the new time must not find a log without rows.
+    system.is_read(within=PATIENCE)
     if read_clock(system.settings.clock).now() < plan.end:
         clock = Clock(origin=plan.end, started=datetime.now(UTC), speed=1.0)
         clock.write(system.settings.clock)

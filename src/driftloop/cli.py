@@ -378,6 +378,7 @@ def backup(
         f"{file}: champions {made.champions}, facts {made.facts}, files {len(made.files)},"
         f" {made.bytes / 1e6:.1f} MB"
     )
+    _tell_damaged(made.damaged)
 
 
 @app.command()
@@ -399,6 +400,7 @@ def restore(
         f" facts {found.facts}, predictions and labels in the log {found.rows},"
         f" segments to be read {found.waiting}"
     )
+    _tell_damaged(made.damaged)
 
 
 @app.command()
@@ -654,6 +656,14 @@ def _wrapped(names: Sequence[str]) -> list[str]:
     import textwrap
 
     return textwrap.wrap(", ".join(names), 96, break_on_hyphens=False, break_long_words=False)
+
+
+def _tell_damaged(champions: Sequence[str]) -> None:
+    """End with an error where champions were copied whose files were damaged before."""
+    for each in champions:
+        typer.echo(f"{each}: its file was damaged before it was copied; an older backup?", err=True)
+    if champions:
+        raise typer.Exit(1)
 
 
 def _say_read(system: "System", what: str) -> bool:

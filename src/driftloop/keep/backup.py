@@ -22,7 +22,7 @@ from driftloop import __version__
 from driftloop.errors import ArtifactError, BadRequest, DriftloopError
 from driftloop.keep.moved import settle
 from driftloop.ledger import SCHEMA_VERSION, SqlLedger
-from driftloop.records import Trained
+from driftloop.records import Head, Trained, version_key
 from driftloop.settings import Settings
 from driftloop.spec import Fleet
 from driftloop.sqlite import copy_sqlite
@@ -54,6 +54,8 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     facts: int
     champions: int
     files: tuple[Item, ...]
+    damaged: tuple[str, ...] = ()
+    """Champions, as model#version, whose file was not what its digest says when it was copied."""
 
     @property
     def bytes(self) -> int:
@@ -64,7 +66,8 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
 def backup(settings: Settings, file: Path) -> Backup:
     """Write everything of the installation that cannot be made again to `file`, a tar archive.
 
-    It may be at work meanwhile: every prediction that was answered before is in the backup, and
+    A champion whose file is damaged already is copied as it is, and named: the others are worth
+    it. It may be at work meanwhile: every prediction that was answered before is in the backup, and
     each model's champion with its files. Reports, logs and Prefect's runs are not.
 
     Call it in a process that does not write the lake: SQLite's locks are a process's, and DuckDB
@@ -130,7 +133,7 @@ class _Writer:
     items: list[Item] = field(default_factory=list)
 
     def write(self, monitors: Path) -> Backup:
-        facts, champions, folders = self._ledger()
+        facts, heads, folders = self._ledger()
         self._spool()
         layout = self._lake()
         for folder in folders:
@@ -152,8 +155,9 @@ class _Writer:
             home=str(self.home),
             made_at=time.time(),
             facts=facts,
-            champions=champions,
+            champions=len(heads),
             files=tuple(self.items),
+            damaged=self._damaged(heads),
         )
         body = msgspec.json.format(msgspec.json.encode(made))
         info = tarfile.TarInfo(MANIFEST)
@@ -161,8 +165,16 @@ class _Writer:
         self.tar.addfile(info, io.BytesIO(body))
         return made
 
-    def _ledger(self) -> tuple[int, int, list[Path]]:
-        """Copy the ledger; return its numbers of facts and heads, and the folders it names."""
+    def _damaged(self, heads: tuple[Head, ...]) -> tuple[str, ...]:
+        digests = {item.name: item.sha256 for item in self.items}
+        return tuple(
+            version_key(head.model, head.version)
+            for head in heads
+            if digests.get(str(Path(head.artifact).relative_to(self.home))) != head.digest
+        )
+
+    def _ledger(self) -> tuple[int, tuple[Head, ...], list[Path]]:
+        """Copy the ledger; return its number of facts, its heads, and the folders it names."""
         copy, registry = self._copied("ledger.db"), self.scratch / "mlflow.db"
         if (self.home / "mlflow" / "mlflow.db").is_file():
             self._copied("mlflow/mlflow.db")
@@ -187,7 +199,7 @@ class _Writer:
         finally:
             ledger.close()
         self._file(copy, name="ledger.db")
-        return counted, len(heads), sorted(folders)
+        return counted, heads, sorted(folders)
 
     def _spool(self) -> None:
         """Copy every segment: sealed, still open, or set aside."""

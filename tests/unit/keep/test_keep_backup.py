@@ -223,6 +223,21 @@ def test_a_champion_without_its_file_stops_a_backup(
     assert {path.name for path in tmp_path.iterdir()} == {"home", "model.onnx"}
 
 
+def test_one_damaged_champion_does_not_cost_the_others(
+    house_at: Any, saved: Path, tmp_path: Path
+) -> None:
+    """It is copied as it is, and named when that is done and when the copy is restored."""
+    restore(saved, tmp_path / "home")
+    other = house_at(tmp_path / "home")
+    artifact = Path(other.system.ledger.heads()[0].artifact)
+    artifact.write_bytes(artifact.read_bytes()[:100])
+    made = backup(other.system.settings, tmp_path / "backup.tar")
+    assert made.damaged == ("eta-de#2",)
+    found = restore(tmp_path / "backup.tar", tmp_path / "again")
+    assert found.backup.damaged == ("eta-de#2",)
+    assert found.facts == made.facts
+
+
 def test_a_backup_tells_what_it_is(house: Any, saved: Path) -> None:
     """The manifest lists every file with its size."""
     files = contents(saved)

@@ -9,26 +9,21 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from anyio import to_thread
-from prefect import State
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelled
 from prefect.workers.process import ProcessWorker
 
 from driftloop.heartbeat import beat
@@ -39,7 +34,7 @@ from flows import deployments
 from flows.patience import is_away
 from flows.renew import renew
 from flows.system import the_system
-from flows.worker import UNDER_WAY, await_api, clear_abandoned, say, take_up
+from flows.worker import UNDER_WAY, await_api, clear_abandoned, due_runs, say, skip, take_up
 
 NAME = "keeper"
 ROUND_EVERY = 5.0
@@ -102,22 +97,9 @@ async def look_after(
 
 async def drop_backlog(client: PrefectClient, deployment: UUID) -> int:
     """Return how many due runs of a schedule were marked as skipped: all but the newest."""
-    runs = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-            next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(
-                before_=datetime.now(UTC)
-            ),
-        ),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-    )
-    late = [run for run in runs if run.auto_scheduled]
+    late = await due_runs(client, deployment)
     for run in late[1:]:
-        state: State[None] = Cancelled(
-            name="Skipped", message=f"late; {late[0].name} looks at newer data"
-        )
-        await client.set_flow_run_state(run.id, state, force=True)
+        await skip(client, run.id, late[0].name)
     return len(late[1:])
 
 

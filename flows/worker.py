@@ -247,17 +247,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
 
         None while one that was found before is about to begin.
         """
-        runs = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                deployment_id=FlowRunFilterDeploymentId(any_=[late.flow_run.deployment_id]),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-                next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(
-                    before_=datetime.now(UTC)
-                ),
-            ),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        )
-        found = [run for run in runs if run.auto_scheduled and run.id not in self._to_skip]
+        runs = await due_runs(self.client, late.flow_run.deployment_id)
+        found = [run for run in runs if run.id not in self._to_skip]
         if not found or any(run.id in self._submitting_flow_run_ids for run in found):
             return None
         newest, *older = found
@@ -274,15 +265,33 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         """Mark what is to be skipped, one after the other; what could not be is found again."""
         while self._to_skip:
             run, newest = next(iter(self._to_skip.items()))
-            state: State[None] = Cancelled(
-                name="Skipped", message=f"late; {newest} looks at newer data"
-            )
             try:
-                await self.client.set_flow_run_state(run, state, force=True)
+                await skip(self.client, run, newest)
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
                 self._logger.info("run %s could not be marked as skipped: %s", run, error)
             finally:
                 self._to_skip.pop(run, None)
+
+
+async def due_runs(client: PrefectClient, deployment: UUID | None) -> list[FlowRun]:
+    """Return the runs of a deployment's schedule that are due and not begun, the newest first."""
+    runs = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+            next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(
+                before_=datetime.now(UTC)
+            ),
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+    )
+    return [run for run in runs if run.auto_scheduled]
+
+
+async def skip(client: PrefectClient, run: UUID, newest: str) -> None:
+    """Mark a late run as skipped in favour of the one that is called `newest`."""
+    state: State[None] = Cancelled(name="Skipped", message=f"late; {newest} looks at newer data")
+    await client.set_flow_run_state(run, state, force=True)
 
 
 async def clear_abandoned(

@@ -42,9 +42,9 @@ def decay_readings(family: Family, own: Rows, baselines: Mapping[str, float]) ->
     """Yield one reading for each metric of the family's task, over rows with a label.
 
     Values are Evidently's own, but for what `regression`, `binary` and `classes` say. Scores have
-    none. `n` counts the rows
-    with both a label and a prediction; `low` and `high` are the interval of `interval`. Then the
-    judged metric follows for each segment that has labels enough: see `_segments`.
+    none. `n` counts the rows with both a label and a prediction; `low` and `high` are the interval
+    of `interval`. Then the judged metric follows for each segment that has labels enough: see
+    `_segments`.
     """
     try:
         rows = _labelled(own, family)

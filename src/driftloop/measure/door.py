@@ -46,6 +46,13 @@ from driftloop.records import Kind, Reading, Task
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
+NO_OTHERS: dict[str, list[str]] = {
+    # Evidently guesses the type of every column unless all lists are given.
+    "datetime_columns": [],
+    "text_columns": [],
+    "unknown_columns": [],
+    "list_columns": [],
+}
 _TESTS = {
     "wasserstein": wasserstein_stat_test,
     "jensenshannon": jensenshannon_stat_test,
@@ -103,43 +110,55 @@ def recheck(family: Family, reading: Reading, rows: Rows, reference: Reference) 
     return float(found.drift_score)
 
 
+def definition(task: Task) -> DataDefinition:
+    """Return how Evidently is to read the columns `label` and `prediction` of a task.
+
+    Of regression both are numbers; of classes both are names; else labels are 0 and 1, and
+    predictions probabilities of 1.
+    """
+    match task:
+        case Task.REGRESSION:
+            return DataDefinition(
+                numerical_columns=["prediction", "label"],
+                categorical_columns=[],
+                regression=[Regression(target="label", prediction="prediction")],
+                **NO_OTHERS,
+            )
+        case Task.MULTICLASS:
+            return of_names(
+                MulticlassClassification(target="label", prediction_labels="prediction")
+            )
+    binary = BinaryClassification(target="label", prediction_probas="prediction", pos_label=1)
+    return DataDefinition(
+        numerical_columns=["prediction"],
+        categorical_columns=["label"],
+        classification=[binary],
+        **NO_OTHERS,
+    )
+
+
+def of_names(task: BinaryClassification | MulticlassClassification) -> DataDefinition:
+    """Return how Evidently is to read labels and predictions that are names of classes."""
+    return DataDefinition(
+        numerical_columns=[],
+        categorical_columns=["prediction", "label"],
+        classification=[task],
+        **NO_OTHERS,
+    )
+
+
 def _performance(family: Family, metric: str, rows: Rows) -> float:
     frame = pd.DataFrame(
         {name: numbers(rows, name, of="the champion's rows") for name in ("prediction", "label")}
     )
     frame = frame[np.isfinite(frame.to_numpy()).all(axis=1)]
-    none: dict[str, list[str]] = {
-        f"{kind}_columns": [] for kind in ("datetime", "text", "unknown", "list")
-    }
-    if family.task is Task.REGRESSION:
-        defined = DataDefinition(
-            regression=[Regression(target="label", prediction="prediction")],
-            numerical_columns=["prediction", "label"],
-            categorical_columns=[],
-            **none,
-        )
-    elif family.task is Task.MULTICLASS:
+    if family.task is Task.MULTICLASS:
         # By name: where only two classes are there, Evidently raises instead of taking the second
         # for the positive one of a binary model.
         named = dict(enumerate(family.classes))
         frame = frame.apply(lambda column: column.map(named))
-        defined = DataDefinition(
-            classification=[
-                MulticlassClassification(target="label", prediction_labels="prediction")
-            ],
-            numerical_columns=[],
-            categorical_columns=["prediction", "label"],
-            **none,
-        )
-    else:
+    elif family.task is not Task.REGRESSION:
         frame["label"] = frame["label"].astype(int)
-        binary = BinaryClassification(target="label", prediction_probas="prediction", pos_label=1)
-        defined = DataDefinition(
-            classification=[binary],
-            numerical_columns=["prediction"],
-            categorical_columns=["label"],
-            **none,
-        )
-    data = Dataset.from_pandas(frame, data_definition=defined)
+    data = Dataset.from_pandas(frame, data_definition=definition(family.task))
     value = Report([_PERFORMANCE[metric]()]).run(data, None).dict()["metrics"][0]["value"]
     return float(value["mean"] if isinstance(value, dict) else value)

@@ -7,14 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from evidently import (
-    BinaryClassification,
-    DataDefinition,
-    Dataset,
-    MulticlassClassification,
-    Regression,
-    Report,
-)
+from evidently import BinaryClassification, DataDefinition, Dataset, Report
 from evidently.core.metric_types import render_widgets
 from evidently.core.report import Snapshot
 from evidently.legacy.renderers.html_widgets import group_widget, text_widget
@@ -30,6 +23,7 @@ from driftloop.measure.columns import (
     no_class,
     numbers,
 )
+from driftloop.measure.door import NO_OTHERS, definition, of_names
 from driftloop.measure.reference import APART, leveled
 from driftloop.records import Task
 from driftloop.spec import DriftPolicy, Family
@@ -121,10 +115,10 @@ def _columns_drift(
 ) -> Snapshot:
     if not numeric:
         raise Unmeasurable("no column is left")
-    definition = DataDefinition(
+    defined = DataDefinition(
         numerical_columns=[name for name in numeric if numeric[name]],
         categorical_columns=[name for name in numeric if not numeric[name]],
-        **_NO_OTHERS,
+        **NO_OTHERS,
     )
     # By its own name `ks` is a p-value, and it knows no bins of equal shares.
     known = policy.numeric in ("wasserstein", "psi", "jensenshannon")
@@ -140,7 +134,7 @@ def _columns_drift(
         preset,
         {name: cur[name] for name in numeric},
         {name: ref[name] for name in numeric},
-        definition,
+        defined,
     )
 
 
@@ -164,23 +158,10 @@ def _labelled_performance(
     family: Family, cur: dict[str, pd.Series], ref: dict[str, pd.Series]
 ) -> Snapshot:
     if family.task is Task.REGRESSION:
-        definition = DataDefinition(
-            numerical_columns=["prediction", "label"],
-            categorical_columns=[],
-            regression=[Regression(target="label", prediction="prediction")],
-            **_NO_OTHERS,
-        )
-        return _run(RegressionPreset(), cur, ref, definition)
+        return _run(RegressionPreset(), cur, ref, definition(family.task))
     if family.task is Task.MULTICLASS:
         return _run(ClassificationPreset(), cur, ref, _of_classes(family, cur, ref))
-    binary = BinaryClassification(target="label", prediction_probas="prediction", pos_label=1)
-    definition = DataDefinition(
-        numerical_columns=["prediction"],
-        categorical_columns=["label"],
-        classification=[binary],
-        **_NO_OTHERS,
-    )
-    return _run(ClassificationPreset(), cur, ref, definition)
+    return _run(ClassificationPreset(), cur, ref, definition(family.task))
 
 
 def _of_classes(
@@ -192,39 +173,25 @@ def _of_classes(
     """
     seen = [{name for column in side.values() for name in column} for side in (cur, ref)]
     if all(len(side) != PAIR for side in seen):
-        task = MulticlassClassification(target="label", prediction_labels="prediction")
-    elif seen[0] == seen[1]:
-        yes = [name for name in map(_plain, family.classes) if name in seen[0]][-1]
-        task = BinaryClassification(target="label", prediction_labels="prediction", pos_label=yes)
-    else:
+        return definition(family.task)
+    if seen[0] != seen[1]:
         raise Unmeasurable("Evidently cannot draw two classes beside another number of them")
-    return DataDefinition(
-        numerical_columns=[],
-        categorical_columns=["prediction", "label"],
-        classification=[task],
-        **_NO_OTHERS,
+    yes = [name for name in map(_plain, family.classes) if name in seen[0]][-1]
+    return of_names(
+        BinaryClassification(target="label", prediction_labels="prediction", pos_label=yes)
     )
 
 
-_NO_OTHERS: dict[str, list[str]] = {
-    # Evidently guesses the type of every column unless all lists are given.
-    "datetime_columns": [],
-    "text_columns": [],
-    "unknown_columns": [],
-    "list_columns": [],
-}
-
-
 def _run(
-    preset: object, cur: dict[str, pd.Series], ref: dict[str, pd.Series], definition: DataDefinition
+    preset: object, cur: dict[str, pd.Series], ref: dict[str, pd.Series], defined: DataDefinition
 ) -> Snapshot:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             # What scikit-learn thinks of a chart's figures is nothing that a terminal should show.
             warnings.simplefilter("ignore")
             return Report([preset]).run(
-                Dataset.from_pandas(pd.DataFrame(cur), data_definition=definition),
-                Dataset.from_pandas(pd.DataFrame(ref), data_definition=definition),
+                Dataset.from_pandas(pd.DataFrame(cur), data_definition=defined),
+                Dataset.from_pandas(pd.DataFrame(ref), data_definition=defined),
             )
     except Exception as error:
         raise Unmeasurable(f"Evidently cannot draw it ({error!r})") from error

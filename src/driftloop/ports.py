@@ -11,6 +11,7 @@ import pyarrow as pa
 from driftloop.errors import DriftloopError
 from driftloop.records import (
     Candidate,
+    Event,
     Fact,
     FeatureValue,
     GateResult,
@@ -25,6 +26,8 @@ from driftloop.records import (
     Prediction,
     Reading,
     Receipt,
+    Served,
+    Shadow,
     Verdict,
     Window,
 )
@@ -50,6 +53,18 @@ class Spool(Protocol):
         ...
 
     def labels(self, family: str, rows: Sequence[Label]) -> None:
+        """Append `rows` of one family; on return the operating system has them."""
+        ...
+
+    def events(self, source: str, rows: Sequence[Event]) -> None:
+        """Append `rows` of one source; on return the operating system has them."""
+        ...
+
+    def shadows(self, family: str, rows: Sequence[Shadow]) -> None:
+        """Append `rows` of one family; on return the operating system has them."""
+        ...
+
+    def served(self, family: str, rows: Sequence[Served]) -> None:
         """Append `rows` of one family; on return the operating system has them."""
         ...
 

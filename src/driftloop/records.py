@@ -127,6 +127,10 @@ class Prediction:
     `prediction` is the target's unit for regression, the probability of 1 for binary, the index
     of the class in `Family.classes` for multiclass (one type of column serves every family; names
     are for people, at the doors), and the score itself for scores.
+
+    `fallbacks` are the features that could not be looked up and have what their declaration says
+    instead. `position` is that of the newest event that the features from streams knew of; None
+    where no feature comes from one.
     """
 
     id: str
@@ -137,6 +141,8 @@ class Prediction:
     predicted_at: datetime
     prediction: float
     features: Mapping[str, FeatureValue]
+    fallbacks: tuple[str, ...] = ()
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +156,66 @@ class Label:
     model: ModelId
     value: float
     observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, as the stream process took it.
+
+    `position` counts the events of all sources of an installation in the order they were taken:
+    what was answered at a position knew all events up to it, and none after. `event_time` is when
+    it happened, `received_at` when it was taken; both are the loop's time.
+    """
+
+    id: str
+    source: str
+    position: int
+    event_time: datetime
+    received_at: datetime
+    fields: Mapping[str, FeatureValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """What a challenger in shadow would have answered to one row; None where it failed to.
+
+    `id` and `event_time` are those of the champion's `Prediction`, `version` and `epoch` the
+    challenger's.
+    """
+
+    id: str
+    model: ModelId
+    version: int
+    epoch: int
+    event_time: datetime
+    predicted_at: datetime
+    prediction: float | None
+
+
+class Role(StrEnum):
+    """What a version was to the requests that it was asked."""
+
+    CHAMPION = "champion"
+    SHADOW = "shadow"
+    CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """How one version of one model did in one serving process, between two moments.
+
+    `seconds` counts its requests by how long each took, in the bins of `serve.recent`; `start`
+    and `end` are the loop's time.
+    """
+
+    model: ModelId
+    version: int
+    role: Role
+    start: datetime
+    end: datetime
+    requests: int
+    errors: int
+    seconds: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

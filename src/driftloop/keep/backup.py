@@ -207,7 +207,10 @@ class _Writer:
         # Twice: one that is sealed while its folder is listed might be seen under neither name.
         for _ in range(2):
             for path in sorted((self.home / "spool").glob("*/*")):
-                if path.suffix in {".ndjson", ".open", ".reason"} and path.stem not in copied:
+                if (
+                    path.suffix in {".ndjson", ".parquet", ".open", ".reason"}
+                    and path.stem not in copied
+                ):
                     copied |= self._segment(path)
 
     def _segment(self, path: Path) -> set[str]:

@@ -16,7 +16,7 @@ from driftloop.errors import DriftloopError, LogError
 from driftloop.ports import Clock
 from driftloop.prediction_log.lake import Lake
 from driftloop.prediction_log.segments import DamagedSegment
-from driftloop.prediction_log.spool import QUARANTINE, identity, own, recover
+from driftloop.prediction_log.spool import BULK, ENDINGS, QUARANTINE, identity, own, recover
 from driftloop.prediction_log.upkeep import SILENCE, Expiry
 
 SKEW = timedelta(seconds=1)
@@ -191,7 +191,12 @@ class Ingester:
         )
 
     def _sealed(self) -> list[Path]:
-        found = [path for folder in self._folders() for path in folder.glob("*.ndjson")]
+        found = [
+            path
+            for folder in self._folders()
+            for ending in ENDINGS
+            for path in folder.glob(f"*{ending}")
+        ]
         return sorted(found, key=lambda path: (path.stem.rpartition(".")[2], path.name))
 
     def _recover_dead(self) -> None:
@@ -267,6 +272,10 @@ class Ingester:
 
     def _salvage(self, path: Path, error: DamagedSegment) -> IngestReport:
         """Take up what is whole of a damaged segment, and set aside what is not."""
+        if path.suffix == BULK:
+            self._reason(path, [str(error)])
+            path.replace(self._spool / QUARANTINE / path.name)
+            return IngestReport(segments=0, rows=0, labels=0, bad=1)
         lines = path.read_bytes().splitlines(keepends=True)
         done = IngestReport(segments=0, rows=0, labels=0, bad=0)
         try:
@@ -288,16 +297,20 @@ class Ingester:
         return _sum(done, IngestReport(segments=0, rows=0, labels=0, bad=1))
 
     def _set_aside(self, path: Path, lines: Sequence[bytes], reasons: Sequence[str]) -> None:
-        _log.error("set aside of %s: %s", path.name, reasons[0])
+        self._reason(path, reasons)
         aside = self._spool / QUARANTINE
-        aside.mkdir(exist_ok=True)
-        (aside / f"{path.stem}.reason").write_text("\n".join(reasons) + "\n", encoding="utf-8")
         part = aside / f"{path.stem}.part"
         with part.open("wb") as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         part.replace(aside / path.name)
+
+    def _reason(self, path: Path, reasons: Sequence[str]) -> None:
+        _log.error("set aside of %s: %s", path.name, reasons[0])
+        aside = self._spool / QUARANTINE
+        aside.mkdir(exist_ok=True)
+        (aside / f"{path.stem}.reason").write_text("\n".join(reasons) + "\n", encoding="utf-8")
 
 
 def _lock(spool: Path) -> int:

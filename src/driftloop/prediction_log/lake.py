@@ -2,11 +2,14 @@
 
 For a family called `air-time` there are `lake.air_time_predictions` (id, model, version, epoch,
 event_time, predicted_at, arrived_at, prediction, then a column for each feature) and
-`lake.air_time_labels` (id, model, value, observed_at, arrived_at); `lake.segments` (name, rows,
+`lake.air_time_labels` (id, model, value, observed_at, arrived_at); `lake.air_time_shadows` has what
+challengers would have answered, `lake.air_time_served` how each version did, and
+`lake.departures_events` what happened in a source called `departures`. `lake.segments` (name, rows,
 ingested_at) tells what came in. `arrived_at` is the loop's time of ingestion: what was known
 when. History, known before driftloop was, has version 0, epoch 0 and no prediction.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -22,10 +25,11 @@ from driftloop.prediction_log.segments import (
     BadLine,
     DamagedSegment,
     bad_lines,
-    kind_and_family,
+    kind_and_owner,
     take_up,
 )
 from driftloop.prediction_log.store import Store, faults, utc
+from driftloop.prediction_log.tables import Table
 from driftloop.prediction_log.upkeep import REPLACED, Expired, Expiry
 from driftloop.prediction_log.windows import Windows
 from driftloop.records import Label, ModelId
@@ -211,12 +215,11 @@ class Lake(Windows):
         """
         groups: dict[tuple[str, str], list[Path]] = {}
         for path in segments:
-            groups.setdefault(kind_and_family(path), []).append(path)
-        counts = {"predictions": 0, "labels": 0}
+            groups.setdefault(kind_and_owner(path), []).append(path)
+        counts: Counter[str] = Counter()
         with self._store.transaction() as con:
-            for (kind, name), files in sorted(groups.items()):
-                family = self._family(name, files[0])
-                counts[kind] += take_up(con, kind, family, files, arrived_at)
+            for (kind, _), files in sorted(groups.items()):
+                counts[kind] += take_up(con, self._table(files[0]), files, arrived_at)
         return counts["predictions"], counts["labels"]
 
     def damage(self, segment: Path) -> tuple[BadLine, ...]:
@@ -226,11 +229,10 @@ class Lake(Windows):
             DamagedSegment: it is not a segment of this fleet, or bad as a whole.
             LogError: it could not be read.
         """
-        kind, name = kind_and_family(segment)
-        family = self._family(name, segment)
+        table = self._table(segment)
         with self._store.cursor() as con:
             try:
-                return bad_lines(con, kind, family, segment)
+                return bad_lines(con, table, segment)
             except faults() as error:
                 raise self._store.unread(error) from error
 
@@ -256,6 +258,10 @@ class Lake(Windows):
         for expiry in expiries:
             with self._store.transaction() as con:
                 gone += upkeep.expire(con, expiry)
+        if expiries:
+            events = [each for each in tables.tables(self._fleet) if each.kind == "events"]
+            with self._store.transaction() as con:
+                upkeep.expire_beside(con, expiries, events)
         with self._store.cursor() as con:
             try:
                 upkeep.forget(con, pending, spool=spool if self.shared else "")
@@ -298,8 +304,10 @@ class Lake(Windows):
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _family(self, name: str, segment: Path) -> Family:
-        for family in self._fleet.families:
-            if family.name == name:
-                return family
-        raise DamagedSegment(f"no monitor declares the family {name!r}", where=segment.name)
+    def _table(self, segment: Path) -> Table:
+        kind, of = kind_and_owner(segment)
+        table = tables.table_of(self._fleet, kind, of)
+        if table is None:
+            what = "source" if kind == "events" else "family"
+            raise DamagedSegment(f"no monitor declares the {what} {of!r}", where=segment.name)
+        return table

@@ -1,15 +1,15 @@
 """Sealed segments into the lake's tables, checked row by row."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from driftloop.errors import LogError
-from driftloop.prediction_log.tables import LABEL, NULLABLE, PREDICTION, quoted, sql_type
-from driftloop.spec import Family
+from driftloop.prediction_log.spool import BULK, SegmentKind
+from driftloop.prediction_log.tables import Table
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,43 +36,77 @@ class BadLine:
         return f"line {self.number}: {self.reason}"
 
 
-def kind_and_family(path: Path) -> tuple[str, str]:
-    """Return what a segment holds ("predictions" or "labels") and of which family, by its name.
+def kind_and_owner(path: Path) -> tuple[str, str]:
+    """Return what a segment holds and of which family or source, by its name.
 
     Raises:
         DamagedSegment: this is not the name of a segment.
     """
     kind, _, rest = path.stem.partition(".")
-    family, _, stamp = rest.partition(".")
-    if kind not in {"predictions", "labels"} or not stamp:
+    of, _, stamp = rest.partition(".")
+    if kind not in get_args(SegmentKind) or not stamp:
         raise DamagedSegment("this is not the name of a segment", where=path.name)
-    return kind, family
+    return kind, of
 
 
 def take_up(
-    con: "duckdb.DuckDBPyConnection",
-    kind: str,
-    family: Family,
-    files: Sequence[Path],
-    arrived_at: datetime,
+    con: "duckdb.DuckDBPyConnection", table: Table, files: Sequence[Path], arrived_at: datetime
 ) -> int:
     """Insert the rows of `files` and their names; return how many rows there were.
 
     Raises:
-        DamagedSegment: a line of one cannot be read, or does not fit the family.
+        DamagedSegment: a line of one cannot be read, or does not fit the table.
     """
-    _load(con, kind, family, files)
-    names = [f'"{name}"' for name in (PREDICTION if kind == "predictions" else LABEL)]
-    shown = [*names]
-    if kind == "predictions":
-        names += quoted(family)
-        shown += [f"features.{name}" for name in quoted(family)]
+    rows = 0
+    for whole in (True, False):
+        alike = [file for file in files if (file.suffix == BULK) is whole]
+        if alike:
+            rows += _insert(con, table, alike, arrived_at)
+    return rows
+
+
+def bad_lines(con: "duckdb.DuckDBPyConnection", table: Table, segment: Path) -> tuple[BadLine, ...]:
+    """Return the lines of `segment` for which it cannot be taken up, halving it to find them.
+
+    The reader that takes rows up is the judge: there is no second idea of what a good line is.
+
+    Raises:
+        DamagedSegment: more than `MOST_BAD` are bad, or it does not consist of lines.
+    """
+    if segment.suffix == BULK:
+        _load(con, table, [segment])
+        raise DamagedSegment("cannot be taken up", where=segment.name)
+    lines = segment.read_bytes().splitlines(keepends=True)
+    bad: list[BadLine] = []
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / segment.name
+        spans = [(0, len(lines))]
+        while spans:
+            start, end = spans.pop()
+            part.write_bytes(b"".join(lines[start:end]))
+            try:
+                _load(con, table, [part])
+            except DamagedSegment as error:
+                if end - start > 1:
+                    middle = (start + end) // 2
+                    spans += [(middle, end), (start, middle)]
+                    continue
+                bad.append(BadLine(number=start + 1, reason=error.what, text=lines[start]))
+                if len(bad) > MOST_BAD:
+                    raise
+    return tuple(bad)
+
+
+def _insert(
+    con: "duckdb.DuckDBPyConnection", table: Table, files: Sequence[Path], arrived_at: datetime
+) -> int:
+    shown = _load(con, table, files)
+    names = ", ".join(f'"{name}"' for name in table.columns)
     con.execute(
-        f"INSERT INTO lake.{family.table}_{kind} ({', '.join([*names, 'arrived_at'])})"  # noqa: S608 - from the checked spec
-        f" SELECT {', '.join(shown)}, $at FROM batch",
+        f"INSERT INTO lake.{table.name} ({names}, arrived_at) SELECT {names}, $at FROM {shown}",  # noqa: S608 - from the checked spec
         {"at": arrived_at},
     )
-    counted = con.execute("SELECT filename, count(*) FROM batch GROUP BY 1").fetchall()
+    counted = con.execute(f"SELECT filename, count(*) FROM {shown} GROUP BY 1").fetchall()  # noqa: S608 - ours
     counts = {Path(file).stem: count for file, count in counted}
     con.execute(
         "INSERT INTO lake.segments SELECT unnest($names), unnest($counts), $at",
@@ -85,76 +119,68 @@ def take_up(
     return sum(counts.values())
 
 
-def bad_lines(
-    con: "duckdb.DuckDBPyConnection", kind: str, family: Family, segment: Path
-) -> tuple[BadLine, ...]:
-    """Return the lines of `segment` for which it cannot be taken up, halving it to find them.
-
-    The reader that takes rows up is the judge: there is no second idea of what a good line is.
-
-    Raises:
-        DamagedSegment: more than `MOST_BAD` are bad.
-    """
-    lines = segment.read_bytes().splitlines(keepends=True)
-    bad: list[BadLine] = []
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / segment.name
-        spans = [(0, len(lines))]
-        while spans:
-            start, end = spans.pop()
-            part.write_bytes(b"".join(lines[start:end]))
-            try:
-                _load(con, kind, family, [part])
-            except DamagedSegment as error:
-                if end - start > 1:
-                    middle = (start + end) // 2
-                    spans += [(middle, end), (start, middle)]
-                    continue
-                bad.append(BadLine(number=start + 1, reason=error.what, text=lines[start]))
-                if len(bad) > MOST_BAD:
-                    raise
-    return tuple(bad)
-
-
-def _load(
-    con: "duckdb.DuckDBPyConnection", kind: str, family: Family, files: Sequence[Path]
-) -> None:
-    """Read `files` into the table `batch`, and check each row."""
-    columns = dict(PREDICTION if kind == "predictions" else LABEL)
-    if kind == "predictions":
-        listed = ", ".join(f'"{n}" {sql_type(f)}' for n, f in family.features.items())
-        columns["features"] = f"STRUCT({listed})"
-    _read(con, files, columns)
-    _check(con, family, [name for name in columns if name not in NULLABLE])
-
-
-def _read(
-    con: "duckdb.DuckDBPyConnection", files: Sequence[Path], columns: Mapping[str, str]
-) -> None:
+def _load(con: "duckdb.DuckDBPyConnection", table: Table, files: Sequence[Path]) -> str:
+    """Check each row of `files`, all of one sort; return the name under which they are shown."""
     import duckdb
 
+    shown = "bulk" if files[0].suffix == BULK else "batch"
     try:
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE batch AS SELECT * FROM read_ndjson($files,"  # noqa: S608 - from the checked spec
-            f" columns = {dict(columns)!r}, filename = true)",
-            {"files": [str(file) for file in files]},
-        )
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        if shown == "bulk":
+            _show(con, table, files)
+        else:
+            _read(con, table, files)
+        _check(con, table, shown)
+    except (
+        duckdb.InvalidInputException,
+        duckdb.ConversionException,
+        duckdb.BinderException,
+    ) as error:
         first = str(error).split("\n", maxsplit=1)[0]
         raise DamagedSegment(f"cannot be parsed: {first}", where=files[0].name) from error
+    return shown
 
 
-def _check(con: "duckdb.DuckDBPyConnection", family: Family, needed: Sequence[str]) -> None:
-    nulls = " OR ".join(f'"{name}" IS NULL' for name in needed)
-    wrong = con.execute(
-        f"SELECT filename, id, model FROM batch"  # noqa: S608 - from the checked spec
-        f" WHERE {nulls} OR NOT list_contains($models, model) LIMIT 1",
-        {"models": list(family.models)},
+def _read(con: "duckdb.DuckDBPyConnection", table: Table, files: Sequence[Path]) -> None:
+    """Read lines into the table `batch`: each is parsed once."""
+    columns = dict(table.own)
+    shown = [f'"{name}"' for name in table.own]
+    if table.nested:
+        listed = ", ".join(f'"{name}" {kind}' for name, kind in table.more.items())
+        columns[table.nested] = f"STRUCT({listed})"
+        shown += [f'{table.nested}."{name}"' for name in table.more]
+        shown.append(f"{table.nested} IS NULL AS hollow")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE batch AS SELECT {', '.join(shown)}, filename"  # noqa: S608 - from the checked spec
+        f" FROM read_ndjson($files, columns = {columns!r}, filename = true)",
+        {"files": [str(file) for file in files]},
+    )
+
+
+def _show(con: "duckdb.DuckDBPyConnection", table: Table, files: Sequence[Path]) -> None:
+    """Show Parquet files as the view `bulk`: they may be larger than memory."""
+    shown = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in table.columns.items())
+    listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW bulk AS SELECT {shown}, filename, false AS hollow"  # noqa: S608 - from the checked spec, and our own files
+        f" FROM read_parquet([{listed}], filename = true)"
+    )
+
+
+def _check(con: "duckdb.DuckDBPyConnection", table: Table, shown: str) -> None:
+    needed = [f'"{name}" IS NULL' for name in table.own if name not in table.nullable]
+    wrong = [*needed, *(["hollow"] if table.nested else [])]
+    bound: dict[str, object] = {}
+    if table.models is not None:
+        wrong.append("NOT list_contains($models, model)")
+        bound["models"] = list(table.models)
+    named = "id" if "id" in table.own else "model"
+    model = "model" if table.models is not None else "NULL"
+    found = con.execute(
+        f"SELECT filename, {named}, {model} FROM {shown} WHERE {' OR '.join(wrong)} LIMIT 1",  # noqa: S608 - from the checked spec
+        bound,
     ).fetchall()
-    for file, id_, model in wrong:
-        what = (
-            f"row {id_!r} lacks a value"
-            if model in family.models
-            else f"row {id_!r} names the model {model!r}, which {family.name} has not"
-        )
+    for file, row, its in found:
+        what = f"row {row!r} lacks a value"
+        if table.models is not None and its not in table.models:
+            what = f"row {row!r} names the model {its!r}, which {table.of} has not"
         raise DamagedSegment(what, where=Path(file).name)

@@ -1,7 +1,8 @@
 """Where a service writes before it answers: segments of JSON lines in a folder of its own.
 
-A segment `<kind>.<family>.<stamp>.open` grows by whole lines and is sealed by fsync and a rename
-to `.ndjson`; the ingester takes sealed segments only. While its process lives, a folder's
+A segment `<kind>.<family>.<stamp>.open` (of events: `events.<source>...`) grows by whole lines and
+is sealed by fsync and a rename to `.ndjson`; one of many rows at once is written whole, as
+`.parquet`. The ingester takes sealed segments only. While its process lives, a folder's
 `owner.lock` is held by flock, so that a dead writer's open segments can be told from live ones.
 """
 
@@ -12,28 +13,33 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from driftloop.errors import BadRequest, LogError
 from driftloop.prediction_log.source import history_rows, write_lines
-from driftloop.records import Label, Prediction
+from driftloop.records import Event, Label, Prediction, Served, Shadow
 from driftloop.spec import Family
 
-SegmentKind = Literal["predictions", "labels"]
+SegmentKind = Literal["predictions", "labels", "shadows", "served", "events"]
 
 QUARANTINE = "quarantine"
 """The folder of a spool in which the ingester keeps what it cannot take up."""
 _OPEN = ".open"
 _SEALED = ".ndjson"
+BULK = ".parquet"
+"""The ending of a sealed segment that was never open: a table that was written whole."""
+ENDINGS = (_SEALED, BULK)
+"""Of sealed segments."""
 _PART = ".part"
 _HISTORY_ROWS = 100_000
 _PATIENCE = 2.0
@@ -129,8 +135,11 @@ def sealed(spool: Path, kind: str = "*", family: str = "*") -> list[Path]:
 
     One may be gone a moment later: then the lake has it.
     """
-    pattern = f"*/{kind}.{family}.*{_SEALED}"
-    names = glob.glob(pattern, root_dir=spool)  # noqa: PTH207 - pathlib raises when a folder goes
+    names = [
+        name
+        for ending in ENDINGS
+        for name in glob.glob(f"*/{kind}.{family}.*{ending}", root_dir=spool)  # noqa: PTH207 - pathlib raises when a folder goes
+    ]
     return [spool / name for name in names if not name.startswith(f"{QUARANTINE}/")]
 
 
@@ -156,11 +165,10 @@ def waiting(spool: Path, family: Family, rows: pa.Table) -> pa.Table:
     found: set[tuple[str, str]] = set()
     for segment in segments:
         try:
-            with segment.open("rb") as lines:
-                found.update(wanted.intersection(map(_pair, lines)))
+            found.update(wanted.intersection(_pairs(segment)))
         except FileNotFoundError:
             continue
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
             raise LogError(f"the spool cannot be read: {error}", where=str(segment)) from error
     return asked.filter(pa.array([pair in found for pair in pairs], pa.bool_()))
 
@@ -212,6 +220,42 @@ class SegmentSpool:
             if not isfinite(row.value):
                 raise BadRequest(f"the label {row.value} is not a finite number", where=row.id)
         self._append("labels", family, rows)
+
+    def events(self, source: str, rows: Sequence[Event]) -> None:
+        """Append `rows` of one source; on return the operating system has them, or none of them.
+
+        Raises:
+            LogError: the rows could not be written, as on a full disk.
+            BadRequest: a text in them is not valid Unicode.
+        """
+        self._append("events", source, rows)
+
+    def shadows(self, family: str, rows: Sequence[Shadow]) -> None:
+        """Append `rows` of one family; see `predictions`."""
+        self._append("shadows", family, rows)
+
+    def served(self, family: str, rows: Sequence[Served]) -> None:
+        """Append `rows` of one family; see `predictions`."""
+        self._append("served", family, rows)
+
+    def bulk(self, family: str, table: pa.Table) -> None:
+        """Write many predictions of one family as one sealed segment; whole, or not at all.
+
+        `table` has the columns of the lake's table, in any order, without `arrived_at`: those of
+        `Prediction`, with a column for each feature in place of `features`.
+
+        Raises:
+            LogError: the rows could not be written, as on a full disk.
+        """
+        part = self._path("predictions", family, BULK + _PART)
+        try:
+            pq.write_table(table, part)
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.rename(part.with_suffix(""))
+        except (OSError, pa.ArrowException) as error:
+            part.unlink(missing_ok=True)
+            raise _unwritten(self._folder, error) from error
 
     def history(
         self, family: Family, table: pa.Table, *, now: datetime | None = None
@@ -324,9 +368,7 @@ class SegmentSpool:
             raise _unwritten(self._folder, error) from error
         return owner
 
-    def _append(
-        self, kind: SegmentKind, family: str, rows: Sequence[Prediction] | Sequence[Label]
-    ) -> None:
+    def _append(self, kind: SegmentKind, family: str, rows: Sequence[Any]) -> None:
         if not rows:
             return
         try:
@@ -433,6 +475,16 @@ class _Segment:
     def _cut(self) -> None:
         os.ftruncate(self._file.fileno(), self._size)
         self.broken = False
+
+
+def _pairs(segment: Path) -> Iterator[tuple[str, str] | None]:
+    """Yield id and model of each row of a segment of predictions."""
+    if segment.suffix == BULK:
+        for batch in pq.ParquetFile(segment).iter_batches(columns=["id", "model"]):
+            yield from zip(batch["id"].to_pylist(), batch["model"].to_pylist(), strict=True)
+        return
+    with segment.open("rb") as lines:
+        yield from map(_pair, lines)
 
 
 def _pair(line: bytes) -> tuple[str, str] | None:

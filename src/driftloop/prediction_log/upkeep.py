@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
+from driftloop.prediction_log.tables import Table
 from driftloop.records import ModelId, Window
 from driftloop.spec import Family
 
@@ -76,6 +77,31 @@ def expire(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:
         gone = f"DELETE FROM {_labels(expiry)} AS l WHERE {_orphaned(expiry)}"  # noqa: S608 - as above
         con.execute(gone, bound)
     return found
+
+
+def expire_beside(
+    con: "duckdb.DuckDBPyConnection", expiries: Sequence[Expiry], sources: Sequence[Table]
+) -> None:
+    """Delete what is as old of what stands beside predictions; nothing pins it.
+
+    That is what challengers would have answered, how versions did, and events: these are
+    everybody's, and stay as long as the predictions of any family do.
+    """
+    awake = [_awake(con, expiry) for expiry in expiries]
+    for expiry in awake:
+        for kind, time in (("shadows", "predicted_at"), ("served", "end")):
+            con.execute(
+                f"DELETE FROM lake.{expiry.family.table}_{kind}"  # noqa: S608 - from the checked spec
+                f' WHERE "{time}" < $before AND arrived_at < $before',
+                {"before": expiry.before},
+            )
+    if awake:
+        for table in sources:
+            con.execute(
+                f"DELETE FROM lake.{table.name}"  # noqa: S608 - as above
+                " WHERE event_time < $before AND arrived_at < $before",
+                {"before": min(expiry.before for expiry in awake)},
+            )
 
 
 def expiring(con: "duckdb.DuckDBPyConnection", expiry: Expiry) -> Expired:

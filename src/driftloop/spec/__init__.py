@@ -30,6 +30,7 @@ from driftloop.spec.schema import (
     duration,
     is_database,
 )
+from driftloop.spec.sources import Source
 
 __all__ = [
     "LEANING",
@@ -51,6 +52,7 @@ __all__ = [
     "Owner",
     "Platform",
     "RetentionPolicy",
+    "Source",
     "check_call",
     "duration",
     "is_database",

@@ -1,12 +1,13 @@
 """All families, and the people who own them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driftloop.errors import UnknownModel
 from driftloop.records import ModelId
 from driftloop.spec.schema import Family, Owner, Platform
+from driftloop.spec.sources import Source
 
 NOBODY = Platform(owner="")
 
@@ -22,6 +23,8 @@ class Fleet:
     """Where the monitor files are."""
     left_out: tuple[ModelId, ...] = ()
     """Models that are declared, and that the fleet was cut down by."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Where looked-up features come from, by name."""
 
     @property
     def served(self) -> "Fleet":

@@ -89,18 +89,20 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-class _Table(BaseModel):
+class StrictTable(BaseModel):
+    """A table of a monitor file: no unknown keys, nothing converted, frozen."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Owner(_Table):
+class Owner(StrictTable):
     """Who is told: a Slack channel, and whom to mention in it ("@here", "<@U123>" or "")."""
 
     channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
     mention: str = ""
 
 
-class Platform(_Table):
+class Platform(StrictTable):
     """Who is told when driftloop itself is in trouble, and from when on it is."""
 
     owner: str
@@ -119,7 +121,7 @@ class Platform(_Table):
     """With fewer requests neither of the two is judged."""
 
 
-class Feature(_Table):
+class Feature(StrictTable):
     """One column of a model's rows.
 
     `range` bounds plausible values (inclusive); `required` refuses a request without it. A text
@@ -141,7 +143,7 @@ class Feature(_Table):
         return self
 
 
-class WindowPolicy(_Table):
+class WindowPolicy(StrictTable):
     """Which rows are looked at, how often, and how few are too few."""
 
     span: Duration
@@ -153,7 +155,7 @@ class WindowPolicy(_Table):
     """Rows this near in time share weather, outages and the like: certainty counts blocks."""
 
 
-class _Limits(_Table):
+class _Limits(StrictTable):
     warn: Positive
     alarm: Positive
 
@@ -187,7 +189,7 @@ class DecayPolicy(_Limits):
     metric: str
 
 
-class QualityPolicy(_Table):
+class QualityPolicy(StrictTable):
     """Limits on faults in the data, as shares of the window's rows."""
 
     nulls: Share
@@ -199,14 +201,14 @@ class QualityPolicy(_Table):
     """The newest row may be this old."""
 
 
-class Hysteresis(_Table):
+class Hysteresis(StrictTable):
     """How many decisions in a row it takes to open and to resolve an incident."""
 
     open_after: Annotated[int, Field(ge=1)]
     resolve_after: Annotated[int, Field(ge=1)]
 
 
-class RetrainPolicy(_Table):
+class RetrainPolicy(StrictTable):
     """When and how a candidate is made."""
 
     triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
@@ -225,7 +227,7 @@ class RetrainPolicy(_Table):
     """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
 
 
-class GatePolicy(_Table):
+class GatePolicy(StrictTable):
     """What a candidate must show before it answers."""
 
     holdout: Duration
@@ -235,7 +237,7 @@ class GatePolicy(_Table):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
-class RetentionPolicy(_Table):
+class RetentionPolicy(StrictTable):
     """How long things are kept, in loop time.
 
     What a kept version was trained on, and what an open incident was decided on, stays longer.
@@ -253,7 +255,7 @@ class RetentionPolicy(_Table):
     """This many of the newest versions that answered can be rolled back to; the first too."""
 
 
-class _Source(_Table):
+class _Source(StrictTable):
     columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     """Ours = theirs, where a column is called otherwise than it is here."""
     table: str | None = None
@@ -278,7 +280,7 @@ class LogSource(_Source):
     labels: LabelSource | None = None
 
 
-class HandoverPolicy(_Table):
+class HandoverPolicy(StrictTable):
     """Who is told of a new version of a model that is served elsewhere.
 
     `command` is run in the folder of the monitor files with the version as JSON on its standard
@@ -297,7 +299,7 @@ class HandoverPolicy(_Table):
         return self
 
 
-class Family(_Table):
+class Family(StrictTable):
     """The models that share a feature schema, a recipe and a monitor file."""
 
     name: str

@@ -261,7 +261,7 @@ def _spooled(spool: Path, now: float) -> Iterator[Reading]:
                 found = (Path(folder) / file).stat()
                 if Path(folder).name == "quarantine":
                     aside += file.endswith(".reason")
-                elif file.endswith((".ndjson", ".open")):
+                elif file.endswith((".ndjson", ".parquet", ".open")):
                     size += found.st_size
                     oldest = min(oldest, found.st_mtime)
     yield _reading("ingest_lag", max(0.0, now - oldest))

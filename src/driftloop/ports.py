@@ -26,6 +26,7 @@ from driftloop.records import (
     Prediction,
     Reading,
     Receipt,
+    Samples,
     Served,
     Shadow,
     Verdict,
@@ -323,9 +324,32 @@ class Ledger(Protocol):
 class Model(Protocol):
     """A loaded model that answers; see `serve`."""
 
+    where: str
+    """What errors call it."""
+
     @property
     def digest(self) -> str:
         """SHA-256 of the file it was loaded from."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes in this process; an estimate."""
+        ...
+
+    @property
+    def inline(self) -> bool:
+        """Whether it answers a row in microseconds; what does not is asked in a thread."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it was trained to tell apart, in its order; empty if it does not say."""
+        ...
+
+    @property
+    def samples(self) -> Samples | None:
+        """What it answered to some rows when it was made; None if it does not say."""
         ...
 
     def predict(self, columns: dict[str, list[FeatureValue]]) -> list[float]:

@@ -219,6 +219,14 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """What a model answered to some rows when it was made: `answers[i]` to row i of `columns`."""
+
+    columns: dict[str, list[FeatureValue]]
+    answers: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """A described span of the log, never the data: events in [start, end) known by `known_at`.
 

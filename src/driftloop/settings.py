@@ -190,6 +190,9 @@ class Settings(BaseSettings):
     """How often the watchdog looks at the loop itself."""
     poll_every: Seconds = 0.5
     """How often the online service looks for a new champion."""
+    models_mib: Annotated[int, Field(ge=1)] = 768
+    """How much memory the loaded models of one online worker may take, in MiB; those that nobody
+    asked for longest are let go, and loaded again when they are asked for."""
     renew_slots: Annotated[int, Field(ge=1)] = 2
     """How many retrainings may run side by side."""
     renew_budget: Seconds = 3600.0

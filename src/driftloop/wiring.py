@@ -292,14 +292,19 @@ class System:
     def online_app(self) -> "FastAPI":
         """Return the online service."""
         from driftloop.serve.online import online_app
-        from driftloop.serve.slot import Slots
+        from driftloop.serve.service import Service
+        from driftloop.serve.slot import Memory, Slots
 
-        spool = self.spool("online")
-        return online_app(
-            fleet=self.fleet.served,
-            slots=Slots(self.fleet.served),
+        fleet, spool = self.fleet.served, self.spool("online")
+        memory = Memory(self.settings.models_mib * 2**20)
+        service = Service(
+            fleet=fleet,
+            slots=Slots(fleet, memory=memory, lazy=True),
             spool=spool,
             clock=self.clock,
+        )
+        return online_app(
+            service,
             heads=self.ledger.heads,
             poll_every=self.settings.poll_every,
             closing=spool.close,
@@ -450,7 +455,7 @@ class System:
 
     def roll_back(self, model: ModelId, *, to: int | None, who: str) -> Head:
         """Return the new head after making an earlier champion answer; see `Renewer.roll_back`."""
-        from driftloop.serve.slot import load_model, read_checked
+        from driftloop.serve.model import load_model, read_checked
 
         def verify(head: Head) -> None:
             file = Path(head.artifact)

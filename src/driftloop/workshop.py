@@ -216,7 +216,7 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
-    from driftloop.serve.slot import check_order, load_model
+    from driftloop.serve.model import check_order, load_model
 
     if champion.found:
         return held_out["prediction"].combine_chunks()

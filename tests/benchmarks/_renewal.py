@@ -119,7 +119,7 @@ def _time_build(parts: Parts) -> None:
     import pyarrow.parquet as pq
 
     from driftloop import optimize, retrain
-    from driftloop.serve import slot
+    from driftloop.serve import model
 
     for owner, name, part in (
         (retrain, "fit", "fit"),
@@ -127,8 +127,8 @@ def _time_build(parts: Parts) -> None:
         (optimize, "parity", "parity"),
         (retrain, "predict", "score"),
         (retrain, "score", "score"),
-        (slot, "load_model", "score"),
-        (slot.OnnxModel, "predict", "score"),
+        (model, "load_model", "score"),
+        (model.OnnxModel, "predict", "score"),
         (retrain, "save", "save"),
         (pq, "write_table", "save"),
     ):

@@ -169,7 +169,8 @@ def test_curl_bodies_are_what_the_service_takes() -> None:
         model = ModelId(found["model"])
         family = fleet.family(model)
         if found["what"] == "predict":
-            (row,) = parse_rows(family, body, now=datetime.now(UTC))
+            (row,) = parse_rows(family, body, now=datetime.now(UTC)).rows
+            assert row is not None
             given = json.loads(body)
             assert {name: row.features[name] for name in family.features} == {
                 name: given[name] for name in family.features

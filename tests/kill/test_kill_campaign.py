@@ -26,7 +26,7 @@ from kill.invariants import (
 from kill.town import DAYS, MODELS, PATIENCE, UNDER_WAY, Town, claims, town
 
 from driftloop.records import Decided, Head, ModelId, Moved, Ordered, Paged, Stage, Trained
-from driftloop.serve.slot import OnnxModel, load_model
+from driftloop.serve.model import OnnxModel, load_model
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SERVICES = ("online", "ingester", "worker", "prefect", "mlflow", "slack")

@@ -173,7 +173,7 @@ def _answered(
 
 
 def _first(moves: Sequence[Moved]) -> Model:
-    from driftloop.serve.slot import load_model
+    from driftloop.serve.model import load_model
 
     return load_model(Path(moves[0].head.artifact), moves[0].head.digest)
 

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import msgspec
+
 from driftloop.errors import TrainingFailed
-from driftloop.records import Task
+from driftloop.records import Samples, Task
 from driftloop.spec import Family
 
 OUTPUT = "prediction"
@@ -83,6 +85,20 @@ def lower(pipeline: Any, family: Family, *, opsets: dict[str, int] = OPSETS) -> 
     )
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def with_samples(content: bytes, samples: Samples) -> bytes:
+    """Return the ONNX file `content` with what it answers to some rows, as metadata.
+
+    So the file's digest covers them: whoever loads it can see that it still answers so.
+    """
+    import onnx
+
+    model = onnx.load_from_string(content)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "driftloop.samples", msgspec.json.encode(samples).decode()
+    written: bytes = model.SerializeToString(deterministic=True)
+    return written
 
 
 def _drop_unused(graph: Any) -> None:  # noqa: ANN401 - an onnx GraphProto

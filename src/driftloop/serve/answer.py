@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from driftloop.records import Prediction
+from driftloop.serve.model import check_classes
 from driftloop.serve.request import Row
-from driftloop.serve.slot import Held, check_classes
+from driftloop.serve.slot import Held
 from driftloop.spec import Family
 
 
@@ -32,6 +33,8 @@ def answer(held: Held, family: Family, rows: Sequence[Row], *, now: datetime) ->
             predicted_at=now,
             prediction=value,
             features=row.features,
+            fallbacks=row.fallbacks,
+            position=row.position,
         )
         for row, value in zip(rows, answers, strict=True)
     ]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -11,9 +12,8 @@ from driftloop.errors import BadRequest, DriftloopError, LogError, UnknownModel
 from driftloop.serve.request import BadRows, NotJson
 from driftloop.serve.slot import ChampionRefused, NoChampion
 
-MOST_BYTES = 32 * 1024 * 1024
-"""The largest body that is read."""
 UNAVAILABLE = 503
+BUSY = 429
 GONE = 499
 """nginx's status for a caller that hung up; nobody reads it but the metrics."""
 FAULT_OF_OURS = 500
@@ -24,11 +24,33 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
+CHUNK = 64 * 1024
+"""A body of at most so many bytes comes whole, and is not counted."""
+BODIES = 4
+"""How many of the largest bodies are held at once."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much one process takes on: requests at a time, bytes of a body, seconds for an answer."""
+
+    requests: int = 512
+    body: int = 32 * 1024 * 1024
+    seconds: float = 60.0
+
+
 class TooLarge(BadRequest):
-    """The body is larger than `MOST_BYTES`."""
+    """The body is larger than the largest that is read."""
+
+
+class TooBusy(DriftloopError):
+    """As much is under way as is taken on at once; nothing was done."""
+
+
+class TooSlow(DriftloopError):
+    """The answer was not there in time; its rows may be logged, and nobody was told them."""
 
 
 class NotLogged(LogError):
@@ -41,17 +63,24 @@ class HungUp(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the headers of a request say; `request_id` is the caller's, if it can be used."""
+    """What a request says beside its body; `request_id` is the caller's, if it can be used.
 
-    length: int
-    request_id: bytes | None
+    With `whole` all of its rows are to be answered, or none.
+    """
+
+    length: int = 0
+    request_id: bytes | None = None
+    whole: bool = False
 
     @classmethod
-    def of(cls, headers: Headers) -> Self:
-        """Return what `headers`, as ASGI gives them, say.
+    def of(cls, headers: Headers, query: bytes = b"") -> Self:
+        """Return what `headers` and `query`, as ASGI gives them, say.
 
-        >>> Asked.of([(b"content-length", b"12"), (b"x-request-id", b"job-7")])
-        Asked(length=12, request_id=b'job-7')
+        >>> Asked.of([(b"content-length", b"12"), (b"x-request-id", b"job-7")], b"all=true")
+        Asked(length=12, request_id=b'job-7', whole=True)
+
+        Raises:
+            BadRequest: `all` is neither true nor false.
         """
         length, request_id = 0, None
         for name, value in headers:
@@ -60,7 +89,7 @@ class Asked:
             elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 # Any other would let a caller write what it likes into our answers and our log.
                 request_id = value
-        return cls(length, request_id)
+        return cls(length, request_id, _all_asked(query) if query else False)
 
     @property
     def trace(self) -> str | None:
@@ -92,7 +121,7 @@ class Reply:
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(self.body)),
         ]
-        if self.status == UNAVAILABLE:
+        if self.status in (UNAVAILABLE, BUSY):
             told.append((b"retry-after", b"1"))
         if asked.request_id is not None:
             told.append((b"x-request-id", asked.request_id))
@@ -117,28 +146,66 @@ def failure(error: Exception) -> Reply:
     return refusal(said, FAULT_OF_OURS)
 
 
-async def read_body(asked: Asked, receive: Receive) -> bytes:
-    """Return the whole body.
+class Room:
+    """What the bodies that are larger than `CHUNK` take in memory; one is used on one loop alone.
+
+    Args:
+        most: bytes of the largest body; `BODIES` of them are held at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._left = BODIES * most
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes.
+
+        Raises:
+            TooBusy: there is no room for them.
+        """
+        if size > self._left:
+            raise TooBusy(
+                "too many large bodies are under way",
+                where="request",
+                hint="send it again a little later, or send fewer rows at a time",
+            )
+        self._left -= size
+
+    def give(self, size: int) -> None:
+        """Count `size` bytes no more."""
+        self._left += size
+
+
+async def read_body(asked: Asked, receive: Receive, room: Room) -> bytes:
+    """Return the whole body; if it is larger than `CHUNK` its room is taken, to be given back.
 
     Raises:
-        TooLarge: it is, or says it is, larger than `MOST_BYTES`; it was not kept whole.
+        TooLarge: it is, or says it is, larger than `room.most`; it was not kept whole.
+        TooBusy: there is no room for it now.
         HungUp: the caller went before its end.
     """
-    if asked.length > MOST_BYTES:
-        raise _too_large()
+    if asked.length > room.most:
+        raise _too_large(room.most)
     parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HungUp
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MOST_BYTES:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return b"".join((*parts, part)) if parts else part
-        parts.append(part)
+    size = taken = 0
+    whole = False
+    try:
+        while not whole:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise HungUp
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > room.most:
+                raise _too_large(room.most)
+            if size > CHUNK:
+                room.take(size - taken)
+                taken = size
+            whole = not message.get("more_body", False)
+    finally:
+        if not whole:
+            room.give(taken)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def send_reply(reply: Reply, asked: Asked, send: Send) -> None:
@@ -148,12 +215,19 @@ async def send_reply(reply: Reply, asked: Asked, send: Send) -> None:
     await send({"type": "http.response.body", "body": reply.body})
 
 
-def _too_large() -> TooLarge:
+def _too_large(most: int) -> TooLarge:
     return TooLarge(
-        f"the body is larger than {MOST_BYTES // 1024 // 1024} MiB",
+        f"the body is larger than {most // 1024 // 1024} MiB",
         where="request",
         hint="send fewer rows at a time, or use predict-batch",
     )
+
+
+def _all_asked(query: bytes) -> bool:
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("all", ["false"])[-1]
+    if given not in ("true", "false"):
+        raise BadRequest("should be true or false", where="all", hint="as in ?all=true")
+    return given == "true"
 
 
 def _status(error: DriftloopError) -> int:
@@ -165,6 +239,8 @@ def _status(error: DriftloopError) -> int:
     statuses = (
         (NoChampion, UNAVAILABLE),
         (NotLogged, UNAVAILABLE),
+        (TooBusy, BUSY),
+        (TooSlow, 504),
         (UnknownModel, 404),
         (TooLarge, 413),
         (NotJson, 400),

@@ -1,12 +1,13 @@
 """The last minutes of a service as numbers: requests, errors, latency; memory stays constant."""
 
 import time
-from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, log
 from typing import Any
+
+import msgspec
 
 BUCKET = 10.0
 """Seconds of wall time that are counted, and forgotten, together."""
@@ -14,9 +15,38 @@ BUCKETS = 30
 
 _FINEST = 1e-5
 _GROWTH = 1.1
-_BINS = 160
+BINS = 160
 """Latencies from 10 us to 42 s, each bin a tenth wider than the one before it."""
 _PER_BIN = 1.0 / log(_GROWTH)
+
+
+class Tally(msgspec.Struct):
+    """Answers, those the service is to blame for, and how many took how long, by bin."""
+
+    requests: int = 0
+    errors: int = 0
+    seconds: dict[int, int] = msgspec.field(default_factory=dict)
+
+    def add(self, other: "Tally", times: int = 1) -> None:
+        """Count what `other` did as well; with `times` of -1, no more."""
+        self.requests += times * other.requests
+        self.errors += times * other.errors
+        mine = self.seconds
+        for number, count in other.seconds.items():
+            left = mine.get(number, 0) + times * count
+            if left:
+                mine[number] = left
+            else:
+                mine.pop(number, None)
+
+
+class Lately(msgspec.Struct):
+    """What one process did in the last minutes, of which `seconds` are counted."""
+
+    seconds: float = 0.0
+    models: dict[str, Tally] = msgspec.field(default_factory=dict)
+    turned_away: int = 0
+    poll_failures: int = 0
 
 
 class Recent:
@@ -29,56 +59,40 @@ class Recent:
     def __init__(self, *, tick: Callable[[], float] = time.monotonic) -> None:
         self._tick = tick
         self._since = tick()
-        self._buckets: deque[_Bucket] = deque(maxlen=BUCKETS)
+        self._buckets: deque[_Bucket] = deque()
+        # The sum of all buckets: so many are dear to add up at every look.
+        self._sums: dict[str, Tally] = {}
 
     def answered(self, model: str, seconds: float, *, failed: bool) -> None:
         """Count one answer, and whether the service was to blame for its being none."""
-        models = self._bucket().models
-        tally = models.get(model)
-        if tally is None:
-            tally = models[model] = _Tally()
-        tally.requests += 1
-        tally.errors += failed
-        tally.seconds[_bin(seconds)] += 1
+        number = bin_of(seconds)
+        for models in (self._bucket().models, self._sums):
+            tally = models.get(model)
+            if tally is None:
+                tally = models[model] = Tally()
+            tally.requests += 1
+            tally.errors += failed
+            tally.seconds[number] = tally.seconds.get(number, 0) + 1
+
+    def turned_away(self) -> None:
+        """Count a request that was not taken on, for too many were under way."""
+        self._bucket().turned_away += 1
 
     def poll_failed(self) -> None:
         """Count a poll that could not read the heads."""
         self._bucket().poll_failures += 1
 
-    def shown(self) -> dict[str, Any]:
-        """Return seconds covered, requests, errors, error_rate, p50_ms, p99_ms, models, polls.
-
-        A percentile is the upper end of the tenth that it lies in: at most 10 % too high, never
-        too low. It, and the error rate, is None where nothing was answered.
-        """
-        buckets = self._kept()
-        models: dict[str, _Tally] = {}
-        for bucket in buckets:
-            for model, tally in bucket.models.items():
-                models.setdefault(model, _Tally()).add(tally)
-        every = _Tally()
-        for tally in models.values():
-            every.add(tally)
+    def lately(self) -> Lately:
+        """Return what is counted now; it is not to be changed, and changes at the next count."""
+        self._forget()
         # What is older than the oldest bucket that could still be kept has been forgotten.
         oldest = (self._number() - BUCKETS + 1) * BUCKET
-        return {
-            "seconds": round(self._tick() - max(oldest, self._since), 3),
-            "requests": every.requests,
-            "errors": every.errors,
-            "error_rate": every.errors / every.requests if every.requests else None,
-            "p50_ms": every.percentile_ms(0.5),
-            "p99_ms": every.percentile_ms(0.99),
-            "models": {
-                model: {
-                    "requests": tally.requests,
-                    "errors": tally.errors,
-                    "p99_ms": tally.percentile_ms(0.99),
-                }
-                for model, tally in sorted(models.items())
-                if model
-            },
-            "poll_failures": sum(bucket.poll_failures for bucket in buckets),
-        }
+        return Lately(
+            seconds=round(self._tick() - max(oldest, self._since), 3),
+            models=self._sums,
+            turned_away=sum(bucket.turned_away for bucket in self._buckets),
+            poll_failures=sum(bucket.poll_failures for bucket in self._buckets),
+        )
 
     def _number(self) -> int:
         return int(self._tick() // BUCKET)
@@ -86,45 +100,77 @@ class Recent:
     def _bucket(self) -> "_Bucket":
         number = self._number()
         if not self._buckets or self._buckets[-1].number != number:
+            self._forget()
             self._buckets.append(_Bucket(number))
         return self._buckets[-1]
 
-    def _kept(self) -> "list[_Bucket]":
-        """Return the buckets that are not too old; a quiet time leaves none of its own."""
+    def _forget(self) -> None:
+        """Drop the buckets that are too old; a quiet time leaves none of its own."""
         oldest = self._number() - BUCKETS + 1
-        return [bucket for bucket in self._buckets if bucket.number >= oldest]
+        while self._buckets and self._buckets[0].number < oldest:
+            for model, tally in self._buckets.popleft().models.items():
+                self._sums[model].add(tally, -1)
+                if not self._sums[model].requests:
+                    del self._sums[model]
 
 
-@dataclass(slots=True)
-class _Tally:
-    requests: int = 0
-    errors: int = 0
-    seconds: "array[int]" = field(default_factory=lambda: array("Q", bytes(_BINS * 8)))
+def bin_of(seconds: float) -> int:
+    """Return in which of the `BINS` a latency is counted.
 
-    def add(self, other: "_Tally") -> None:
-        self.requests += other.requests
-        self.errors += other.errors
-        for number, count in enumerate(other.seconds):
-            self.seconds[number] += count
+    >>> bin_of(0.0), bin_of(0.001), bin_of(3600.0)
+    (0, 48, 159)
+    """
+    if seconds <= _FINEST:
+        return 0
+    return min(int(log(seconds / _FINEST) * _PER_BIN), BINS - 1)
 
-    def percentile_ms(self, share: float) -> float | None:
-        rank = ceil(self.requests * share)
-        seen = 0
-        for number, count in enumerate(self.seconds):
-            seen += count
-            if count and seen >= rank:
-                return round(_FINEST * _GROWTH ** (number + 1) * 1e3, 3)
-        return None
+
+def recently(parts: Sequence[Lately]) -> dict[str, Any]:
+    """Return what all processes did: seconds covered, requests, errors, error_rate, p50_ms, ...
+
+    A percentile is the upper end of the tenth that it lies in: at most 10 % too high, never too
+    low. It, and the error rate, is None where nothing was answered.
+    """
+    models: dict[str, Tally] = {}
+    every = Tally()
+    for part in parts:
+        for model, tally in part.models.items():
+            models.setdefault(model, Tally()).add(tally)
+            every.add(tally)
+    return {
+        "seconds": max((part.seconds for part in parts), default=0.0),
+        "requests": every.requests,
+        "errors": every.errors,
+        "error_rate": every.errors / every.requests if every.requests else None,
+        "p50_ms": _percentile_ms(every, 0.5),
+        "p99_ms": _percentile_ms(every, 0.99),
+        "models": {
+            model: {
+                "requests": tally.requests,
+                "errors": tally.errors,
+                "p99_ms": _percentile_ms(tally, 0.99),
+            }
+            for model, tally in sorted(models.items())
+            if model
+        },
+        "turned_away": sum(part.turned_away for part in parts),
+        "poll_failures": sum(part.poll_failures for part in parts),
+    }
+
+
+def _percentile_ms(tally: Tally, share: float) -> float | None:
+    rank = ceil(tally.requests * share)
+    seen = 0
+    for number, count in sorted(tally.seconds.items()):
+        seen += count
+        if seen >= rank:
+            return round(_FINEST * _GROWTH ** (number + 1) * 1e3, 3)
+    return None
 
 
 @dataclass(slots=True)
 class _Bucket:
     number: int
-    models: dict[str, _Tally] = field(default_factory=dict)
+    models: dict[str, Tally] = field(default_factory=dict)
+    turned_away: int = 0
     poll_failures: int = 0
-
-
-def _bin(seconds: float) -> int:
-    if seconds <= _FINEST:
-        return 0
-    return min(int(log(seconds / _FINEST) * _PER_BIN), _BINS - 1)

@@ -40,11 +40,17 @@ _STEM = len("2026-03-01T10:00:00")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row to answer; `features` has every feature, in the family's order, null if not given."""
+    """One row to answer; `features` has every feature, in the family's order, null if not given.
+
+    `fallbacks` are the features that were to be looked up and had no value, or too old a one;
+    `position` is the stream position that others were read at.
+    """
 
     id: str
     event_time: datetime
     features: dict[str, FeatureValue]
+    fallbacks: tuple[str, ...] = ()
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,17 @@ class BadRows(BadRequest):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The rows of one request, in its order, None where one is at fault; and what the faults are.
+
+    `bad` is None where there are none.
+    """
+
+    rows: list[Row | None]
+    bad: BadRows | None = None
+
+
 class NotJson(BadRequest):
     """The body is not JSON at all."""
 
@@ -86,10 +103,13 @@ class Faults:
         self._key = key
         self._kept: list[Fault] = []
         self._total = 0
+        self.rows: set[int | None] = set()
+        """The rows that have faults; with None, the request itself has."""
 
     def add(self, row: int | None, field: str, what: str, hint: str = "") -> None:
         """Note one fault."""
         self._total += 1
+        self.rows.add(row)
         if self.room:
             named = field[:100].encode(errors="replace").decode()
             self._kept.append(Fault(row, named, what, hint))
@@ -99,10 +119,14 @@ class Faults:
         """Whether the next fault will be kept: a costly hint is worth its while only then."""
         return len(self._kept) < MOST_FAULTS
 
+    def told(self) -> BadRows | None:
+        """Return them, or None if there are none."""
+        return BadRows(tuple(self._kept), self._total, self._key) if self._total else None
+
     def check(self) -> None:
         """Raise BadRows if there are any."""
-        if self._total:
-            raise BadRows(tuple(self._kept), self._total, self._key)
+        if bad := self.told():
+            raise bad
 
 
 class RowReader:
@@ -119,19 +143,19 @@ class RowReader:
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(many)
         self._categories = family.categorical
 
-    def read(self, body: bytes, *, now: datetime) -> list[Row]:
+    def read(self, body: bytes, *, now: datetime, whole: bool = False) -> Given:
         """Return what `parse_rows` returns, or raise what it raises."""
         try:
             try:
                 given = [self._one.decode(body)]
             except msgspec.ValidationError:
                 given = self._many.decode(body).rows
-            rows = [self._row(each, now) for each in given]
+            rows: list[Row | None] = [self._row(each, now) for each in given]
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             rows = []
-        if not rows or (len(rows) > 1 and len({row.id for row in rows}) < len(rows)):
-            return parse_rows(self._family, body, now=now)
-        return rows
+        if not rows or (len(rows) > 1 and len({row.id for row in rows if row}) < len(rows)):
+            return parse_rows(self._family, body, now=now, whole=whole)
+        return Given(rows)
 
     def _row(self, given: msgspec.Struct, now: datetime) -> Row:
         row_id, said, *values = msgspec.structs.astuple(given)
@@ -144,8 +168,10 @@ class RowReader:
         return Row(row_id or uuid.uuid4().hex, time, features)
 
 
-def parse_rows(family: Family, body: bytes, *, now: datetime) -> list[Row]:
+def parse_rows(family: Family, body: bytes, *, now: datetime, whole: bool = False) -> Given:
     """Return the rows of `body`: one row object, or {"rows": [...]}.
+
+    Of several rows those without fault are returned, unless all are to be or none (`whole`).
 
     A row is flat: the family's time column (ISO 8601 with a zone), its features, and an `id` if
     the caller has one (one is made otherwise). A feature that is null or absent is null, and so
@@ -155,19 +181,21 @@ def parse_rows(family: Family, body: bytes, *, now: datetime) -> list[Row]:
 
     Raises:
         NotJson: the body is not JSON.
-        BadRows: with the faults of all rows.
+        BadRows: with the faults of all rows, if none is without, or one is not enough.
     """
     given, doubt = _decoded(body)
     faults = Faults("rows")
     items = _items(given, "rows", faults)
-    rows = [
-        row for number, item in enumerate(items) if (row := _row(family, number, item, faults, now))
-    ]
+    rows = [_row(family, number, item, faults, now) for number, item in enumerate(items)]
     _check_unique(items, faults)
-    faults.check()
-    if doubt is not None:
+    bad = faults.told()
+    if bad is None and doubt is not None:
         raise doubt
-    return rows
+    if bad is not None:
+        rows = [None if number in faults.rows else row for number, row in enumerate(rows)]
+        if whole or None in faults.rows or not any(rows):
+            raise bad
+    return Given(rows, bad)
 
 
 def parse_labels(family: Family, model: ModelId, body: bytes, *, now: datetime) -> list[Label]:

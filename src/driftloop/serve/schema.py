@@ -19,21 +19,6 @@ class Predicted(_Shape):
     prediction: float | str
 
 
-class Answer(_Shape):
-    """The answers of one request, in its order, all by one version."""
-
-    model: str
-    version: int
-    epoch: int
-    predictions: list[Predicted]
-
-
-class Accepted(_Shape):
-    """How many labels were written down."""
-
-    accepted: int
-
-
 class FieldFault(_Shape):
     """What is wrong with one field of `rows[row]` or `labels[row]`; null for the request itself.
 
@@ -44,6 +29,27 @@ class FieldFault(_Shape):
     field: str
     what: str
     hint: str
+
+
+class Answer(_Shape):
+    """The answers of one request, in its order, all by one version.
+
+    Where some of several rows are at fault the others are answered: the prediction of one at fault
+    is null, `refused` is how many there are, and `faults` names the first 20 faults.
+    """
+
+    model: str
+    version: int
+    epoch: int
+    predictions: list[Predicted | None]
+    refused: int = 0
+    faults: list[FieldFault] = []
+
+
+class Accepted(_Shape):
+    """How many labels were written down."""
+
+    accepted: int
 
 
 class Refused(_Shape):
@@ -129,7 +135,8 @@ class Recently(_Shape):
     `error_rate` is errors / requests. Times are from a whole request to its answer, in
     milliseconds, at most a tenth too high; they and the rate are null where nothing was asked.
     `models` has those that were asked. `refused` is as in /readyz, now; `poll_failures` counts the
-    times the heads could not be read.
+    times the heads could not be read, `turned_away` the requests that were answered 429, and not
+    counted else.
     """
 
     seconds: float
@@ -140,6 +147,7 @@ class Recently(_Shape):
     p99_ms: float | None
     models: dict[str, ModelRecently]
     refused: list[RefusedVersion]
+    turned_away: int
     poll_failures: int
 
 
@@ -202,11 +210,31 @@ def labels_body(fleet: Fleet) -> dict[str, Any]:
     return _body(label, "labels", examples)
 
 
+ALL_OR_NONE: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "model",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "title": "Model"},
+        },
+        {
+            "name": "all",
+            "in": "query",
+            "description": "whether one row at fault refuses all of them",
+            "schema": {"type": "boolean", "default": False},
+        },
+    ]
+}
+
+
 def rows_described(fleet: Fleet) -> str:
     """Return, as Markdown, which fields a row of each family has."""
     opening = (
         'Answers one row, or up to 10,000 as `{"rows": [...]}`, by one version. A row is flat; '
-        "a null or absent feature is null. Every row is logged before it is answered. An id that "
+        "a null or absent feature is null. Of several rows those at fault are null in the answer "
+        "and named in `faults`, and the others are answered; with `?all=true` one at fault refuses "
+        "all, and nothing is logged. Every row is logged before it is answered. An id that "
         "comes again in a later request is answered again; in the log the row that arrived first "
         "stays, and the other counts as a duplicate, which is a reading of the data's quality. "
         "Within one request an id may stand once. A time may lie at most 366 days after the "

@@ -15,7 +15,7 @@ import pytest
 from driftloop.errors import ArtifactError, BadRequest, TooNew
 from driftloop.keep import Backup, backup, restore
 from driftloop.records import ModelId, Moved, Trained
-from driftloop.serve.slot import load_model
+from driftloop.serve.model import load_model
 
 DE = ModelId("eta-de")
 MONITORS = Path(__file__).parents[2] / "monitors"

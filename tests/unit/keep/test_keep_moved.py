@@ -5,7 +5,7 @@ import pytest
 
 from driftloop.keep import backup, restore
 from driftloop.records import ModelId, Moved, Trained
-from driftloop.serve.slot import load_model
+from driftloop.serve.model import load_model
 
 DE = ModelId("eta-de")
 

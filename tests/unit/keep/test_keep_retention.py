@@ -29,7 +29,7 @@ from driftloop.records import (
     Trained,
     Window,
 )
-from driftloop.serve.slot import load_model
+from driftloop.serve.model import load_model
 from driftloop.spec import Fleet, RetentionPolicy, duration, load_fleet
 
 DE = ModelId("eta-de")

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from driftloop.errors import LogError
 from driftloop.records import Head, Label, ModelId, Prediction
 from driftloop.serve.online import online_app
+from driftloop.serve.service import Service
 from driftloop.serve.slot import Slots
 from driftloop.spec import Fleet
 
@@ -77,7 +78,7 @@ class Ledger:
 
 
 @dataclass
-class Service:
+class Running:
     """The online service while it runs."""
 
     http: httpx.Client
@@ -174,20 +175,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
 @pytest.fixture
 def serving(
     fleet: Fleet, clock: Any, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., Service]]:
+) -> Iterator[Callable[..., Running]]:
     """Start the online service with some heads; it is stopped at the end of the test.
 
     With the parameter "fastapi" nothing is answered in front of FastAPI.
     """
-    running: list[Service] = []
+    running: list[Running] = []
 
-    def start(*heads: Head, poll_every: float = 0.02, ready: bool = True) -> Service:
+    def start(*heads: Head, poll_every: float = 0.02, ready: bool = True) -> Running:
         spool, ledger, slots = KeptSpool(), Ledger(heads, broken=not ready), Slots(fleet)
         app = online_app(
-            fleet=fleet,
-            slots=slots,
-            spool=spool,
-            clock=clock,
+            Service(fleet=fleet, slots=slots, spool=spool, clock=clock),
             heads=ledger.heads,
             poll_every=poll_every,
             closing=spool.close,
@@ -200,7 +198,7 @@ def serving(
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30)
-        service = Service(client, spool, ledger, slots, server, thread)
+        service = Running(client, spool, ledger, slots, server, thread)
         running.append(service)
         if ready:
             wait_until(lambda: client.get("/readyz").status_code == 200)

@@ -17,8 +17,9 @@ from driftloop.records import Head, ModelId, Task
 from driftloop.retrain import fit, predict
 from driftloop.serve import schema
 from driftloop.serve.batch import predict_batch
+from driftloop.serve.model import OnnxModel, warm
 from driftloop.serve.request import BadRows, parse_labels
-from driftloop.serve.slot import OnnxModel, Slots, warm
+from driftloop.serve.slot import Slots
 from driftloop.spec import DecayPolicy, Family, Fleet
 
 UK = ModelId("colour-uk")

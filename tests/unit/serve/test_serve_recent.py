@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from driftloop.serve.recent import BUCKET, BUCKETS, Recent
+from driftloop.serve.recent import BUCKET, BUCKETS, Recent, recently
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def recent(now: list[float]) -> Recent:
 
 def test_nothing_asked_is_no_figure(recent: Recent) -> None:
     """Without requests there is neither a rate nor a latency, rather than a good one."""
-    assert recent.shown() == {
+    assert recently([recent.lately()]) == {
         "seconds": 0.0,
         "requests": 0,
         "errors": 0,
@@ -26,6 +26,7 @@ def test_nothing_asked_is_no_figure(recent: Recent) -> None:
         "p50_ms": None,
         "p99_ms": None,
         "models": {},
+        "turned_away": 0,
         "poll_failures": 0,
     }
 
@@ -37,7 +38,7 @@ def test_counts_are_by_model_and_in_all(recent: Recent) -> None:
     recent.answered("eta-fr", 0.1, failed=True)
     recent.answered("", 0.001, failed=False)
     recent.poll_failed()
-    shown = recent.shown()
+    shown = recently([recent.lately()])
     assert (shown["requests"], shown["errors"], shown["error_rate"]) == (5, 1, 0.2)
     assert shown["poll_failures"] == 1
     counts = {model: (each["requests"], each["errors"]) for model, each in shown["models"].items()}
@@ -52,12 +53,12 @@ def test_a_percentile_is_at_most_a_tenth_too_high(recent: Recent, seconds: float
         recent.answered("m", seconds, failed=False)
     for _ in range(10):
         recent.answered("m", 30.0, failed=False)
-    shown = recent.shown()
+    shown = recently([recent.lately()])
     true = max(seconds, 1e-5) * 1e3
     assert true <= shown["p99_ms"] <= true * 1.1 + 0.001
     assert shown["p50_ms"] == shown["p99_ms"]
     recent.answered("m", 30.0, failed=False)
-    assert recent.shown()["p99_ms"] >= 30e3
+    assert recently([recent.lately()])["p99_ms"] >= 30e3
 
 
 def test_what_is_older_than_five_minutes_is_forgotten(recent: Recent, now: list[float]) -> None:
@@ -66,15 +67,15 @@ def test_what_is_older_than_five_minutes_is_forgotten(recent: Recent, now: list[
     recent.answered("m", 0.001, failed=True)
     now[0] = started + 289
     recent.answered("m", 0.001, failed=False)
-    assert recent.shown()["requests"] == 2
-    assert recent.shown()["seconds"] == 289
+    assert recently([recent.lately()])["requests"] == 2
+    assert recently([recent.lately()])["seconds"] == 289
     now[0] = started + 300
-    shown = recent.shown()
+    shown = recently([recent.lately()])
     assert (shown["requests"], shown["errors"]) == (1, 0)
     assert 290 <= shown["seconds"] <= 300
     now[0] = started + 10_000
-    assert recent.shown()["requests"] == 0
-    assert 290 <= recent.shown()["seconds"] <= 300
+    assert recently([recent.lately()])["requests"] == 0
+    assert 290 <= recently([recent.lately()])["seconds"] <= 300
 
 
 def test_memory_does_not_grow(recent: Recent, now: list[float]) -> None:
@@ -84,4 +85,4 @@ def test_memory_does_not_grow(recent: Recent, now: list[float]) -> None:
         recent.answered("m", 0.001 * second, failed=False)
     kept: Any = recent._buckets
     assert len(kept) == BUCKETS
-    assert recent.shown()["requests"] == pytest.approx(BUCKETS * BUCKET / 5, abs=2)
+    assert recently([recent.lately()])["requests"] == pytest.approx(BUCKETS * BUCKET / 5, abs=2)

@@ -16,8 +16,8 @@ from driftloop.serve.request import (
     LONGEST_TEXT,
     BadRows,
     Fault,
+    Given,
     NotJson,
-    Row,
     RowReader,
     parse_labels,
     parse_rows,
@@ -33,14 +33,14 @@ def faults(family: Family, body: object) -> list[tuple[int | None, str, str]]:
     """Return row, field and what of each fault that `body` is refused for."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(BadRows) as raised:
-        parse_rows(family, sent, now=NOW)
+        parse_rows(family, sent, now=NOW, whole=True)
     return [(fault.row, fault.field, fault.what) for fault in raised.value.faults]
 
 
 def test_one_row_and_many_read_alike(eta: Family) -> None:
     """A bare row and a list of one are the same request; times come out in UTC."""
-    one = parse_rows(eta, json.dumps(ROW).encode(), now=NOW)
-    assert one == parse_rows(eta, json.dumps({"rows": [ROW]}).encode(), now=NOW)
+    one = parse_rows(eta, json.dumps(ROW).encode(), now=NOW).rows
+    assert one == parse_rows(eta, json.dumps({"rows": [ROW]}).encode(), now=NOW).rows
     assert one[0].id == "a"
     assert one[0].event_time == datetime(2026, 3, 1, 10, tzinfo=UTC)
     assert one[0].features == {"distance": 12.0, "load": 0.5, "vehicle": "van"}
@@ -52,7 +52,7 @@ def test_what_is_absent_is_null_and_ids_are_made(eta: Family) -> None:
     row = {"asked_at": "2026-03-01T10:00:00+01:00", "distance": 1}
     rows = parse_rows(
         eta, json.dumps({"rows": [row, {**row, "load": None, "vehicle": ""}]}).encode(), now=NOW
-    )
+    ).rows
     assert [each.features for each in rows] == [
         {"distance": 1.0, "load": None, "vehicle": None}
     ] * 2
@@ -62,9 +62,8 @@ def test_what_is_absent_is_null_and_ids_are_made(eta: Family) -> None:
 
 def test_a_value_outside_its_range_is_answered(eta: Family) -> None:
     """A range is a quality limit: the row is read, and the reading will say so."""
-    assert parse_rows(eta, json.dumps({**ROW, "distance": -4e9}).encode(), now=NOW)[0].features[
-        "distance"
-    ] == pytest.approx(-4e9)
+    (row,) = parse_rows(eta, json.dumps({**ROW, "distance": -4e9}).encode(), now=NOW).rows
+    assert row.features["distance"] == pytest.approx(-4e9)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +150,22 @@ def test_an_id_may_stand_only_once(eta: Family) -> None:
     """The second row with an id is the one at fault, also beside a faulty row."""
     rows = [{"id": "z"}, ROW, {**ROW, "id": "b"}, ROW]
     assert (3, "id", "the string 'a' stands twice in the request") in faults(eta, {"rows": rows})
+
+
+def test_of_several_rows_those_without_fault_are_read(eta: Family) -> None:
+    """Rows at fault are None in their places and named; all of them are one refusal."""
+    rows = [ROW, {**ROW, "id": "b", "load": "x"}, 3, {**ROW, "id": "c"}, ROW]
+    given = parse_rows(eta, json.dumps({"rows": rows}).encode(), now=NOW)
+    assert [each and each.id for each in given.rows] == ["a", None, None, "c", None]
+    assert [(fault.row, fault.field) for fault in given.bad.faults] == [
+        (1, "load"),
+        (2, ""),
+        (4, "id"),
+    ]
+    with pytest.raises(BadRows, match="should be a number"):
+        parse_rows(eta, json.dumps({"rows": rows[1:3]}).encode(), now=NOW)
+    with pytest.raises(BadRows, match="3 faults in all"):
+        parse_rows(eta, json.dumps({"rows": rows}).encode(), now=NOW, whole=True)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +267,9 @@ def test_whatever_is_sent_is_read_or_refused(body: bytes) -> None:
     """Any body gives usable rows or labels, or a BadRequest that can be told in JSON."""
     reads = (
         lambda: [
-            (r.id, r.event_time, r.features["distance"]) for r in parse_rows(ETA, body, now=NOW)
+            (r.id, r.event_time, r.features["distance"])
+            for r in parse_rows(ETA, body, now=NOW).rows
+            if r is not None
         ],
         lambda: [
             (label.id, label.observed_at, label.value)
@@ -311,19 +328,19 @@ def test_what_is_without_fault_is_read_quickly(
     """A good row, or many, never reach the careful reader."""
     monkeypatch.setattr(request, "parse_rows", None)
     reader = RowReader(eta)
-    assert reader.read(json.dumps(ROW).encode(), now=NOW)[0].features == {
+    assert reader.read(json.dumps(ROW).encode(), now=NOW).rows[0].features == {
         "distance": 12.0,
         "load": 0.5,
         "vehicle": "van",
     }
     many = {"rows": [{**ROW, "id": str(n), "load": None} for n in range(50)]}
-    assert len(reader.read(json.dumps(many).encode(), now=NOW)) == 50
+    assert len(reader.read(json.dumps(many).encode(), now=NOW).rows) == 50
 
 
-def _read(read: Callable[..., list[Row]], body: bytes) -> object:
+def _read(read: Callable[..., Given], body: bytes) -> object:
     """Return rows, those without an id called so, or what was told."""
     try:
-        rows = read(body, now=NOW)
+        rows = read(body, now=NOW, whole=True).rows
     except BadRequest as error:
         return type(error), str(error), getattr(error, "faults", None)
     given = json.loads(body)
@@ -339,11 +356,11 @@ def test_a_text_is_read_as_it_is_up_to_its_length(eta: Family) -> None:
     family = telling(eta)
     for said in ("größe 北京", "", "x" * LONGEST_TEXT):
         body = json.dumps({**ROW, "said": said}).encode()
-        (row,) = parse_rows(family, body, now=NOW)
+        (row,) = parse_rows(family, body, now=NOW).rows
         assert row.features["said"] == said
-        assert RowReader(family).read(body, now=NOW) == [row]
+        assert RowReader(family).read(body, now=NOW).rows == [row]
     body = json.dumps(ROW).encode()
-    assert RowReader(family).read(body, now=NOW)[0].features["said"] is None
+    assert RowReader(family).read(body, now=NOW).rows[0].features["said"] is None
 
 
 @pytest.mark.parametrize(

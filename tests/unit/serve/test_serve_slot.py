@@ -10,7 +10,8 @@ import pytest
 
 from driftloop.errors import ArtifactError, UnknownModel
 from driftloop.records import Head, ModelId
-from driftloop.serve.slot import NoChampion, Slots, load_model
+from driftloop.serve.model import load_model
+from driftloop.serve.slot import NoChampion, Slots
 from driftloop.spec import Fleet
 
 MODEL = "eta-de"
@@ -189,6 +190,7 @@ from types import SimpleNamespace
 import httpx
 from driftloop.records import Head
 from driftloop.serve.online import online_app
+from driftloop.serve.service import Service
 from driftloop.serve.slot import Slots
 from driftloop.spec import load_fleet
 fleet = load_fleet(Path(sys.argv[1]))
@@ -196,8 +198,9 @@ head = Head(model="eta-de", epoch=1, version=1, digest=sys.argv[3], artifact=sys
 spool = SimpleNamespace(predictions=lambda family, rows: None)
 slots = Slots(fleet)
 slots.refresh([head])
-app = online_app(fleet=fleet, slots=slots, spool=spool,
-    clock=SimpleNamespace(now=lambda: datetime.now(UTC)), heads=lambda: [head], poll_every=1)
+clock = SimpleNamespace(now=lambda: datetime.now(UTC))
+service = Service(fleet=fleet, slots=slots, spool=spool, clock=clock)
+app = online_app(service, heads=lambda: [head], poll_every=1)
 async def ask():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
         row = {"asked_at": "2026-03-01T10:00:00Z", "distance": 3.0, "vehicle": "van"}

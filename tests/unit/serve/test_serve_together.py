@@ -9,6 +9,7 @@ import pytest
 
 from driftloop.records import Prediction
 from driftloop.serve.online import online_app
+from driftloop.serve.service import Service
 from driftloop.serve.slot import Slots
 from driftloop.spec import Fleet
 
@@ -37,9 +38,8 @@ def ask(fleet: Fleet, made: Any, clock: Any, spool: Spool) -> Any:
     """Post bodies to eta-de, all in the same turn, and return the replies in their order."""
     slots = Slots(fleet)
     slots.refresh([made["sloped"].head("eta-de", epoch=1)])
-    app = online_app(
-        fleet=fleet, slots=slots, spool=spool, clock=clock, heads=lambda: (), poll_every=1
-    )
+    service = Service(fleet=fleet, slots=slots, spool=spool, clock=clock)
+    app = online_app(service, heads=lambda: (), poll_every=1)
 
     def run(*bodies: Any) -> list[httpx.Response]:
         async def all_of_them() -> list[httpx.Response]:

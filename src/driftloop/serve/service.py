@@ -1,0 +1,409 @@
+"""What the online service does with a request: read, complete, answer, log, and only then tell."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+from driftloop.errors import DriftloopError, LogError
+from driftloop.ports import Clock, Spool
+from driftloop.records import Head, Prediction
+from driftloop.serve.answer import answer
+from driftloop.serve.exchange import (
+    BUSY,
+    CHUNK,
+    GONE,
+    UNAVAILABLE,
+    Asked,
+    Bounds,
+    HungUp,
+    NotLogged,
+    Receive,
+    Reply,
+    Room,
+    TooBusy,
+    TooLarge,
+    TooSlow,
+    failure,
+    read_body,
+    refusal,
+    told,
+)
+from driftloop.serve.metrics import Metrics
+from driftloop.serve.peers import Peers, RefusedHead, Shown
+from driftloop.serve.recent import Recent
+from driftloop.serve.request import Given, Row, RowReader, parse_labels
+from driftloop.serve.slot import Held, Slot, Slots
+from driftloop.spec import Family, Fleet
+
+INLINE_BYTES = 32 * 1024
+"""A larger body, of some hundred rows, is worked on in a thread so that others need not wait."""
+APART_BYTES = 256 * 1024
+"""What waits for a model that is not asked on the loop is answered at most so much at a time."""
+THREADS = 16
+
+_log = logging.getLogger(__name__)
+
+Complete = Callable[[Family, Sequence[Row]], Sequence[Row]]
+"""Returns rows, in their order, with what is looked up for them; may raise, as `exchange` says."""
+
+
+class Rollouts(Protocol):
+    """Challengers that answer a share of the requests, or are only asked what they would."""
+
+    def refresh(self) -> None:
+        """Take up what the ledger says; called in a thread after the champions are refreshed."""
+        ...
+
+    def is_quick(self, slot: Slot) -> bool:
+        """Return whether all that may answer for `slot` do so in microseconds."""
+        ...
+
+    def choose(self, slot: Slot, champion: Held, rows: Sequence[Row]) -> Held:
+        """Return who answers all rows of one request."""
+        ...
+
+    def answered(
+        self, slot: Slot, held: Held, predictions: Sequence[Prediction], seconds: float
+    ) -> None:
+        """Take note of what `held` answered, in how many seconds, once it is logged."""
+        ...
+
+
+class _Waiting(NamedTuple):
+    """A request that waits to be answered with others for its model."""
+
+    body: bytes
+    whole: bool
+    done: "asyncio.Future[Reply]"
+
+
+class Service:
+    """What the routes do; `refresh` runs in a thread of its own, the rest on the loop.
+
+    Args:
+        fleet: the models that are answered for.
+        slots: where their champions are held.
+        spool: what is written to before an answer is given.
+        clock: the time of predictions.
+        bounds: how much is taken on.
+        peers: the workers beside this one.
+        complete: looks up what callers do not send; None where there is nothing to look up.
+        rollouts: challengers, if there are any.
+    """
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        slots: Slots,
+        spool: Spool,
+        clock: Clock,
+        bounds: Bounds | None = None,
+        peers: Peers | None = None,
+        complete: Complete | None = None,
+        rollouts: Rollouts | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self.slots = slots
+        self.bounds = bounds or Bounds()
+        self.peers = peers or Peers()
+        self.ready = False
+        self._spool = spool
+        self._clock = clock
+        self._complete = complete
+        self._rollouts = rollouts
+        self._readers = {family.name: RowReader(family) for family in fleet.families}
+        self._waiting: dict[str, list[_Waiting]] = {}
+        self._apart: dict[str, asyncio.Task[None]] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="answers")
+        self._under_way = 0
+        self._room = Room(self.bounds.body)
+        self._recent = Recent()
+        before = self.peers.before()
+        self._metrics = Metrics(before.counts if before else None)
+
+    def refresh(self, heads: Callable[[], Sequence[Head]], *, within: float) -> None:
+        """Read the heads, take up what is new, and load what waits for `within` seconds."""
+        taken, refused = self.slots.refresh(heads())
+        if self._rollouts is not None:
+            self._rollouts.refresh()
+        self.ready = True
+        refused += self.slots.fill(within=within)
+        self._metrics.refreshed(taken, [failure.head for failure in refused])
+
+    def poll_failed(self) -> None:
+        """Count a poll that could not read the heads."""
+        self._metrics.poll_failed()
+        self._recent.poll_failed()
+
+    def shown(self) -> Shown:
+        """Return what this process counted, who answers, and what it refused."""
+        return Shown(
+            counts=self._metrics.counts(),
+            lately=self._recent.lately(),
+            heads=tuple(head for slot in self.slots.all() if (head := slot.head) is not None),
+            refused=tuple(
+                RefusedHead(each.head.model, each.head.version, each.head.digest, str(each.error))
+                for each in self.slots.failures.values()
+            ),
+        )
+
+    def close(self) -> None:
+        """Wait for what still runs in threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    async def post(self, route: str, model: str, asked: Asked, receive: Receive) -> Reply:
+        """Return the reply to rows ("predict") or labels of `model`, counted, and told if bad."""
+        began = time.perf_counter()
+        if self._under_way >= self.bounds.requests:
+            reply, whole = refusal(_too_busy(self._under_way)), began
+        else:
+            self._under_way += 1
+            try:
+                reply, whole = await self._worked(route, model, asked, receive)
+            finally:
+                self._under_way -= 1
+        done = time.perf_counter()
+        known = model if self.slots.knows(model) else ""
+        self._metrics.request(route, known, reply.status, done - began)
+        if reply.status == BUSY:
+            self._recent.turned_away()
+        elif reply.status != GONE:
+            # A caller that sends slowly makes no slow service.
+            self._recent.answered(known, done - whole, failed=reply.failed)
+        return reply
+
+    async def _worked(
+        self, route: str, model: str, asked: Asked, receive: Receive
+    ) -> tuple[Reply, float]:
+        """Return the reply, and when the body was whole."""
+        try:
+            body = await read_body(asked, receive, self._room)
+        except HungUp:
+            return Reply(GONE, b""), time.perf_counter()
+        except (TooLarge, TooBusy) as error:
+            return refusal(error), time.perf_counter()
+        whole = time.perf_counter()
+        try:
+            return await self._answered(route, model, asked, body), whole
+        finally:
+            if len(body) > CHUNK:
+                self._room.give(len(body))
+
+    async def _answered(self, route: str, model: str, asked: Asked, body: bytes) -> Reply:
+        try:
+            if route == "labels":
+                if len(body) > INLINE_BYTES:
+                    return await self._in_thread(lambda: self._label(model, body))
+                return self._label(model, body)
+            if len(body) > INLINE_BYTES:
+                return await self._in_thread(
+                    lambda: self._predict_all(model, [(body, asked.whole)])[0]
+                )
+            return await self._together(model, body, whole=asked.whole)
+        except DriftloopError as error:
+            reply = refusal(error)
+            if reply.failed:
+                _log.error("a request for %s: %s", model[:100], error, extra={"trace": asked.trace})
+            elif reply.status == UNAVAILABLE:
+                _log.info("a request for %s: %s", model[:100], error, extra={"trace": asked.trace})
+            return reply
+        # Else uvicorn closes the connection, and a next request on it fails.
+        except Exception as error:  # noqa: BLE001 - see above
+            _log.exception("a request for %s failed", model[:100], extra={"trace": asked.trace})
+            return failure(error)
+
+    async def _in_thread(self, work: Callable[[], Reply]) -> Reply:
+        """Return what `work` does in a thread, if it does it in time.
+
+        Raises:
+            TooSlow: it did not; what has begun goes on, and counts as under way until it ends.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        done, _ = await asyncio.wait([running], timeout=self.bounds.seconds)
+        if done:
+            return await running
+        if not running.cancel():
+            self._under_way += 1
+            running.add_done_callback(self._ended_late)
+        raise _too_slow(self.bounds.seconds)
+
+    def _ended_late(self, running: "asyncio.Future[Reply]") -> None:
+        self._under_way -= 1
+        if not running.cancelled():
+            running.exception()  # nobody is left to be told
+
+    async def _together(self, model: str, body: bytes, *, whole: bool) -> Reply:
+        """Have what asks for one model in one turn of the loop answered together: nobody waits.
+
+        A model answers eight rows as quickly as one, and the spool takes them in one write. One
+        that is slow, or has to be loaded, is asked in a thread; what comes meanwhile gathers.
+        """
+        slot = self.slots.slot(model)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Reply] = loop.create_future()
+        waiting = self._waiting.setdefault(model, [])
+        waiting.append(_Waiting(body, whole, done))
+        if not self._is_quick(slot):
+            if model not in self._apart:
+                self._apart[model] = loop.create_task(self._answer_apart(model))
+            try:
+                async with asyncio.timeout(self.bounds.seconds):
+                    return await done
+            except TimeoutError:
+                raise _too_slow(self.bounds.seconds) from None
+        if model not in self._apart:
+            if len(waiting) == 1:
+                loop.call_soon(self._answer_waiting, model)
+            elif sum(len(each.body) for each in waiting) > INLINE_BYTES:
+                self._answer_waiting(model)
+        return await done
+
+    def _is_quick(self, slot: Slot) -> bool:
+        held = slot.held
+        if held is None:
+            # What has no champion is refused at once.
+            return not slot.cold
+        return held.model.inline and (self._rollouts is None or self._rollouts.is_quick(slot))
+
+    def _answer_waiting(self, model: str) -> None:
+        # Without any, they were too many to wait for the end of the turn.
+        if waiting := self._waiting.pop(model, []):
+            _settle(waiting, self._replies(model, [each[:2] for each in waiting]))
+
+    async def _answer_apart(self, model: str) -> None:
+        """Answer what waits for one model in a thread until nothing waits: without a timer."""
+        loop = asyncio.get_running_loop()
+        try:
+            while waiting := self._next_apart(model):
+                asked = [each[:2] for each in waiting]
+                replies: Sequence[Reply | Exception]
+                try:
+                    replies = await loop.run_in_executor(self._threads, self._replies, model, asked)
+                except RuntimeError as error:  # the threads are shut down
+                    replies = [error] * len(waiting)
+                _settle(waiting, replies)
+        finally:
+            del self._apart[model]
+
+    def _next_apart(self, model: str) -> list[_Waiting]:
+        """Return the first of those that wait, as many as are answered at a time."""
+        # One whose time is up does not wait any more, and nothing of it is logged.
+        left = [each for each in self._waiting.pop(model, []) if not each.done.done()]
+        size = count = 0
+        while count < len(left) and size <= APART_BYTES:
+            size += len(left[count].body)
+            count += 1
+        if left[count:]:
+            self._waiting[model] = left[count:]
+        return left[:count]
+
+    def _replies(self, model: str, asked: Sequence[tuple[bytes, bool]]) -> list[Reply | Exception]:
+        """Return the reply to each request, or why there is none."""
+        try:
+            return [*self._predict_all(model, asked)]
+        except Exception as error:  # noqa: BLE001 - told to whoever asked
+            if len(asked) == 1:
+                return [error]
+        # Nothing is logged yet. One by one: a fault of one request is none of the others'.
+        return [reply for each in asked for reply in self._replies(model, [each])]
+
+    def _predict_all(self, model: str, asked: Sequence[tuple[bytes, bool]]) -> list[Reply]:
+        """Return the reply to each request (body, whole) once the rows of all are logged."""
+        slot = self.slots.slot(model)
+        champion = slot.hand()
+        now = self._clock.now()
+        read = self._readers[slot.family.name].read
+        given = [read(body, now=now, whole=whole) for body, whole in asked]
+        rows = [[row for row in each.rows if row is not None] for each in given]
+        if self._complete is not None:
+            rows = [[*self._complete(slot.family, each)] for each in rows]
+        if self._rollouts is None:
+            by = [champion] * len(rows)
+        else:
+            by = [self._rollouts.choose(slot, champion, each) for each in rows]
+        predictions: list[list[Prediction]] = [[] for _ in rows]
+        took = []
+        for held in {id(each): each for each in by}.values():
+            places = [place for place, each in enumerate(by) if each is held]
+            began = time.perf_counter()
+            asked_of_it = [row for place in places for row in rows[place]]
+            answers = iter(answer(held, slot.family, asked_of_it, now=now))
+            for place in places:
+                predictions[place] = [*islice(answers, len(rows[place]))]
+            took.append((held, places, time.perf_counter() - began))
+        every = [each for part in predictions for each in part]
+        self._keep(self._spool.predictions, slot.family.name, every)
+        if self._rollouts is not None:
+            for held, places, seconds in took:
+                answered = [each for place in places for each in predictions[place]]
+                self._rollouts.answered(slot, held, answered, seconds)
+        refused = sum(len(each.rows) for each in given) - len(every)
+        self._metrics.rows(model, len(every), refused=refused)
+        return [
+            _answer_told(slot, held, each, part)
+            for held, each, part in zip(by, given, predictions, strict=True)
+        ]
+
+    def _label(self, model: str, body: bytes) -> Reply:
+        slot = self.slots.slot(model)
+        labels = parse_labels(slot.family, slot.model, body, now=self._clock.now())
+        self._keep(self._spool.labels, slot.family.name, labels)
+        self._metrics.labels(model, len(labels))
+        return told(202, {"accepted": len(labels)})
+
+    def _keep(self, write: Callable[[str, Any], None], family: str, rows: Sequence[Any]) -> None:
+        try:
+            write(family, rows)
+        except (LogError, OSError) as error:
+            raise NotLogged(
+                f"the rows could not be written to the prediction log: {error}",
+                where=family,
+                hint="nothing was answered; send the request again later",
+            ) from error
+
+
+def _answer_told(slot: Slot, held: Held, given: Given, predictions: Sequence[Prediction]) -> Reply:
+    """Return the answer to one request: rows that are at fault are null in it, and named."""
+    shown = slot.family.shown
+    answered = [{"id": each.id, "prediction": shown(each.prediction)} for each in predictions]
+    said = {"model": slot.model, "version": held.head.version, "epoch": held.head.epoch}
+    if given.bad is None:
+        return told(200, {**said, "predictions": answered})
+    left = iter(answered)
+    placed = [None if row is None else next(left) for row in given.rows]
+    refused = len(placed) - len(answered)
+    return told(
+        200, {**said, "predictions": placed, "refused": refused, "faults": given.bad.faults}
+    )
+
+
+def _settle(waiting: Sequence[_Waiting], replies: Sequence[Reply | Exception]) -> None:
+    """Give each reply to who waits for it, if somebody still does."""
+    for (_, _, done), reply in zip(waiting, replies, strict=True):
+        if done.done():
+            continue
+        if isinstance(reply, Reply):
+            done.set_result(reply)
+        else:
+            done.set_exception(reply)
+
+
+def _too_busy(under_way: int) -> TooBusy:
+    return TooBusy(
+        f"{under_way} requests are under way, and no more are taken on at once",
+        where="request",
+        hint="send it again a little later",
+    )
+
+
+def _too_slow(seconds: float) -> TooSlow:
+    return TooSlow(
+        f"the answer was not there within {seconds:g} s",
+        where="request",
+        hint="send fewer rows at a time; under the same ids, rows that are logged are logged once",
+    )

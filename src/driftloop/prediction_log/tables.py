@@ -24,7 +24,7 @@ LABEL = {
     "value": "DOUBLE",
     "observed_at": "TIMESTAMPTZ",
 }
-_SQL_TYPE = {"numeric": "DOUBLE", "categorical": "VARCHAR", "text": "VARCHAR"}
+_SQL_TYPE = {"numeric": "DOUBLE", "categorical": "VARCHAR", "text": "VARCHAR", "key": "VARCHAR"}
 NULLABLE = frozenset({"prediction"})
 
 

@@ -1,12 +1,12 @@
 """All families, and the people who own them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driftloop.errors import UnknownModel
 from driftloop.records import ModelId
-from driftloop.spec.schema import Family, Owner, Platform
+from driftloop.spec.schema import Family, Owner, Platform, Source
 
 NOBODY = Platform(owner="")
 
@@ -20,6 +20,8 @@ class Fleet:
     platform: Platform = NOBODY
     folder: Path = Path()
     """Where the monitor files are."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Where looked-up features come from, by name."""
     left_out: tuple[ModelId, ...] = ()
     """Models that are declared, and that the fleet was cut down by."""
 

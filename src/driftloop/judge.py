@@ -296,7 +296,7 @@ def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
     moved = any(v.reading.column == "prediction" for v in alarmed)
     # Several numbers are told of a text: it counts once.
     features = {(v.reading.column or "").split(".")[0] for v in alarmed} - {"prediction"}
-    many = len(features) / max(len(family.features), 1) >= family.drift.columns
+    many = len(features) / max(len(family.measured), 1) >= family.drift.columns
     return alarmed if alarmed and (moved or many) else []
 
 

@@ -62,7 +62,7 @@ def traffic(
         (frame["market"] == market) & (frame[family.time] >= start) & (frame[family.time] < end)
     ]
     target = TARGETS[family.name]
-    asked = mine[["id", family.time, *family.features]].astype(object)
+    asked = mine[["id", family.time, *family.requested]].astype(object)
     asked = asked.where(asked.notna(), None)
     asked[family.time] = [at.isoformat() for at in mine[family.time]]
     known = mine[mine["landed"].notna()].sort_values("landed")

@@ -184,7 +184,7 @@ def _first_versions(system: System, frame: "pd.DataFrame", display: Display) -> 
 def _history(known: "pd.DataFrame", family: Family) -> pa.Table:
     models = {market: f"{family.name}-{market}" for market in family.markets}
     mine = known[known["market"].isin(models.keys())]
-    table = mine[["id", family.time, *family.features]].assign(
+    table = mine[["id", family.time, *family.requested]].assign(
         model=mine["market"].map(models),
         label=mine[TARGETS[family.name]],
         observed_at=mine["landed"],

@@ -96,7 +96,7 @@ def categories(family: Family, rows: Rows, name: str, *, of: str) -> tuple[Codes
     Raises:
         Unmeasurable: as for `texts`, or a prediction is the index of none of the classes.
     """
-    if name in family.features:
+    if name in family.measured:
         return texts(rows, name, of=of)
     values = numbers(rows, name, of=of)
     if odd := np.count_nonzero(no_class(values, family)):

@@ -27,7 +27,7 @@ def quality_readings(
     (hours since the newest event) and `labelled` (share of the window's rows with a label) or, of
     scores, the `null_share` of the prediction itself.
     """
-    for name, feature in family.features.items():
+    for name, feature in family.measured.items():
         yield _nulls(name, current, reference)
         if feature.range is not None:
             low, high = feature.range

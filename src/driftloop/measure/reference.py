@@ -229,7 +229,7 @@ def _numbers(ascending: Floats) -> Numbers:
 
 
 def _nulls(family: Family, table: pa.Table) -> Iterator[tuple[str, int]]:
-    for name in family.features:
+    for name in family.measured:
         with suppress(Unmeasurable):
             yield name, nulls(table, name, of=OF)
 
@@ -258,7 +258,7 @@ def _kept(family: Family, file: Path, of: list[int]) -> Reference:
 
 def _shape(family: Family) -> str:
     """Return a name for the layout and the features that a reference is prepared for."""
-    said = [LAYOUT, *((name, feature.kind) for name, feature in family.features.items())]
+    said = [LAYOUT, *((name, feature.kind) for name, feature in family.measured.items())]
     said += [family.classes] if family.classes else []
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 

@@ -32,6 +32,8 @@ AHEAD = timedelta(days=366)
 """How far an event may lie after the service's clock: one may predict what is yet to come."""
 OBSERVED_AHEAD = timedelta(days=1)
 """How far an observation may: callers' clocks differ."""
+WORDS = ("categorical", "key")
+"""Kinds whose empty text is null."""
 NAN = "is NaN"
 TOO_LARGE = "is infinite, or too large for the float32 that models are given"
 
@@ -40,10 +42,11 @@ _STEM = len("2026-03-01T10:00:00")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row to answer; `features` has every feature, in the family's order, null if not given.
+    """One row to answer; `features` has every feature, in the family's order.
 
-    `fallbacks` are the features that were to be looked up and had no value, or too old a one;
-    `position` is the stream position that others were read at.
+    Null is what was not given, and what is looked up or computed: that is filled in later. Then
+    `fallbacks` are the features that had no value to be found, or too old a one, and `position` is
+    the stream position that others were read at.
     """
 
     id: str
@@ -141,7 +144,11 @@ class RowReader:
         one, many = _shapes(family)
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(one)
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(many)
-        self._categories = family.categorical
+        self._blank: dict[str, FeatureValue] = dict.fromkeys(family.features)
+        self._sent = tuple(family.requested)
+        self._words = tuple(
+            name for name, feature in family.requested.items() if feature.kind in WORDS
+        )
 
     def read(self, body: bytes, *, now: datetime, whole: bool = False) -> Given:
         """Return what `parse_rows` returns, or raise what it raises."""
@@ -159,8 +166,8 @@ class RowReader:
 
     def _row(self, given: msgspec.Struct, now: datetime) -> Row:
         row_id, said, *values = msgspec.structs.astuple(given)
-        features = dict(zip(self._family.features, values, strict=True))
-        for name in self._categories:
+        features = self._blank | dict(zip(self._sent, values, strict=True))
+        for name in self._words:
             features[name] = features[name] or None
         time = read_time(said)
         if what := untimely(time, now=now):
@@ -328,7 +335,7 @@ def _check_unique(items: list[Any], faults: Faults) -> None:
 def _shapes(family: Family) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]:
     """Return the types of requests without fault: one row, and `rows`.
 
-    The fields of a row are its id, its time as text, then every feature in the family's order.
+    The fields of a row are its id, its time as text, then what callers send, in the family's order.
     """
     number: Any = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
     filled: Any = Annotated[str, msgspec.Meta(min_length=1)]
@@ -338,10 +345,11 @@ def _shapes(family: Family) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]
         "numeric": (number, number),
         "categorical": (filled, str),
         "text": (text, text),
+        "key": (filled, str),
     }
     row_id: Any = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)]
     fields: dict[str, Any] = {"id": (row_id | None, None), family.time: (str,)}
-    for name, feature in family.features.items():
+    for name, feature in family.requested.items():
         needed, optional = kinds[feature.kind]
         fields[name] = (needed,) if feature.required else (optional | None, None)
     # Any word may be the name of a feature, but not of a Python attribute.
@@ -369,10 +377,8 @@ def _row(family: Family, number: int, given: object, faults: Faults, now: dateti
         if name in ("id", family.time):
             continue
         feature = family.features.get(name)
-        if feature is None:
-            known = ("id", family.time, *family.features)
-            hint = nearest(name, known) if faults.room else ""
-            faults.add(number, name, "unknown field", hint)
+        if feature is None or not feature.requested:
+            _refuse_field(family, name, number, faults)
         elif value is not None:
             what = _unfit(value, feature)
             if what:
@@ -388,6 +394,16 @@ def _row(family: Family, number: int, given: object, faults: Faults, now: dateti
     row_id = _row_id(number, given, faults) or uuid.uuid4().hex
     event_time = _time(number, family.time, given.get(family.time), faults, (now, AHEAD))
     return Row(row_id, event_time, features) if event_time else None
+
+
+def _refuse_field(family: Family, name: str, number: int, faults: Faults) -> None:
+    feature = family.features.get(name)
+    if feature is not None:
+        what = "is computed" if feature.source is None else "is looked up"
+        faults.add(number, name, what, "leave it out: it is no caller's to send")
+        return
+    known = ("id", family.time, *family.requested)
+    faults.add(number, name, "unknown field", nearest(name, known) if faults.room else "")
 
 
 def _label(

@@ -244,11 +244,13 @@ def rows_described(fleet: Fleet) -> str:
     said = [opening]
     for family in fleet.families:
         fields = [f"- `{family.time}`: ISO 8601 time with a zone, required"]
-        for name, feature in family.features.items():
+        for name, feature in family.requested.items():
             kind = _KINDS[feature.kind]
             usual = "" if feature.range is None else f", usually {feature.range[0]:g} to "
             usual += "" if feature.range is None else f"{feature.range[1]:g}"
             fields.append(f"- `{name}`: {kind}{usual}{', required' if feature.required else ''}")
+        if made := [name for name in family.features if name not in family.requested]:
+            fields.append(f"- looked up or computed, and never sent: {listed(made)}")
         if family.classes:
             fields.append(f"- answered with one of {listed(family.classes)}")
         said.append(f"**{family.name}** ({', '.join(family.models)})\n\n" + "\n".join(fields))
@@ -258,6 +260,7 @@ def rows_described(fleet: Fleet) -> str:
 _KINDS = {
     "numeric": "number",
     "categorical": "string",
+    "key": "string that features are looked up by, logged and not given to the model",
     "text": f"text of at most {LONGEST_TEXT:,} characters, logged and not given to the model",
 }
 
@@ -276,7 +279,7 @@ def _body(item: dict[str, Any], key: str, examples: dict[str, Any]) -> dict[str,
 
 def _example(family: Family) -> dict[str, Any]:
     row: dict[str, Any] = {"id": "a1", family.time: "2026-03-01T10:00:00Z"}
-    for name, feature in family.features.items():
+    for name, feature in family.requested.items():
         low, high = feature.range or (0.0, 2.0)
         row[name] = (low + high) / 2 if feature.kind == "numeric" else "a"
     return row

@@ -1,12 +1,13 @@
 """What the monitor files may say: strict, and every fault reported at once.
 
 `owners.toml` names people, `platform.toml` who is told when driftloop itself is in trouble,
+`sources.toml` (if there is one) declares the streams and tables that features are looked up in,
 `defaults.toml` gives what every family inherits, and each other `<family>.toml` declares a
 family: its features, its markets and its policy.
 """
 
-from driftloop.spec.contradictions import NAME
 from driftloop.spec.fleet import Fleet
+from driftloop.spec.naming import NAME
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
 from driftloop.spec.schema import (
@@ -14,6 +15,7 @@ from driftloop.spec.schema import (
     LOSSES,
     METRICS,
     MOST_CLASSES,
+    OF_EVENTS,
     QUERY,
     TOLD,
     DecayPolicy,
@@ -27,10 +29,10 @@ from driftloop.spec.schema import (
     Owner,
     Platform,
     RetentionPolicy,
+    Source,
     duration,
     is_database,
 )
-from driftloop.spec.sources import Source
 
 __all__ = [
     "LEANING",
@@ -38,6 +40,7 @@ __all__ = [
     "METRICS",
     "MOST_CLASSES",
     "NAME",
+    "OF_EVENTS",
     "QUERY",
     "TOLD",
     "DecayPolicy",

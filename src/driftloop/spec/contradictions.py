@@ -1,6 +1,5 @@
 """What each value of a family's file alone does not show."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -8,11 +7,18 @@ from typing import Any
 
 from driftloop.errors import DriftloopError
 from driftloop.records import Task
+from driftloop.spec.lookups import bad_lookups
+from driftloop.spec.naming import COLUMN, NAME
 from driftloop.spec.recipe import check_call, load_recipe
-from driftloop.spec.schema import LEANING, METRICS, MOST_CLASSES, duration, is_database
+from driftloop.spec.schema import (
+    LEANING,
+    METRICS,
+    MOST_CLASSES,
+    Source,
+    duration,
+    is_database,
+)
 
-NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 ROW_COLUMNS = ("id", "model", "version", "predicted_at", "arrived_at", "prediction")
 LABEL_COLUMNS = ("id", "model", "label", "observed_at")
 MISSING = "missing"
@@ -22,10 +28,16 @@ RESERVED = frozenset(
 )
 
 
-def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Iterator[DriftloopError]:
+def contradictions(
+    whole: Mapping[str, Any],
+    *,
+    owners: frozenset[str],
+    sources: Mapping[str, Source | None] | None = None,
+) -> Iterator[DriftloopError]:
     """Yield what each value alone does not show; values of the wrong type are the schema's.
 
-    Where there are no `owners` at all, that is the fault of their file, and of no family.
+    Where there are no `owners` at all, that is the fault of their file, and of no family; so is a
+    source that is None.
     """
     holdout, span = (_length(whole, *k) for k in (("gate", "holdout"), ("retrain", "span")))
     if holdout is not None and span is not None and holdout >= span:
@@ -63,6 +75,7 @@ def contradictions(whole: Mapping[str, Any], *, owners: frozenset[str]) -> Itera
     yield from _bad_names(whole)
     yield from _bad_segments(whole)
     yield from _bad_texts(whole)
+    yield from bad_lookups(whole, sources or {})
     yield from _bad_classes(whole)
     yield from _bad_log(whole)
     if whole.get("task") == Task.SCORE:
@@ -184,9 +197,9 @@ def _bad_segments(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
 def _bad_texts(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
     kinds = [kind for _, kind in _kinds(whole)]
     made = whole.get("log") is None or bool(_at(whole, "retrain", "triggers"))
-    if made and kinds and all(kind == "text" for kind in kinds):
+    if made and kinds and all(kind in ("text", "key") for kind in kinds):
         yield DriftloopError(
-            "a model needs a feature that is numeric or categorical: it is not given texts",
+            "a model needs a feature that is numeric or categorical: it is not given texts or keys",
             where="features",
             hint="only what is served elsewhere and never retrained here can do with texts alone",
         )

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from driftloop.errors import UnknownModel
 from driftloop.records import ModelId
-from driftloop.spec.schema import Family, Owner, Platform
-from driftloop.spec.sources import Source
+from driftloop.spec.schema import Family, Owner, Platform, Source
 
 NOBODY = Platform(owner="")
 
@@ -21,10 +20,10 @@ class Fleet:
     platform: Platform = NOBODY
     folder: Path = Path()
     """Where the monitor files are."""
-    left_out: tuple[ModelId, ...] = ()
-    """Models that are declared, and that the fleet was cut down by."""
     sources: Mapping[str, Source] = field(default_factory=dict)
     """Where looked-up features come from, by name."""
+    left_out: tuple[ModelId, ...] = ()
+    """Models that are declared, and that the fleet was cut down by."""
 
     @property
     def served(self) -> "Fleet":

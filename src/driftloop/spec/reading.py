@@ -10,11 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 from driftloop.errors import DriftloopError, SpecError
 from driftloop.records import ModelId, Task
-from driftloop.spec.contradictions import MISSING, NAME, contradictions
+from driftloop.spec.contradictions import MISSING, contradictions
 from driftloop.spec.fleet import Fleet
-from driftloop.spec.schema import Family, Feature, Owner, Platform
+from driftloop.spec.lookups import bad_source
+from driftloop.spec.naming import NAME
+from driftloop.spec.schema import Family, Feature, Owner, Platform, Source
 
 DEFAULTS = "defaults.toml"
+SOURCES = "sources.toml"
 AN_OWNER = 'write [operations], and below it channel = "#ml-operations"'
 
 
@@ -40,6 +43,8 @@ class _Reader:
         self._owner_names: frozenset[str] = frozenset()
         self._defaults: dict[str, Any] | None = {}
         """None when they cannot be read."""
+        self._sources: dict[str, Source | None] = {}
+        """None for those with a fault of their own: families may name them all the same."""
         self._of_defaults: frozenset[str] = frozenset()
         """What is contradictory in the defaults alone."""
 
@@ -50,7 +55,8 @@ class _Reader:
         owners = self._owners()
         platform = self._platform()
         self._read_defaults()
-        names = {"owners.toml", "platform.toml", DEFAULTS}
+        self._read_sources()
+        names = {"owners.toml", "platform.toml", DEFAULTS, SOURCES}
         files = sorted(path.name for path in self.folder.glob("*.toml") if path.name not in names)
         if not files:
             self._fault(str(self.folder), "no family is declared", hint="add <family>.toml")
@@ -64,7 +70,11 @@ class _Reader:
                     )
                 taken[model] = family.name
         return Fleet(
-            families=families, owners=owners, platform=platform, folder=self.folder.absolute()
+            families=families,
+            owners=owners,
+            platform=platform,
+            folder=self.folder.absolute(),
+            sources={name: source for name, source in self._sources.items() if source is not None},
         )
 
     def _owners(self) -> dict[str, Owner]:
@@ -109,6 +119,19 @@ class _Reader:
         alone = contradictions(given, owners=self._owner_names)
         self._of_defaults = frozenset(str(fault) for fault in alone)
 
+    def _read_sources(self) -> None:
+        if not (self.folder / SOURCES).exists():
+            return
+        for name, value in (self._toml(SOURCES) or {}).items():
+            given = {**value, "name": name} if isinstance(value, dict) else value
+            if isinstance(value, dict) and "name" in value:
+                self._fault(SOURCES, "the table's name is the source's", key=f"{name}.name")
+            source = self._parse(Source, given, SOURCES, prefix=f"{name}.")
+            self._sources[name] = source if isinstance(source, Source) else None
+            if isinstance(source, Source):
+                for fault in bad_source(source):
+                    self._fault(SOURCES, fault.what, key=fault.where, hint=fault.hint)
+
     def _family(self, file: str) -> Family | None:
         raw = self._toml(file)
         if raw is None:
@@ -124,7 +147,7 @@ class _Reader:
             whole.pop("decay", None)
         family = self._parse(Family, whole, file, own=raw)
         # Told even where the schema has faults already: all of them at once.
-        for fault in contradictions(whole, owners=self._owner_names):
+        for fault in contradictions(whole, owners=self._owner_names, sources=self._sources):
             if fault.what == MISSING and self._defaults is None:
                 continue  # as in `_parse`
             inherited = str(fault) in self._of_defaults
@@ -220,4 +243,5 @@ def _nearest(loc: tuple[Any, ...], kind: type[BaseModel]) -> str:
         table = field.annotation if field is not None else Feature
         table = next((each for each in get_args(table) if each is not NoneType), table)
     known = getattr(table, "model_fields", {})
-    return f"known: {', '.join(n for n in known if n != 'name')}" if known else ""
+    listed = (field.alias or name for name, field in known.items() if name != "name")
+    return f"known: {', '.join(listed)}" if known else ""

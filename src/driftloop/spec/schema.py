@@ -15,7 +15,8 @@ from pydantic import (
 )
 
 from driftloop.errors import BadRequest
-from driftloop.records import ModelId, Task
+from driftloop.records import FeatureValue, ModelId, Task
+from driftloop.spec.expression import parse
 
 LOSSES = ("mae", "rmse", "mape", "mape_abs", "abs_max_error", "log_loss", "fpr", "fnr")
 """Decay metrics that are better when lower; the others are better when higher."""
@@ -89,20 +90,18 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-class StrictTable(BaseModel):
-    """A table of a monitor file: no unknown keys, nothing converted, frozen."""
-
+class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Owner(StrictTable):
+class Owner(_Table):
     """Who is told: a Slack channel, and whom to mention in it ("@here", "<@U123>" or "")."""
 
     channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
     mention: str = ""
 
 
-class Platform(StrictTable):
+class Platform(_Table):
     """Who is told when driftloop itself is in trouble, and from when on it is."""
 
     owner: str
@@ -121,16 +120,89 @@ class Platform(StrictTable):
     """With fewer requests neither of the two is judged."""
 
 
-class Feature(StrictTable):
-    """One column of a model's rows.
+Aggregate = Literal["count", "sum", "mean", "min", "max", "last", "distinct", "rate", "std"]
+"""What is made of the events of a window. `count` and `rate` (events a second) are of the events,
+the others of a field, whose nulls they pass over; `std` is the sample's. Without anything to
+aggregate `count`, `sum`, `rate` and `distinct` are 0, and the others have no value."""
+OF_EVENTS = ("count", "rate")
+"""Aggregates of the events themselves, and of no field."""
+REFUSE = "refuse"
+NULL = "null"
 
-    `range` bounds plausible values (inclusive); `required` refuses a request without it. A text
-    is logged and watched by what can be told of it in numbers; models are not given it.
+
+class Source(_Table):
+    """Where looked-up features come from: a stream of events, or a table in a file or a query.
+
+    An event has a `time` and `fields`; one that is older than the newest of its key by more than
+    `lateness` is not aggregated. It is posted, or read from the JetStream subject `nats` too. Of a
+    table (`source`: a Parquet or CSV file, looked for from the folder of the monitor files, or a
+    DuckDB query) the row of each `key` is looked up, the newest by `time` if there is one; the
+    online store reads it every `refresh`.
     """
 
-    kind: Literal["numeric", "categorical", "text"]
+    name: str
+    kind: Literal["events", "table"]
+    time: str | None = None
+    fields: dict[str, Literal["numeric", "categorical"]] = Field(default_factory=dict)
+    lateness: Pause | None = None
+    nats: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")] | None = None
+    source: Annotated[str, Field(min_length=1)] | None = None
+    key: str | None = None
+    refresh: Duration | None = None
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        events = {"fields": self.fields or None, "lateness": self.lateness, "nats": self.nats}
+        table = {"source": self.source, "key": self.key, "refresh": self.refresh}
+        needed = ("fields",) if self.kind == "events" else ("source", "key", "refresh")
+        mine, other = (events, table) if self.kind == "events" else (table, events)
+        lacks = [name for name in needed if mine[name] is None]
+        if self.kind == "events" and self.time is None:
+            lacks.insert(0, "time")
+        said = [f"needs {', '.join(lacks)}"] if lacks else []
+        if odd := [name for name, value in other.items() if value is not None]:
+            said.append(f"has no {', '.join(odd)}")
+        if said:
+            msg = f"a source of kind {self.kind!r} {' and '.join(said)}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def table(self) -> str:
+        """The source's name as an SQL identifier."""
+        return self.name.replace("-", "_")
+
+    @property
+    def late_after(self) -> timedelta:
+        """How much older than the newest of its key an event may be; nothing by default."""
+        return self.lateness or timedelta()
+
+
+class Feature(_Table):
+    """One column of a model's rows: sent by the caller, looked up, or computed of others.
+
+    `range` bounds plausible values (inclusive); `required` refuses a request without it. A text
+    is logged and watched by what can be told of it in numbers; models are not given it. A key is
+    logged too, and neither watched nor given to models.
+
+    With `from` it is looked up in that source by the request's field `key`: of a table its column
+    `of`, of events their `aggregate` in the `window` that ends with the row's event time. Where
+    there is no value `fallback` stands for it; "refuse" refuses the row. A table whose copy in the
+    online store is older than `max_age` has no values. With `expression` it is computed of other
+    features.
+    """
+
+    kind: Literal["numeric", "categorical", "text", "key"]
     range: tuple[float, float] | None = Field(default=None, strict=False)
     required: bool = False
+    source: str | None = Field(default=None, alias="from")
+    key: str | None = None
+    aggregate: Aggregate | None = None
+    of: str | None = None
+    window: Duration | None = None
+    max_age: Duration | None = None
+    fallback: Annotated[float, Field(allow_inf_nan=False)] | str | None = None
+    expression: str | None = None
 
     @model_validator(mode="after")
     def _range_fits(self) -> Self:
@@ -142,8 +214,57 @@ class Feature(StrictTable):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        lookup = {
+            name: getattr(self, name)
+            for name in ("key", "aggregate", "of", "window", "max_age", "fallback")
+        }
+        said = [name for name, value in lookup.items() if value is not None]
+        msg = ""
+        if self.source is not None and self.expression is not None:
+            msg = "is either looked up (from) or computed (expression)"
+        elif self.source is None and said:
+            msg = f"has {', '.join(said)}, and no source: say from which"
+        elif not self.requested and self.kind not in ("numeric", "categorical"):
+            msg = f"a {self.kind} is sent by callers: it is neither looked up nor computed"
+        elif not self.requested and self.required:
+            msg = "is not sent by callers, so it cannot be required of them"
+            msg += f'; fallback = "{REFUSE}" refuses rows without it' if self.source else ""
+        elif isinstance(self.fallback, str) and self.kind == "numeric" and not self._rule:
+            msg = f'the fallback of a number is a number, "{NULL}" or "{REFUSE}"'
+        elif isinstance(self.fallback, float) and self.kind != "numeric":
+            msg = f'the fallback of a category is a word, "{NULL}" or "{REFUSE}"'
+        if msg:
+            raise ValueError(msg)
+        return self
 
-class WindowPolicy(StrictTable):
+    @property
+    def requested(self) -> bool:
+        """Whether callers send it: it is neither looked up nor computed."""
+        return self.source is None and self.expression is None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The features that it is computed of."""
+        return () if self.expression is None else parse(self.expression).names
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a row is refused for which this has no value."""
+        return self.fallback == REFUSE
+
+    @property
+    def substitute(self) -> FeatureValue:
+        """What stands for a value that is not there; null unless a fallback names one."""
+        return None if self._rule else self.fallback
+
+    @property
+    def _rule(self) -> bool:
+        return self.fallback in (NULL, REFUSE)
+
+
+class WindowPolicy(_Table):
     """Which rows are looked at, how often, and how few are too few."""
 
     span: Duration
@@ -155,7 +276,7 @@ class WindowPolicy(StrictTable):
     """Rows this near in time share weather, outages and the like: certainty counts blocks."""
 
 
-class _Limits(StrictTable):
+class _Limits(_Table):
     warn: Positive
     alarm: Positive
 
@@ -189,7 +310,7 @@ class DecayPolicy(_Limits):
     metric: str
 
 
-class QualityPolicy(StrictTable):
+class QualityPolicy(_Table):
     """Limits on faults in the data, as shares of the window's rows."""
 
     nulls: Share
@@ -201,14 +322,14 @@ class QualityPolicy(StrictTable):
     """The newest row may be this old."""
 
 
-class Hysteresis(StrictTable):
+class Hysteresis(_Table):
     """How many decisions in a row it takes to open and to resolve an incident."""
 
     open_after: Annotated[int, Field(ge=1)]
     resolve_after: Annotated[int, Field(ge=1)]
 
 
-class RetrainPolicy(StrictTable):
+class RetrainPolicy(_Table):
     """When and how a candidate is made."""
 
     triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
@@ -227,7 +348,7 @@ class RetrainPolicy(StrictTable):
     """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
 
 
-class GatePolicy(StrictTable):
+class GatePolicy(_Table):
     """What a candidate must show before it answers."""
 
     holdout: Duration
@@ -237,7 +358,7 @@ class GatePolicy(StrictTable):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
-class RetentionPolicy(StrictTable):
+class RetentionPolicy(_Table):
     """How long things are kept, in loop time.
 
     What a kept version was trained on, and what an open incident was decided on, stays longer.
@@ -255,7 +376,7 @@ class RetentionPolicy(StrictTable):
     """This many of the newest versions that answered can be rolled back to; the first too."""
 
 
-class _Source(StrictTable):
+class _Source(_Table):
     columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     """Ours = theirs, where a column is called otherwise than it is here."""
     table: str | None = None
@@ -280,7 +401,7 @@ class LogSource(_Source):
     labels: LabelSource | None = None
 
 
-class HandoverPolicy(StrictTable):
+class HandoverPolicy(_Table):
     """Who is told of a new version of a model that is served elsewhere.
 
     `command` is run in the folder of the monitor files with the version as JSON on its standard
@@ -299,7 +420,7 @@ class HandoverPolicy(StrictTable):
         return self
 
 
-class Family(StrictTable):
+class Family(_Table):
     """The models that share a feature schema, a recipe and a monitor file."""
 
     name: str
@@ -397,8 +518,34 @@ class Family(StrictTable):
 
     @property
     def inputs(self) -> "dict[str, Feature]":
-        """The features that a model is given: all but the texts."""
-        return {name: feature for name, feature in self.features.items() if feature.kind != "text"}
+        """The features that a model is given: all but texts and keys."""
+        given = ("numeric", "categorical")
+        return {name: feature for name, feature in self.features.items() if feature.kind in given}
+
+    @property
+    def measured(self) -> "dict[str, Feature]":
+        """The features that are watched: all but keys."""
+        return {name: feature for name, feature in self.features.items() if feature.kind != "key"}
+
+    @property
+    def requested(self) -> "dict[str, Feature]":
+        """The features that callers send, keys among them."""
+        return {name: feature for name, feature in self.features.items() if feature.requested}
+
+    @property
+    def looked_up(self) -> "dict[str, Feature]":
+        """The features that are looked up in a source."""
+        return {n: feature for n, feature in self.features.items() if feature.source is not None}
+
+    @property
+    def computed(self) -> "dict[str, Feature]":
+        """The features that are computed of others, each after those that it needs."""
+        found: dict[str, Feature] = {}
+        left = {n: f for n, f in self.features.items() if f.expression is not None}
+        while left:
+            found |= {n: f for n, f in left.items() if not left.keys() & set(f.needs)}
+            left = {n: f for n, f in left.items() if n not in found}
+        return found
 
     def unit_of(self, metric: str) -> str:
         """Return the unit of a metric of performance, "" where it has none."""

@@ -15,6 +15,8 @@ from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
 from driftloop.records import Task
 
 if TYPE_CHECKING:
+    import socket
+
     from driftloop.settings import Settings
     from driftloop.wiring import System
 
@@ -581,9 +583,25 @@ def watchdog() -> None:
 
 @app.command("_online", hidden=True)
 def online() -> None:
-    """Run the online service."""
+    """Run the online service: this process alone, or workers that it keeps running."""
+    from driftloop.up.workers import bound
+
     system = _system("online")
-    _serve(system.online_app(), system.settings.host, system.settings.online_port)
+    settings = system.settings
+    door = bound(settings.host, settings.online_port)
+    if settings.workers == 1:
+        system.online_worker(door).answer()
+    else:
+        raise typer.Exit(_keep_workers(system, door))
+
+
+@app.command("_online_worker", hidden=True)
+def online_worker(place: int, door: int, alive: int) -> None:
+    """Run one of several workers of the online service, on a socket it was given."""
+    import socket
+
+    system = _system("online")
+    system.online_worker(socket.socket(fileno=door), place=place, alive=alive).answer()
 
 
 @app.command("_slack", hidden=True)
@@ -603,6 +621,30 @@ def mlflow(arguments: list[str]) -> None:
 
     _system().registry.prepare()
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments])  # noqa: S606 - no shell is wanted
+
+
+def _keep_workers(system: "System", door: "socket.socket") -> int:
+    import signal
+    import threading
+
+    from driftloop.up.workers import Workers
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = system.settings
+    workers = Workers(
+        lambda place, alive: (
+            *(sys.executable, "-m", "driftloop", "_online_worker"),
+            *(str(place), str(door.fileno()), str(alive)),
+        ),
+        settings.environment(),
+        number=settings.workers,
+        door=door,
+        shown=settings.workers_shown,
+        drain=settings.drain_within,
+    )
+    return workers.run(stop)
 
 
 def _serve(asgi: object, host: str, port: int) -> None:

@@ -190,6 +190,20 @@ class Settings(BaseSettings):
     """How often the watchdog looks at the loop itself."""
     poll_every: Seconds = 0.5
     """How often the online service looks for a new champion."""
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default_factory=lambda: min(4, os.cpu_count() or 1)
+    )
+    """How many processes answer online; by default one for each core, and four at most."""
+    most_requests: Annotated[int, Field(ge=1)] = 512
+    """How many requests one online worker has under way; any more are told 429."""
+    most_body_mib: Annotated[int, Field(ge=1, le=1024)] = 32
+    """The largest body that the online service reads, in MiB; a larger one is told 413."""
+    arrive_within: Seconds = 30.0
+    """Within what time a request to the online service must come whole; else it is told 408."""
+    answer_within: Seconds = 60.0
+    """Within what time it is answered; else it is told 504."""
+    drain_within: Seconds = 5.0
+    """How long what is in hand may take when an online worker is told to end."""
     models_mib: Annotated[int, Field(ge=1)] = 768
     """How much memory the loaded models of one online worker may take, in MiB; those that nobody
     asked for longest are let go, and loaded again when they are asked for."""
@@ -255,6 +269,11 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         """Folder of the services' logs."""
         return self.home / "logs"
+
+    @property
+    def workers_shown(self) -> Path:
+        """Folder in which the online workers show each other what they count."""
+        return self.home / "run" / "online"
 
     @property
     def clock(self) -> Path:

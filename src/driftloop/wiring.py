@@ -50,6 +50,8 @@ from driftloop.trace import (
 from driftloop.workshop import PRELOADED, build_candidate, found_candidate
 
 if TYPE_CHECKING:
+    import socket
+
     from fastapi import FastAPI
 
     from driftloop.keep import Pin, Prune
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         SegmentSpool,
     )
     from driftloop.registry import MlflowRegistry
+    from driftloop.serve.worker import Worker
 
 
 class System:
@@ -289,25 +292,49 @@ class System:
             expiries=lambda now: expiries(self.ledger, served, now),
         )
 
-    def online_app(self) -> "FastAPI":
-        """Return the online service."""
+    def online_app(self, place: int | None = None) -> "FastAPI":
+        """Return the online service; with a `place`, one of its several workers."""
+        from driftloop.serve.exchange import Bounds
         from driftloop.serve.online import online_app
+        from driftloop.serve.peers import Peers
         from driftloop.serve.service import Service
         from driftloop.serve.slot import Memory, Slots
 
+        settings = self.settings
         fleet, spool = self.fleet.served, self.spool("online")
-        memory = Memory(self.settings.models_mib * 2**20)
         service = Service(
             fleet=fleet,
-            slots=Slots(fleet, memory=memory, lazy=True),
+            slots=Slots(fleet, memory=Memory(settings.models_mib * 2**20), lazy=True),
             spool=spool,
             clock=self.clock,
+            bounds=Bounds(
+                requests=settings.most_requests,
+                body=settings.most_body_mib * 2**20,
+                seconds=settings.answer_within,
+            ),
+            peers=Peers() if place is None else Peers(settings.workers_shown, place),
         )
         return online_app(
             service,
             heads=self.ledger.heads,
-            poll_every=self.settings.poll_every,
+            poll_every=settings.poll_every,
             closing=spool.close,
+        )
+
+    def online_worker(
+        self, door: "socket.socket", *, place: int | None = None, alive: int | None = None
+    ) -> "Worker":
+        """Return what answers online on `door`, alone or, with a `place`, beside others."""
+        from driftloop.serve.door import COUNTED, Counted
+        from driftloop.serve.worker import Patience, Worker
+
+        settings = self.settings
+        return Worker(
+            self.online_app(place),
+            door,
+            patience=Patience(arrival=settings.arrive_within, drain=settings.drain_within),
+            alive=alive,
+            counted=None if place is None else Counted(settings.workers_shown / COUNTED, place),
         )
 
     def trace(self, id_: str) -> tuple[Step, ...]:

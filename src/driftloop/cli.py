@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
+from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
 from driftloop.records import Task
 
@@ -581,13 +582,18 @@ def watchdog() -> None:
     dog.run(stop, system.settings.watchdog_every)
 
 
+app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
+
+
 @app.command("_online", hidden=True)
 def online() -> None:
     """Run the online service: this process alone, or workers that it keeps running."""
+    from driftloop.settings import need_tokens
     from driftloop.up.workers import bound
 
     system = _system("online")
     settings = system.settings
+    need_tokens(settings)
     door = bound(settings.host, settings.online_port)
     if settings.workers == 1:
         system.online_worker(door).answer()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -169,6 +170,12 @@ class Settings(BaseSettings):
     prefect_port: Port = 8404
     """Of Prefect."""
 
+    tokens: Folder | None = None
+    """File of the tokens by which callers may ask the online service (`driftloop token`); without
+    one whoever reaches it may."""
+    open: bool = False
+    """Whether the services may be reached from other machines without tokens."""
+
     slack_token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """A bot token; without one a local Slack-compatible server is started and used."""
     handover_token: Annotated[SecretStr, Field(min_length=1)] | None = None
@@ -276,6 +283,11 @@ class Settings(BaseSettings):
         return self.home / "run" / "online"
 
     @property
+    def own_token(self) -> Path:
+        """File of the token by which our own processes ask the online service."""
+        return self.home / "run" / "token"
+
+    @property
     def clock(self) -> Path:
         """File that the processes share their clock in."""
         return self.home / "clock.json"
@@ -358,7 +370,8 @@ class Settings(BaseSettings):
         lake = ("catalog", "lake_files", "s3_endpoint", "s3_key", "s3_secret")
         stores = ("ledger", *lake, "mlflow", "prefect", "prefect_database")
         here = {name: fields[name].default for name in stores}
-        return self.model_copy(update={**here, "artifacts": self.home / "artifacts"})
+        artifacts = self.home / "artifacts"
+        return self.model_copy(update={**here, "artifacts": artifacts, "tokens": None})
 
     def environment(self) -> dict[str, str]:
         """Return the settings as `DRIFTLOOP_*` variables for a child process.
@@ -367,7 +380,10 @@ class Settings(BaseSettings):
         environment holds must not come through.
         """
         shown = self.model_dump(mode="json", exclude=set(SECRETS))
-        said = {f"DRIFTLOOP_{name.upper()}": str(value) for name, value in shown.items()}
+        said = {
+            f"DRIFTLOOP_{name.upper()}": "" if value is None else str(value)
+            for name, value in shown.items()
+        }
         for name in SECRETS:
             said[_variable(name)] = _said(self, name)
         # A file is not read again: it may have changed meanwhile.
@@ -407,6 +423,22 @@ def need_dask(settings: Settings) -> None:
             where=f"dask = {settings.dask}",
             hint="pip install 'driftloop[dask]'",
         )
+
+
+def need_tokens(settings: Settings) -> None:
+    """Return if whoever reaches the online service from elsewhere needs a token, or need not.
+
+    Raises:
+        BadRequest: other machines reach it, nothing says that they may, and there are no tokens.
+    """
+    if settings.tokens or settings.open or _is_here(settings.host):
+        return
+    raise BadRequest(
+        "other machines reach the services there, and whoever reaches them may ask",
+        where=f"host = {settings.host}",
+        hint='name a file of tokens, and make one: tokens = "tokens.toml", `driftloop token'
+        " create NAME`; or say that anybody may: open = true",
+    )
 
 
 def explained(**given: object) -> tuple[Setting, ...]:
@@ -468,7 +500,7 @@ def _filed(file: Path) -> dict[str, object]:
             known = set(Settings.model_fields)
             raise _unknown(where=f"{file}: {name}", near=name.lower(), known=known)
     folder = file.absolute().parent
-    for name in ("home", "monitors", "artifacts"):
+    for name in ("home", "monitors", "artifacts", "tokens"):
         if isinstance(said.get(name), str) and said[name]:
             said[name] = folder / said[name]
     files = said.get("lake_files")
@@ -508,6 +540,14 @@ def _faulty(error: ValidationError, origins: Mapping[str, str]) -> BadRequest:
         faults.append(f"{origins.get(name, _variable(name))}: {what}")
         hints.append(f"{name}: {_what(name)}")
     return BadRequest("; ".join(faults), where="settings", hint=" ".join(hints))
+
+
+def _is_here(host: str) -> bool:
+    """Return whether `host` is reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _said(settings: Settings, name: str) -> str:

@@ -299,8 +299,10 @@ class System:
         from driftloop.serve.peers import Peers
         from driftloop.serve.service import Service
         from driftloop.serve.slot import Memory, Slots
+        from driftloop.serve.tokens import Guard, own_token
 
         settings = self.settings
+        tokens = settings.tokens
         fleet, spool = self.fleet.served, self.spool("online")
         service = Service(
             fleet=fleet,
@@ -319,6 +321,7 @@ class System:
             heads=self.ledger.heads,
             poll_every=settings.poll_every,
             closing=spool.close,
+            guard=None if tokens is None else Guard(tokens, own=own_token(settings.own_token)),
         )
 
     def online_worker(

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from driftloop.errors import TrainingFailed
-from driftloop.records import MODEL_FILE, REFERENCE_FILE, Candidate, Head, Order, Task
+from driftloop.records import MODEL_FILE, REFERENCE_FILE, Candidate, Head, Order, Samples, Task
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ PRELOADED = (
 )
 """What the server that fits are forked from has imported already."""
 REFERENCE_ROWS = 5000
+SAMPLES = 16
+"""Rows whose answers a model file carries, so that whoever loads it sees that it still does."""
 
 
 def build_candidate(
@@ -73,6 +75,7 @@ def build_candidate(
         tolerance=family.retrain.parity,
         pipeline=fitted.pipeline,
     )
+    model_file = _with_samples(model_file, family, training)
     lower_seconds = time.perf_counter() - began
 
     answers = predict(fitted, held_out)
@@ -240,6 +243,19 @@ def _sample(rows: pa.Table, seed: int) -> pa.Table:
         return rows
     chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
     return rows.take(pa.array(np.sort(chosen)))
+
+
+def _with_samples(model_file: bytes, family: Family, rows: pa.Table) -> bytes:
+    """Return the lowered model with what it answers, itself and here, to some of `rows`."""
+    from driftloop.optimize import with_samples
+    from driftloop.serve.model import OnnxModel
+
+    few = rows.select(list(family.inputs)).take(
+        np.linspace(0, rows.num_rows - 1, SAMPLES, dtype=np.int64)
+    )
+    model = OnnxModel(model_file, digest="", where=family.name)
+    columns = few.to_pydict()
+    return with_samples(model_file, Samples(columns=columns, answers=model.predict(columns)))
 
 
 def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:

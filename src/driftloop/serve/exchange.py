@@ -14,6 +14,7 @@ from driftloop.serve.slot import ChampionRefused, NoChampion
 
 UNAVAILABLE = 503
 BUSY = 429
+UNKNOWN = 401
 GONE = 499
 """nginx's status for a caller that hung up; nobody reads it but the metrics."""
 FAULT_OF_OURS = 500
@@ -123,6 +124,8 @@ class Reply:
         ]
         if self.status in (UNAVAILABLE, BUSY):
             told.append((b"retry-after", b"1"))
+        if self.status == UNKNOWN:
+            told.append((b"www-authenticate", b"Bearer"))
         if asked.request_id is not None:
             told.append((b"x-request-id", asked.request_id))
         return told

@@ -35,6 +35,7 @@ from driftloop.serve.metrics import exposition
 from driftloop.serve.peers import RefusedHead, Shown, oldest_heads
 from driftloop.serve.recent import recently
 from driftloop.serve.service import Service
+from driftloop.serve.tokens import Guard
 
 SHOW_EVERY = 1.0
 """Seconds after which a worker shows the others anew what it counted."""
@@ -52,6 +53,7 @@ def online_app(
     heads: Callable[[], Sequence[Head]],
     poll_every: float,
     closing: Callable[[], None] = lambda: None,
+    guard: Guard | None = None,
 ) -> FastAPI:
     """Return the online service as an ASGI application.
 
@@ -60,13 +62,14 @@ def online_app(
         heads: reads the champions; called in a thread every `poll_every` seconds.
         poll_every: seconds of wall time.
         closing: called once no request runs any more; seals the spool.
+        guard: lets those pass who may ask; without one, everybody may.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         looked = asyncio.Event()
         tasks = [
-            asyncio.create_task(_poll(service, heads, poll_every, looked)),
+            asyncio.create_task(_poll(service, heads, poll_every, looked, guard)),
             asyncio.create_task(_show(service)),
         ]
         # Whoever takes a dead worker's place must not refuse what the others answer.
@@ -83,6 +86,7 @@ def online_app(
 
     app = _Front(
         service,
+        guard,
         title="driftloop",
         summary="Predictions and labels of a fleet of models",
         lifespan=lifespan,
@@ -101,12 +105,23 @@ def online_app(
 class _Front(FastAPI):
     """FastAPI, but rows and labels that are posted are answered without it."""
 
-    def __init__(self, service: Service, **options: Any) -> None:  # noqa: ANN401 - FastAPI's
+    def __init__(
+        self,
+        service: Service,
+        guard: Guard | None,
+        **options: Any,  # noqa: ANN401 - FastAPI's
+    ) -> None:
         super().__init__(**options)
         self._service = service
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
+        if self._guard is not None and scope["type"] != "lifespan":
+            refused = self._guard.refused(scope["method"], scope["path"], scope["headers"])
+            if refused is not None:
+                await send_reply(refused, Asked.of(scope["headers"]), send)
+                return
         posted = scope["type"] == "http" and scope["method"] == "POST"
         found = _POSTED.fullmatch(scope["path"]) if posted else None
         if found is None:
@@ -217,11 +232,14 @@ async def _poll(
     heads: Callable[[], Sequence[Head]],
     poll_every: float,
     looked: asyncio.Event,
+    guard: Guard | None,
 ) -> None:
     """Refresh for ever, in one thread of its own so that busy request threads cannot delay it."""
     loop = asyncio.get_running_loop()
 
     def refresh() -> None:
+        if guard is not None:
+            guard.refresh()
         service.refresh(heads, within=poll_every)
 
     with ThreadPoolExecutor(1, thread_name_prefix="heads") as thread:
@@ -273,6 +291,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     largest = f"The body is larger than {bounds.body // 1024 // 1024} MiB"
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": schema.Refusal, "description": "The body is not JSON"},
+        401: {"model": schema.Refusal, "description": "A token is needed, and none that is known"},
+        403: {"model": schema.Refusal, "description": "The token is not good for this"},
         404: {"model": schema.Refusal, "description": "No monitor declares the model"},
         408: {"model": schema.Refusal, "description": "The body did not come in time"},
         413: {"model": schema.Refusal, "description": largest},

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driftloop.errors import BadRequest
-from driftloop.settings import Settings, need_dask
+from driftloop.settings import Settings, need_dask, need_tokens
 
 READY = re.compile(rb"\bready\s*$", re.MULTILINE)
 """A service without a port writes a line to its log that ends in this once it works."""
@@ -58,6 +58,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         BadRequest: they could not do what the settings ask for.
     """
     need_dask(settings)
+    need_tokens(settings)
     own = settings.environment() | {
         "PYTHONUNBUFFERED": "1",
         "DO_NOT_TRACK": "1",

@@ -38,6 +38,7 @@ from driftloop.records import (
     Stage,
     Verdict,
 )
+from driftloop.serve.tokens import own_token
 from driftloop.settings import Settings
 from driftloop.spec import load_fleet
 from driftloop.up.status import ServiceStatus, status, up_since, vitals_file
@@ -52,6 +53,8 @@ REMEMBERED = 24 * 3600.0
 SHORTEST = 30.0
 """Seconds that a cadence counts as at least."""
 TIMEOUT = 2.0
+NAMED = 5
+"""Versions that are told with their reason; the others are counted."""
 _log = logging.getLogger(__name__)
 
 
@@ -272,7 +275,10 @@ def _spooled(spool: Path, now: float) -> Iterator[Reading]:
 def _served(settings: Settings) -> Iterator[Reading]:
     """Yield what the online service says of itself."""
     try:
-        with httpx.Client(base_url=settings.online_url, timeout=TIMEOUT, trust_env=False) as client:
+        asks = {"Authorization": f"Bearer {own_token(settings.own_token)}"}
+        with httpx.Client(
+            base_url=settings.online_url, timeout=TIMEOUT, trust_env=False, headers=asks
+        ) as client:
             ready: dict[str, Any] = client.get("/readyz").json()
             said: dict[str, Any] = client.get("/v1/service").json()
             refused = ready["refused"]
@@ -280,13 +286,17 @@ def _served(settings: Settings) -> Iterator[Reading]:
                 key: float(said[key]) for key in ("error_rate", "p99_ms") if said[key] is not None
             }
             requests = int(said["requests"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
         problem = f"the online service does not tell: {type(error).__name__}"
         for metric in ("refused", "error_rate", "p99_ms"):
             yield _reading(metric, None, problem=problem)
         return
-    models = ", ".join(sorted(each["model"] for each in refused))
-    yield _reading("refused", float(len(refused)), n=len(refused), problem=models or None)
+    told = "; ".join(
+        f"{each['model']} version {each['version']}: {each['error']}"
+        for each in sorted(refused, key=lambda each: str(each["model"]))[:NAMED]
+    )
+    told += f"; and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+    yield _reading("refused", float(len(refused)), n=len(refused), problem=told or None)
     for metric in ("error_rate", "p99_ms"):
         yield _reading(
             metric,

@@ -1,0 +1,1 @@
+"""Commands of a topic each, which `cli` brings together."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,11 @@ from driftloop.serve.request import (
     read_time,
     untimely,
 )
-from driftloop.serve.service import Complete
 from driftloop.serve.slot import Held
 from driftloop.spec import Family, Feature
+
+if TYPE_CHECKING:
+    from driftloop.serve.service import Complete
 
 CHUNK = 8192
 """Rows that a model answers at once: what it works on stays in the processor's cache."""
@@ -66,6 +68,8 @@ class Checker:
         family, where = self.family, _Where(self.model, first)
         known = ("id", family.time, *self.given)
         for name in table.column_names:
+            if name in family.features and name not in self.given:
+                raise where.fault(name, "is looked up or computed, and not sent", "leave it out")
             if name not in known:
                 raise where.fault(name, "unknown column", nearest(name, known))
             if table.column_names.count(name) > 1:
@@ -133,7 +137,7 @@ def with_ids(rows: pa.Table, stem: str, *, first: int) -> pa.Table:
     return rows.set_column(0, "id", pc.coalesce(ids, made))
 
 
-def completed(rows: pa.Table, family: Family, complete: Complete) -> pa.Table:
+def completed(rows: pa.Table, family: Family, complete: "Complete") -> pa.Table:
     """Return `rows`, which have what callers send, with what `complete` looks up and computes.
 
     Row by row, as the online service does it.

@@ -11,6 +11,7 @@ from driftloop.errors import LogError
 from driftloop.records import ModelId
 from driftloop.serve.answers import Answer, Answers
 from driftloop.serve.online import online_app
+from driftloop.serve.service import Service
 from driftloop.serve.slot import Slots
 from driftloop.spec import Fleet
 
@@ -109,15 +110,9 @@ def test_a_store_that_is_none_is_told(tmp_path: Path) -> None:
 def test_answers_are_given_over_http(fleet: Fleet, answers: Answers, clock: Any) -> None:
     """By id, with version, epoch and times; what is not there is a 404 that says why."""
     answers.publish(MODEL, batch(["a", "trip/7 ü"], 1.5))
-    app = online_app(
-        fleet=fleet,
-        slots=Slots(fleet),
-        spool=None,  # type: ignore[arg-type]
-        clock=clock,
-        heads=lambda: (),
-        poll_every=60,
-        answers=answers.get,
-    )
+    spool: Any = None
+    service = Service(fleet=fleet, slots=Slots(fleet), spool=spool, clock=clock)
+    app = online_app(service, heads=lambda: (), poll_every=60, answers=answers.get)
 
     def ask(path: str, method: str = "GET") -> httpx.Response:
         async def asked() -> httpx.Response:

@@ -1,4 +1,5 @@
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,10 +13,12 @@ from driftloop.serve.batch import (
     Checker,
     Content,
     answer_table,
+    completed,
     log_table,
     shown_table,
     with_ids,
 )
+from driftloop.serve.request import Row
 from driftloop.serve.slot import Held
 from driftloop.spec import Family, Feature, Fleet
 
@@ -232,3 +235,26 @@ def test_a_model_that_takes_no_columns_answers_rows_alike(score: Any, eta: Famil
     rows = Checker(eta, MODEL, START, eta.features).check(trips(50))
     plain = answer_table(Held(held.head, Rows()), eta, rows)
     assert plain.tolist() == answer_table(held, eta, rows).tolist()
+
+
+def test_what_is_looked_up_is_filled_in_as_for_a_request(eta: Family) -> None:
+    """Row by row, by the same step; its fallbacks and its stream position are logged."""
+    load = eta.features["load"].model_copy(update={"source": "table"})
+    family = eta.model_copy(update={"features": {**eta.features, "load": load}})
+    sent = trips(3).drop_columns(["load"])
+    rows = Checker(family, MODEL, START, family.requested).check(sent)
+
+    def complete(_: Family, asked: Sequence[Row]) -> list[Row]:
+        assert [row.features["load"] for row in asked] == [None] * 3
+        return [
+            replace(row, features={**row.features, "load": 0.5}, fallbacks=("load",), position=7)
+            for row in asked
+        ]
+
+    found = completed(rows, family, complete)
+    assert found["load"].to_pylist() == [0.5] * 3
+    assert found["distance"].to_pylist() == [0.0, 7.0, 14.0]
+    assert found["fallbacks"].to_pylist() == [["load"]] * 3
+    assert found["position"].to_pylist() == [7] * 3
+    with pytest.raises(BadRequest, match="column load: is looked up or computed"):
+        Checker(family, MODEL, START, family.requested).check(trips(3))

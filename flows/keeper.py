@@ -112,6 +112,7 @@ def dead_after(settings: Settings) -> Mapping[str, timedelta]:
         "maintain": timedelta(seconds=3 * settings.maintain_every),
         "renew": longest + system.trainer.patience + MARGIN,
         "score-batch": LONGEST_BATCH,
+        "score-due": LONGEST_BATCH,
     }
     return {flow: max(after, DEAD_AFTER) for flow, after in missed.items()}
 

@@ -301,14 +301,29 @@ def train(
 @app.command("predict-batch")
 def predict_batch(
     model: Model,
-    source: Annotated[str, typer.Argument(help="A Parquet or CSV file, or an SQL query.")],
+    source: Annotated[
+        str, typer.Argument(help="Parquet or CSV, a file or 'a/*.parquet'; or an SQL query.")
+    ],
     out: Annotated[Path, typer.Option(help="Where to write: .parquet or .csv.")],
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Let the online service give the answers by id, too.")
+    ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Forget what an earlier run of it left undone.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """Score rows through the model that answers now, write the answers and log them."""
-    from driftloop.records import ModelId
+    """Score rows through the model that answers now, write the answers and log them.
 
-    rows = _system().predict_batch(ModelId(model), source, out)
-    typer.echo(f"{rows} rows scored into {out}")
+    The source may be larger than memory. What was stopped goes on where it stood when the same is
+    asked for again, with the version it began with; each row is logged once.
+    """
+    from driftloop.batch import Job
+    from driftloop.records import ModelId
+    from driftloop.show_batch import run_batch
+
+    job = Job(model=ModelId(model), source=source, out=out, anew=anew, publish=publish)
+    run_batch(_system(), job, as_json=as_json)
 
 
 @app.command()

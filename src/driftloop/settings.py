@@ -175,6 +175,12 @@ class Settings(BaseSettings):
     one whoever reaches it may."""
     open: bool = False
     """Whether the services may be reached from other machines without tokens."""
+    answers_gib: Annotated[float, Field(gt=0.0, le=1024.0)] = 2.0
+    """How much of the disk the answers of batches that are readable by id may take."""
+    answers_days: Annotated[float, Field(gt=0.0)] = 7.0
+    """How long after its prediction such an answer is kept, in the loop's time."""
+    batch_every: Seconds = 300.0
+    """How often it is looked whether a batch of the monitors is due."""
 
     slack_token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """A bot token; without one a local Slack-compatible server is started and used."""
@@ -266,6 +272,16 @@ class Settings(BaseSettings):
     def lake(self) -> Path:
         """Folder of the prediction log: its catalog and its Parquet files, where they are here."""
         return self.home / "lake"
+
+    @property
+    def batches(self) -> Path:
+        """Folder of what is done of batches that are not finished."""
+        return self.home / "batches"
+
+    @property
+    def answers(self) -> Path:
+        """Folder of the answers of batches that are readable by id."""
+        return self.home / "answers"
 
     @property
     def reports(self) -> Path:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from driftloop.batch import Due, Job, Progress, Scored
     from driftloop.keep import Pin, Prune
     from driftloop.page.slack import SlackPager
     from driftloop.prediction_log import (
@@ -67,6 +68,11 @@ if TYPE_CHECKING:
     )
     from driftloop.registry import MlflowRegistry
     from driftloop.serve.worker import Worker
+    from driftloop.serve.answers import Answers
+
+
+UNDONE = timedelta(days=30)
+"""So long a batch that was stopped waits for somebody to go on with it, by the wall clock."""
 
 
 class System:
@@ -277,6 +283,13 @@ class System:
                 hint="leave these rows out; outcomes that came later go in with `driftloop labels`",
             )
 
+    @cached_property
+    def answers(self) -> "Answers":
+        """The answers of batches that are readable by id."""
+        from driftloop.serve.answers import Answers
+
+        return Answers(self.settings.answers, gib=self.settings.answers_gib)
+
     def ingester(self) -> "Ingester":
         """Return this home's writer of the lake, which it migrates first."""
         from driftloop.keep import expiries
@@ -322,6 +335,7 @@ class System:
             poll_every=settings.poll_every,
             closing=spool.close,
             guard=None if tokens is None else Guard(tokens, own=own_token(settings.own_token)),
+            answers=self.answers.get,
         )
 
     def online_worker(
@@ -515,38 +529,74 @@ class System:
         log = self.logs.of(family)
         return log.warnings(self.fleet.left_out) if isinstance(log, ForeignLog) else ()
 
-    def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
-        """Return how many rows of `source` were scored into `out` and logged, as one version.
+    def predict_batch(
+        self,
+        job: "Job",
+        *,
+        told: "Callable[[Progress], None]" = lambda _: None,
+        settle: "Callable[[Scored], None]" = lambda _: None,
+    ) -> "Scored":
+        """Return what came of `job`: its file is whole, and each of its rows is in the spool, once.
+
+        `told` hears how far it is; for `settle` see `Batches.score`.
 
         Raises:
-            BadRequest: no such model, or the source cannot be read or lacks a column.
+            BadRequest: no such model, or the source cannot be read, lacks a column or is the file.
         """
-        from driftloop.prediction_log import check_writable, read_source, write_table
-        from driftloop.serve.batch import predict_batch
+        from driftloop.batch import Batches
+        from driftloop.prediction_log import check_writable, files_of
         from driftloop.serve.slot import Slots
 
-        family = self.fleet.family(model)
+        family = self.fleet.family(job.model)
         family.need_own_log()
         # Before a row is logged: what cannot be written must not have been answered.
-        check_writable(out)
-        if os.path.abspath(source) == os.path.abspath(out):  # noqa: PTH100 - a query is no path
-            raise BadRequest("would overwrite its own source", where=str(out))
-        slots = Slots(self.fleet)
-        slots.refresh([head for head in self.ledger.heads() if head.model == model])
-        spool = self.spool("batch")
-        try:
-            scored = predict_batch(
-                read_source(source),
+        check_writable(job.out)
+        if job.out.absolute() in files_of(job.source, job.folder):
+            raise BadRequest("would overwrite its own source", where=str(job.out))
+        with self.spool("batch") as spool:
+            return Batches(
                 family=family,
-                model=model,
-                slot=slots.slot(model),
+                slots=Slots(self.fleet),
+                champion=self.ledger.head,
                 spool=spool,
                 clock=self.clock,
-            )
-        finally:
-            spool.close()
-        write_table(scored, out)
-        return int(scored.num_rows)
+                runs=self.settings.batches,
+                publish=self.answers.publish,
+                told=told,
+            ).score(job, settle=settle)
+
+    def batches_due(self) -> "tuple[Due, ...]":
+        """Return the newest turn of every batch that a monitor asks for, done or not."""
+        from driftloop.batch import turns
+
+        families = self.fleet.served.families
+        return turns(families, now=self.clock.now(), folder=self.fleet.folder)
+
+    def score_due(self, due: "Due") -> "Scored | None":
+        """Return what came of a batch's turn; None when it is done, or others are at it.
+
+        Raises:
+            DriftloopError: as `predict_batch`; the turn stays open, and is tried again.
+        """
+        from driftloop.batch import is_begun
+
+        claim = self.ledger.claim(due.key, lease=due.lease)
+        # What was killed here goes on here: nobody else has what is done of it.
+        if claim.outcome is not None or not (
+            claim.mine or is_begun(self.settings.batches, due.job)
+        ):
+            return None
+
+        def settle(scored: "Scored") -> None:
+            said = f"{scored.rows} rows by version {scored.head.version}"
+            self.ledger.finish(due.key, said)
+
+        try:
+            due.job.out.parent.mkdir(parents=True, exist_ok=True)
+            return self.predict_batch(due.job, settle=settle)
+        except BaseException:
+            self.ledger.release(due.key)
+            raise
 
     def check_versions(self) -> None:
         """Bring an older ledger up; refuse one, or a lake, of a newer driftloop.
@@ -584,10 +634,15 @@ class System:
         return settle(self.ledger, home / "mlflow" / "mlflow.db", home)
 
     def prune(self, *, dry_run: bool = False) -> "tuple[Prune, ...]":
-        """Return what was removed of old reports, model files and measurements, or would be."""
-        from driftloop.keep import prune
+        """Return what was removed of old reports, model files and measurements, or would be.
 
-        return prune(
+        And of batches: what was left undone, and published answers that have expired.
+        """
+        from driftloop.batch import left_behind
+        from driftloop.keep import Prune, prune
+
+        left = left_behind(self.settings.batches, older=UNDONE, dry_run=dry_run)
+        pruned = prune(
             ledger=self.ledger,
             fleet=self.fleet,
             now=self.clock.now(),
@@ -595,6 +650,13 @@ class System:
             reports=self.settings.reports,
             copies=self.registry,
             dry_run=dry_run,
+        )
+        expired = timedelta(days=self.settings.answers_days)
+        gone = self.answers.expire(self.clock.now() - expired, dry_run=dry_run)
+        return (
+            *pruned,
+            Prune(what="batches left undone", count=left),
+            Prune(what="published answers", count=gone),
         )
 
     def pins(self) -> "tuple[Pin, ...]":

@@ -19,8 +19,16 @@ from driftloop.prediction_log.source import (
     read_source,
     write_table,
 )
-from driftloop.prediction_log.spool import SegmentSpool, is_waiting, sealed, waiting
+from driftloop.prediction_log.spool import SegmentSpool, is_waiting, own, sealed, waiting
 from driftloop.prediction_log.store import named_files
+from driftloop.prediction_log.stream import (
+    Pieces,
+    as_parquet,
+    files_of,
+    fingerprint,
+    join,
+    repeated_id,
+)
 from driftloop.prediction_log.survey import Contents
 from driftloop.prediction_log.tables import SCHEMA as LAYOUT
 from driftloop.prediction_log.upkeep import Expired, Expiry
@@ -36,17 +44,24 @@ __all__ = [
     "IngestReport",
     "Ingester",
     "Lake",
+    "Pieces",
     "Place",
     "RoutedLog",
     "SegmentSpool",
+    "as_parquet",
     "check_writable",
+    "files_of",
+    "fingerprint",
     "history_columns",
     "history_rows",
     "is_ingesting",
     "is_waiting",
+    "join",
     "named_files",
+    "own",
     "read_labels",
     "read_source",
+    "repeated_id",
     "sealed",
     "waiting",
     "write_table",

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,10 +52,10 @@ def read_source(source: str) -> pa.Table:
             path = _existing(source)
             if path.suffix.lower() == ".parquet":
                 return _arrow(con.execute("FROM read_parquet(?)", [glob.escape(source)]))
-            _refuse_blank(path)
+            refuse_blank(path)
             table = _arrow(_read_csv(con, glob.escape(source)))
         except duckdb.Error as error:
-            raise BadRequest(f"cannot be read: {_first_line(error)}", where=source) from error
+            raise BadRequest(f"cannot be read: {first_line(error)}", where=source) from error
     if not table.num_rows:
         # Without rows DuckDB calls every column text, which would be refused for the wrong reason.
         raise BadRequest("it has a header but no rows", where=source)
@@ -69,7 +69,7 @@ def write_table(table: pa.Table, file: Path) -> None:
         BadRequest: the ending is neither.
         LogError: the file could not be written.
     """
-    _check_ending(file)
+    check_ending(file)
     options = "FORMAT parquet" if file.suffix.lower() == ".parquet" else "FORMAT csv, HEADER"
     part = file.with_name(f".{file.name}.part")
     try:
@@ -87,7 +87,7 @@ def check_writable(file: Path) -> None:
     Raises:
         BadRequest: its ending is unknown, it is a folder, or its folder is not there or closed.
     """
-    _check_ending(file)
+    check_ending(file)
     folder = file.absolute().parent
     if file.is_dir():
         raise BadRequest("is a folder", where=str(file), hint="name a .parquet or .csv file in it")
@@ -255,11 +255,16 @@ def _arrow(result: "duckdb.DuckDBPyConnection") -> pa.Table:
 
 
 def _read_csv(con: "duckdb.DuckDBPyConnection", pattern: str) -> "duckdb.DuckDBPyConnection":
-    # Sniffed as a number, the id 007 would become 7.
-    described = con.execute("DESCRIBE FROM read_csv(?, sample_size = -1)", [pattern]).fetchall()
-    texts = {name: "VARCHAR" for name, *_ in described if name in _ID_COLUMNS}
-    types = f", types = {texts!r}" if texts else ""
+    types = id_types(con, "read_csv(?, sample_size = -1)", [pattern])
     return con.execute(f"FROM read_csv(?, sample_size = -1{types})", [pattern])
+
+
+def id_types(con: "duckdb.DuckDBPyConnection", read: str, bound: Sequence[str] = ()) -> str:
+    """Return the option of DuckDB's `read_csv` by which the ids in what `read` reads stay text."""
+    # Sniffed as a number, the id 007 would become 7.
+    described = con.execute(f"DESCRIBE FROM {read}", list(bound)).fetchall()
+    texts = {name: "VARCHAR" for name, *_ in described if name in _ID_COLUMNS}
+    return f", types = {texts!r}" if texts else ""
 
 
 def _existing(source: str) -> Path:
@@ -275,7 +280,12 @@ def _existing(source: str) -> Path:
     return path
 
 
-def _refuse_blank(path: Path) -> None:
+def refuse_blank(path: Path) -> None:
+    """Refuse a CSV without a line.
+
+    Raises:
+        BadRequest: it has none, or cannot be read.
+    """
     try:
         with path.open("rb") as lines:
             blank = not any(line.strip() for line in lines)
@@ -285,16 +295,22 @@ def _refuse_blank(path: Path) -> None:
         raise BadRequest("it is empty: no header and no rows", where=str(path))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, without DuckDB's picture of where."""
     return str(error).strip().partition("\n")[0]
 
 
-def _check_ending(path: Path) -> None:
+def check_ending(path: Path, *, hint: str = "") -> None:
+    """Refuse a file that is neither Parquet nor CSV by its ending.
+
+    Raises:
+        BadRequest: it is another.
+    """
     if path.suffix.lower() not in _ENDINGS:
         raise BadRequest(
             f"{path.suffix or 'no ending'} is not a kind of table known here",
             where=str(path),
-            hint=f"name a file ending in {' or '.join(_ENDINGS)}",
+            hint=hint or f"name a file ending in {' or '.join(_ENDINGS)}",
         )
 
 
@@ -307,7 +323,7 @@ def _copy(table: pa.Table, file: Path, options: str) -> None:
         try:
             con.execute(f"COPY given TO '{target}' ({options})")
         except duckdb.Error as error:
-            raise LogError(f"cannot be written: {_first_line(error)}", where=str(file)) from error
+            raise LogError(f"cannot be written: {first_line(error)}", where=str(file)) from error
 
 
 class _Columns:

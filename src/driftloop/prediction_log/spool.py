@@ -257,6 +257,19 @@ class SegmentSpool:
             part.unlink(missing_ok=True)
             raise _unwritten(self._folder, error) from error
 
+    def adopt(self, family: str, file: Path) -> None:
+        """Take a Parquet file, whole and durable, of what `bulk` takes, as a sealed segment.
+
+        It is renamed: it is taken if and only if it is no longer where it was.
+
+        Raises:
+            LogError: it could not be taken, as from another file system.
+        """
+        try:
+            file.rename(self._path("predictions", family, BULK))
+        except OSError as error:
+            raise _unwritten(self._folder, error) from error
+
     def history(
         self, family: Family, table: pa.Table, *, now: datetime | None = None
     ) -> tuple[int, int]:

@@ -1,15 +1,19 @@
-"""A table scored by one version, through the slot that online answers from, and logged."""
+"""Tables of rows, piece by piece: checked, given ids, and answered by one version in hand."""
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import BadRequest, LogError
-from driftloop.ports import Clock, Spool
+from driftloop.errors import BadRequest
 from driftloop.records import ModelId
-from driftloop.serve.answer import answer
+from driftloop.serve.model import check_classes
 from driftloop.serve.request import (
     AHEAD,
     EARLIEST,
@@ -20,217 +24,334 @@ from driftloop.serve.request import (
     read_time,
     untimely,
 )
-from driftloop.serve.slot import Slot
+from driftloop.serve.slot import Held
 from driftloop.spec import Family, Feature
 
+if TYPE_CHECKING:
+    from driftloop.serve.service import Complete
+
+CHUNK = 8192
+"""Rows that a model answers at once: what it works on stays in the processor's cache."""
 INSTANT = pa.timestamp("us", tz="UTC")
+ANSWER = ("id", "event_time", "prediction", "version", "epoch")
+"""The columns of what `driftloop predict-batch` writes."""
 
 
-def predict_batch(
-    table: pa.Table,
-    *,
-    family: Family,
-    model: ModelId,
-    slot: Slot,
-    spool: Spool,
-    clock: Clock,
-    chunk: int = 10_000,
-) -> pa.Table:
-    """Return the predictions of `table`, in its order, all by the version in hand at the start.
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """Holds pieces of a table to what its family declares.
 
-    `table` has the family's time column (timestamps or ISO 8601 text, with a zone) and features,
-    and may have `id`. A feature that is not required may be left out and is null. The whole table
-    is checked before its first row is logged. Rows go to the spool `chunk` at a time.
+    Args:
+        family: of the model.
+        model: whose rows they are; errors name it.
+        now: how far ahead an event may lie is counted from here.
+        given: the features that rows bring along; the others are looked up.
+    """
 
-    An id that is not given is made of the table and the row's place in it: the same table gets the
-    same ids again. So it may be scored again after an error in its middle: a row that is logged
-    twice is in the log once, and counts as a duplicate.
+    family: Family
+    model: ModelId
+    now: datetime
+    given: Mapping[str, Feature]
 
-    Returns:
-        id (string), event_time (timestamp[us, UTC]), prediction (float64, or the name of a class),
-        version (int32) and epoch (int64).
+    def check(self, table: pa.Table, *, first: int = 0) -> pa.Table:
+        """Return the rows of `table`, the first being row `first` (from 0), in the log's types.
+
+        `table` has the family's time column (timestamps or ISO 8601 text, with a zone) and
+        features, and may have `id`. A feature that is not required may be left out and is null.
+
+        Returns:
+            id (string, null where it is not given), event_time, then every given feature.
+
+        Raises:
+            BadRequest: names the column, and the row where one is at fault, the first being 1.
+        """
+        family, where = self.family, _Where(self.model, first)
+        known = ("id", family.time, *self.given)
+        for name in table.column_names:
+            if name in family.features and name not in self.given:
+                raise where.fault(name, "is looked up or computed, and not sent", "leave it out")
+            if name not in known:
+                raise where.fault(name, "unknown column", nearest(name, known))
+            if table.column_names.count(name) > 1:
+                raise where.fault(name, "stands twice in the table")
+        for name in (family.time, *(n for n, f in self.given.items() if f.required)):
+            if name not in table.column_names:
+                raise where.fault(name, "the column is missing")
+        columns = {
+            "id": _ids(table, where),
+            "event_time": _times(table, family.time, where, self.now),
+        }
+        for name, feature in self.given.items():
+            if name not in table.column_names:
+                kind = pa.float64() if feature.kind == "numeric" else pa.string()
+                columns[name] = pa.chunked_array([pa.nulls(table.num_rows, kind)])
+                continue
+            columns[name] = _column(table[name], name, where, feature)
+            if feature.required and columns[name].null_count:
+                where.refuse_first(pc.is_null(columns[name]), name, "is required and null")
+        return pa.table(columns)
+
+
+class Content:
+    """What stands for the rows of a table, in their order, however they are cut into pieces."""
+
+    def __init__(self, model: ModelId) -> None:
+        """Begin with no rows; the same rows of another model are other ones."""
+        self._model = model
+        self._columns: dict[str, Any] = {}
+
+    def add(self, rows: pa.Table) -> None:
+        """Go on with `rows`, as `Checker.check` returns them; ids do not count."""
+        for name in rows.column_names:
+            if name == "id":
+                continue
+            for chunk in rows[name].chunks:
+                if pa.types.is_string(chunk.type):
+                    lengths = pc.fill_null(pc.binary_length(chunk), -1)
+                    self._hash(f"{name}/text").update(_text(chunk))
+                    self._hash(name).update(_plain(lengths))
+                else:
+                    self._hash(name).update(_plain(chunk))
+
+    def stem(self) -> str:
+        """Return 24 hexadecimal digits."""
+        found = hashlib.sha256(self._model.encode())
+        for name in sorted(self._columns):
+            found.update(name.encode() + self._columns[name].digest())
+        return found.hexdigest()[:24]
+
+    def _hash(self, name: str) -> Any:  # noqa: ANN401 - hashlib's objects share no public type
+        return self._columns.setdefault(name, hashlib.sha256())
+
+
+def with_ids(rows: pa.Table, stem: str, *, first: int) -> pa.Table:
+    """Return `rows`, of which the first is row `first` (from 0), with the ids that are missing.
+
+    One that is made is `stem` and the row's number: the same source gets the same ids again.
+    """
+    ids = rows["id"]
+    if not ids.null_count:
+        return rows
+    numbers = pa.array(np.arange(first + 1, first + rows.num_rows + 1)).cast(pa.string())
+    made = pc.binary_join_element_wise(stem, numbers, "-")
+    return rows.set_column(0, "id", pc.coalesce(ids, made))
+
+
+def completed(rows: pa.Table, family: Family, complete: "Complete") -> pa.Table:
+    """Return `rows`, which have what callers send, with what `complete` looks up and computes.
+
+    Row by row, as the online service does it.
 
     Raises:
-        BadRequest: names the column, and the row where one is at fault, the first being 1.
-        NoChampion: the model has no champion yet.
-        ArtifactError: the model failed.
-        LogError: the spool took no more; says how many rows are logged.
+        DriftloopError: what `complete` raises.
     """
-    held = slot.hand()
-    rows = _checked(table, family, model, now=clock.now())
-    answered: list[float | str] = []
-    for start in range(0, rows.num_rows, chunk):
-        now = clock.now()
-        predictions = answer(held, family, _rows(rows.slice(start, chunk), family), now=now)
-        try:
-            spool.predictions(family.name, predictions)
-        except (LogError, OSError) as error:
-            raise LogError(
-                f"{start:,} of {rows.num_rows:,} rows were logged, and then no more: {error}",
-                where=model,
-                hint="score the same rows again: they keep their ids, and are in the log once",
-            ) from error
-        answered += [family.shown(prediction.prediction) for prediction in predictions]
+    sent = [name for name in family.requested if name in rows.column_names]
+    blank = dict.fromkeys(family.features)
+    given = [
+        Row(row["id"], row["event_time"], {**blank, **{name: row[name] for name in sent}})
+        for row in rows.to_pylist()
+    ]
+    found = complete(family, given)
+    columns = {
+        name: pa.array(
+            [row.features[name] for row in found],
+            pa.float64() if feature.kind == "numeric" else pa.string(),
+        )
+        for name, feature in family.features.items()
+    }
+    fell = pa.array([list(row.fallbacks) or None for row in found], pa.list_(pa.string()))
+    at = pa.array([row.position for row in found], pa.int64())
+    own = {"id": rows["id"], "event_time": rows["event_time"]}
+    return pa.table({**own, **columns, "fallbacks": fell, "position": at})
+
+
+def answer_table(held: Held, family: Family, rows: pa.Table) -> npt.NDArray[np.float64]:
+    """Return one answer of `held` for each of `rows`, which have every feature of `family`.
+
+    Raises:
+        ArtifactError: the model failed, or answered no finite number, or a class that is none of
+            the family's.
+    """
+    answers = np.empty(rows.num_rows, np.float64)
+    inputs = {name: _input(rows[name]) for name in family.inputs}
+    at_once = getattr(held.model, "predict_columns", None)
+    for start in range(0, rows.num_rows, CHUNK):
+        span = slice(start, start + CHUNK)
+        if at_once is not None:
+            answers[span] = at_once({name: column[span] for name, column in inputs.items()})
+        else:
+            some = rows.slice(start, CHUNK)
+            answers[span] = held.model.predict({n: some[n].to_pylist() for n in inputs})
+    if family.classes:
+        check_classes(np.unique(answers).tolist(), family, where=held.head.model)
+    return answers
+
+
+def shown_table(held: Held, family: Family, rows: pa.Table, answers: pa.Array) -> pa.Table:
+    """Return `answers` to `rows` as callers are shown them: the columns of `ANSWER`."""
+    shown = answers
+    if family.classes:
+        shown = pa.array(family.classes, pa.string()).take(answers.cast(pa.int32()))
     size = rows.num_rows
     return pa.table(
         {
             "id": rows["id"],
             "event_time": rows["event_time"],
-            "prediction": pa.array(answered, pa.string() if family.classes else pa.float64()),
-            "version": pa.array([held.head.version] * size, pa.int32()),
-            "epoch": pa.array([held.head.epoch] * size, pa.int64()),
+            "prediction": shown,
+            "version": pa.repeat(pa.scalar(held.head.version, pa.int32()), size),
+            "epoch": pa.repeat(pa.scalar(held.head.epoch, pa.int64()), size),
         }
     )
 
 
-def _rows(table: pa.Table, family: Family) -> list[Row]:
-    ids, times = table["id"].to_pylist(), table["event_time"].to_pylist()
-    features = [
-        dict(zip(family.features, values, strict=True))
-        for values in zip(*(table[name].to_pylist() for name in family.features), strict=True)
-    ]
-    return [Row(*row) for row in zip(ids, times, features, strict=True)]
+def log_table(
+    held: Held, family: Family, rows: pa.Table, answers: pa.Array, *, now: datetime
+) -> pa.Table:
+    """Return `answers` to `rows`, made at `now`, as the log's table has them on arrival."""
+    size = rows.num_rows
+    looked_up = {
+        name: rows[name] if name in rows.column_names else pa.nulls(size, kind)
+        for name, kind in (("fallbacks", pa.list_(pa.string())), ("position", pa.int64()))
+    }
+    return pa.table(
+        {
+            "id": rows["id"],
+            "model": pa.repeat(pa.scalar(held.head.model, pa.string()), size),
+            "version": pa.repeat(pa.scalar(held.head.version, pa.int32()), size),
+            "epoch": pa.repeat(pa.scalar(held.head.epoch, pa.int64()), size),
+            "event_time": rows["event_time"],
+            "predicted_at": pa.repeat(pa.scalar(now, INSTANT), size),
+            "prediction": answers,
+            **looked_up,
+            **{name: rows[name] for name in family.features},
+        }
+    )
 
 
-def _checked(table: pa.Table, family: Family, model: ModelId, *, now: datetime) -> pa.Table:
-    """Return `table` with columns id, event_time and every feature, in the types of the log."""
-    known = ("id", family.time, *family.features)
-    for name in table.column_names:
-        if name not in known:
-            raise _fault(model, name, "unknown column", nearest(name, known))
-        if table.column_names.count(name) > 1:
-            raise _fault(model, name, "stands twice in the table")
-    needed = [family.time, *(n for n, f in family.features.items() if f.required)]
-    for name in needed:
-        if name not in table.column_names:
-            raise _fault(model, name, "the column is missing")
-    columns = {"event_time": _times(table, family.time, model, now)}
-    for name, feature in family.features.items():
-        if name not in table.column_names:
-            kind = pa.float64() if feature.kind == "numeric" else pa.string()
-            columns[name] = pa.nulls(table.num_rows, kind)
-            continue
-        columns[name] = _column(table[name], name, model, feature)
-        if feature.required:
-            _refuse_first(pc.is_null(columns[name]), name, model, "is required and null")
-    return pa.table({"id": _ids(table, pa.table(columns), model), **columns})
+def _input(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return a feature as `OnnxModel.predict_columns` takes it."""
+    whole = column.combine_chunks()
+    if not pa.types.is_string(whole.type):
+        numbers: npt.NDArray[Any] = whole.to_numpy(zero_copy_only=False).astype(np.float32)
+        return numbers
+    levels = pc.fill_null(whole, "").dictionary_encode()
+    texts = np.array(levels.dictionary.to_pylist(), dtype=object)
+    # Of no rows there are no levels to choose from.
+    return texts[levels.indices.to_numpy()] if len(whole) else np.empty(0, dtype=object)
 
 
-def _column(
-    column: pa.ChunkedArray, name: str, model: ModelId, feature: Feature
-) -> pa.ChunkedArray:
+def _plain(column: pa.Array) -> npt.NDArray[Any]:
+    """Return a column without a null, or one of numbers in which null is NaN, as it lies there."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    plain: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(plain)
+
+
+def _text(column: pa.StringArray) -> memoryview:
+    """Return all texts of a column, one after the other."""
+    # What lies under a null is anybody's guess.
+    whole = pc.fill_null(column, "") if column.null_count else column
+    _, offsets, data = whole.buffers()
+    if data is None or not len(whole):
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int32)
+    return memoryview(data)[ends[whole.offset] : ends[whole.offset + len(whole)]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Names what is at fault in a piece whose first row is row `first` of the source, from 0."""
+
+    model: ModelId
+    first: int
+
+    def fault(self, column: str, what: str, hint: str = "", row: int | None = None) -> BadRequest:
+        numbered = "" if row is None else f", row {self.first + row + 1}"
+        return BadRequest(what, where=f"{self.model}: column {column}{numbered}", hint=hint)
+
+    def refuse_first(self, wrong: pa.ChunkedArray, name: str, what: str, hint: str = "") -> None:
+        row = pc.index(wrong, True).as_py()
+        if row >= 0:
+            raise self.fault(name, what, hint, row=row)
+
+
+def _column(column: pa.ChunkedArray, name: str, where: _Where, feature: Feature) -> pa.ChunkedArray:
     if feature.kind == "numeric":
-        return _numbers(column, name, model, required=feature.required)
-    texts = _strings(column, name, model)
+        return _numbers(column, name, where, required=feature.required)
+    texts = _strings(column, name, where)
     if feature.kind == "text":
         beyond = pc.greater(pc.utf8_length(texts), LONGEST_TEXT)
-        _refuse_first(beyond, name, model, f"has more than {LONGEST_TEXT:,} characters")
+        where.refuse_first(beyond, name, f"has more than {LONGEST_TEXT:,} characters")
         return texts
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def _numbers(
-    column: pa.ChunkedArray, name: str, model: ModelId, *, required: bool
+    column: pa.ChunkedArray, name: str, where: _Where, *, required: bool
 ) -> pa.ChunkedArray:
     kind = column.type
     usable = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
     if not any(fits(kind) for fits in usable):
-        raise _fault(model, name, f"should be numbers, and is {kind}")
+        raise where.fault(name, f"should be numbers, and is {kind}")
     numbers = column.cast(pa.float64(), safe=False)
+    # One look at the extremes spares two at every value.
+    ends = pc.min_max(numbers).as_py()
     hint = "it is required" if required else "null stands for an unknown value"
-    _refuse_first(pc.is_nan(numbers), name, model, "is NaN", hint)
-    beyond = pc.greater(pc.abs(numbers), LARGEST)
-    _refuse_first(beyond, name, model, "is infinite, or too large for float32")
+    where.refuse_first(pc.is_nan(numbers), name, "is NaN", hint)
+    if ends["min"] is not None and not -LARGEST <= ends["min"] <= ends["max"] <= LARGEST:
+        beyond = pc.greater(pc.abs(numbers), LARGEST)
+        where.refuse_first(beyond, name, "is infinite, or too large for float32")
     return numbers
 
 
-def _strings(column: pa.ChunkedArray, name: str, model: ModelId) -> pa.ChunkedArray:
+def _strings(column: pa.ChunkedArray, name: str, where: _Where) -> pa.ChunkedArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (_is_text(kind) or pa.types.is_null(kind)):
-        raise _fault(model, name, f"should be strings, and is {kind}", "cast it to text")
+        raise where.fault(name, f"should be strings, and is {kind}", "cast it to text")
     return column.cast(pa.string())
 
 
-def _times(table: pa.Table, name: str, model: ModelId, now: datetime) -> pa.ChunkedArray:
-    times = _instants(table, name, model)
+def _times(table: pa.Table, name: str, where: _Where, now: datetime) -> pa.ChunkedArray:
+    times = _instants(table, name, where)
     # A file may hold times that are outside Python's calendar: they are judged by its ends.
     late, early = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
     beyond = pc.greater(times, pa.scalar(now + AHEAD, INSTANT))
-    _refuse_first(beyond, name, model, untimely(late, now=now), "is it in UTC?")
+    where.refuse_first(beyond, name, untimely(late, now=now), "is it in UTC?")
     before = pc.less(times, pa.scalar(EARLIEST, INSTANT))
-    _refuse_first(before, name, model, untimely(early, now=now), "in other units?")
+    where.refuse_first(before, name, untimely(early, now=now), "in other units?")
     return times
 
 
-def _instants(table: pa.Table, name: str, model: ModelId) -> pa.ChunkedArray:
+def _instants(table: pa.Table, name: str, where: _Where) -> pa.ChunkedArray:
     column = table[name]
-    _refuse_first(pc.is_null(column), name, model, "is required and null")
+    where.refuse_first(pc.is_null(column), name, "is required and null")
     if pa.types.is_timestamp(column.type):
         if column.type.tz is None:
             hint = "in DuckDB: column AT TIME ZONE 'UTC'"
-            raise _fault(model, name, "the times have no time zone", hint)
+            raise where.fault(name, "the times have no time zone", hint)
         return column.cast(INSTANT, safe=False)
     if not _is_text(column.type):
-        raise _fault(model, name, f"should be times, and is {column.type}")
+        raise where.fault(name, f"should be times, and is {column.type}")
     times = []
     for row, value in enumerate(column.to_pylist()):
         try:
             times.append(read_time(value))
         except ValueError as error:
-            raise _fault(model, name, str(error), row=row) from error
+            raise where.fault(name, str(error), row=row) from error
     return pa.chunked_array([pa.array(times, INSTANT)])
 
 
-def _ids(table: pa.Table, checked: pa.Table, model: ModelId) -> pa.ChunkedArray:
-    """Return the ids of `table`, made of its `checked` columns where it has none."""
+def _ids(table: pa.Table, where: _Where) -> pa.ChunkedArray:
+    """Return the ids that are given, null where one is not."""
     if "id" not in table.column_names or pa.types.is_null(table["id"].type):
-        given: list[str | None] = [None] * table.num_rows
-    elif _is_text(table["id"].type):
-        given = table["id"].to_pylist()
-    else:
-        raise _fault(
-            model, "id", f"should be strings, and is {table['id'].type}", "cast it to text"
-        )
-    stem = _digest(checked, model) if None in given else ""
-    seen: set[str] = set()
-    ids: list[str] = []
-    for row, each in enumerate(given):
-        if each is not None and (not each or each in seen):
-            raise _fault(model, "id", f"{each!r} stands twice" if each else "is empty", row=row)
-        ids.append(each or f"{stem}-{row + 1}")
-        seen.add(ids[-1])
-    return pa.chunked_array([pa.array(ids, pa.string())])
-
-
-def _digest(table: pa.Table, model: ModelId) -> str:
-    """Return 24 hexadecimal digits that stand for these rows of `model`, in their order."""
-    found = hashlib.sha256(model.encode())
-    for name in sorted(table.column_names):
-        column = table[name].combine_chunks()
-        null = "" if pa.types.is_string(column.type) else pa.scalar(0).cast(column.type)
-        # What lies under a null is anybody's guess.
-        values = pa.table({name: pc.fill_null(column, null), "null": pc.is_null(column)})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, values.schema) as stream:
-            stream.write_table(values)
-        found.update(sink.getvalue())
-    return found.hexdigest()[:24]
+        return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    if not _is_text(table["id"].type):
+        raise where.fault("id", f"should be strings, and is {table['id'].type}", "cast it to text")
+    ids = table["id"].cast(pa.string())
+    where.refuse_first(pc.equal(ids, ""), "id", "is empty")
+    return ids
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _refuse_first(
-    wrong: pa.ChunkedArray, name: str, model: ModelId, what: str, hint: str = ""
-) -> None:
-    row = pc.index(pc.fill_null(wrong, False), True).as_py()  # noqa: FBT003 - arrow's own signature
-    if row >= 0:
-        raise _fault(model, name, what, hint, row=row)
-
-
-def _fault(
-    model: ModelId, column: str, what: str, hint: str = "", row: int | None = None
-) -> BadRequest:
-    where = f"{model}: column {column}" + ("" if row is None else f", row {row + 1}")
-    return BadRequest(what, where=where, hint=hint)

@@ -34,6 +34,7 @@ from driftloop.serve.exchange import (
 from driftloop.serve.metrics import exposition
 from driftloop.serve.peers import RefusedHead, Shown, oldest_heads
 from driftloop.serve.recent import recently
+from driftloop.serve.retrieval import Published, nothing_published, retrieve
 from driftloop.serve.service import Service
 from driftloop.serve.tokens import Guard
 
@@ -54,6 +55,7 @@ def online_app(
     poll_every: float,
     closing: Callable[[], None] = lambda: None,
     guard: Guard | None = None,
+    answers: Published = nothing_published,
 ) -> FastAPI:
     """Return the online service as an ASGI application.
 
@@ -63,6 +65,7 @@ def online_app(
         poll_every: seconds of wall time.
         closing: called once no request runs any more; seals the spool.
         guard: lets those pass who may ask; without one, everybody may.
+        answers: what batches have published; called from several threads.
     """
 
     @asynccontextmanager
@@ -98,7 +101,7 @@ def online_app(
             Exception: _unexpected,
         },
     )
-    _add_routes(app, service)
+    _add_routes(app, service, answers)
     return app
 
 
@@ -159,8 +162,9 @@ class _Direct(APIRoute):
 class _Views:
     """What is told of the service; what counts is that of all its workers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, answers: Published) -> None:
         self._service = service
+        self._answers = answers
         self._slots = service.slots
 
     async def predict(self, model: str, request: Request) -> Response:
@@ -168,6 +172,14 @@ class _Views:
 
     async def label(self, model: str, request: Request) -> Response:
         return await self._through("labels", model, request)
+
+    async def retrieved(self, model: str, id: str) -> Response:  # noqa: A002 - the path's name
+        try:
+            slot = self._slots.slot(model)
+            reply = await asyncio.to_thread(retrieve, slot, self._answers, id)
+        except DriftloopError as error:
+            reply = refusal(error)
+        return _response(reply)
 
     async def models(self) -> Response:
         heads = oldest_heads(self._shown())
@@ -286,8 +298,8 @@ async def _unexpected(_: Request, error: Exception) -> Response:
     return _response(failure(error))
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
-    views, fleet, bounds = _Views(service), service.fleet, service.bounds
+def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
+    views, fleet, bounds = _Views(service, answers), service.fleet, service.bounds
     largest = f"The body is larger than {bounds.body // 1024 // 1024} MiB"
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": schema.Refusal, "description": "The body is not JSON"},
@@ -320,6 +332,17 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         responses={202: {"model": schema.Accepted}, **refusals},
         openapi_extra=schema.labels_body(fleet),
     )(views.label)
+    get(
+        "/v1/models/{model}/predictions/{id:path}",
+        summary="What a batch answered",
+        description="The newest answer to an id, of a batch that published its answers.",
+        response_model=None,
+        responses={
+            200: {"model": schema.Retrieved},
+            404: {"model": schema.Refusal, "description": "No such model, or no answer to the id"},
+            500: {"model": schema.Refusal, "description": "The answers cannot be read"},
+        },
+    )(views.retrieved)
     unready: dict[int | str, dict[str, Any]] = {
         503: {"model": schema.Readiness, "description": "Not ready; the body says why"}
     }

@@ -1,5 +1,6 @@
 """The shapes that the online service answers in, for its OpenAPI page and for its callers."""
 
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -44,6 +45,18 @@ class Answer(_Shape):
     predictions: list[Predicted | None]
     refused: int = 0
     faults: list[FieldFault] = []
+
+
+class Retrieved(_Shape):
+    """The newest answer of a batch to one id; the prediction of a multiclass model is a class."""
+
+    model: str
+    id: str
+    prediction: float | str
+    version: int
+    epoch: int
+    event_time: datetime
+    predicted_at: datetime
 
 
 class Accepted(_Shape):

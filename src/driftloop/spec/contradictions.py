@@ -1,5 +1,6 @@
 """What each value of a family's file alone does not show."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -78,8 +79,27 @@ def contradictions(
     yield from bad_lookups(whole, sources or {})
     yield from _bad_classes(whole)
     yield from _bad_log(whole)
+    yield from _bad_batch(whole)
     if whole.get("task") == Task.SCORE:
         yield from _bad_score(whole)
+
+
+def _bad_batch(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    out, markets = _at(whole, "batch", "out"), whole.get("markets")
+    if "batch" in whole and "log" in whole:
+        yield DriftloopError("these models are served elsewhere", where="batch")
+    if not isinstance(out, str):
+        return
+    known = ("{model}", "{market}", "{date}", "{time}")
+    for name in re.findall(r"{.*?}", out):
+        if name not in known:
+            hint = f"known: {', '.join(known)}"
+            yield DriftloopError(f"there is no {name}", where="batch.out", hint=hint)
+    several = isinstance(markets, list) and len(markets) > 1
+    if several and "{model}" not in out and "{market}" not in out:
+        yield DriftloopError(
+            "one model's file would replace another's", where="batch.out", hint="use {model}"
+        )
 
 
 def _bad_metric(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:

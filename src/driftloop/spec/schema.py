@@ -401,6 +401,20 @@ class LogSource(_Source):
     labels: LabelSource | None = None
 
 
+class BatchPolicy(_Table):
+    """What is scored by every model of a family, and how often.
+
+    In `source` and `out` stand {model} and {market}, and {date} (2026-03-01) and {time}
+    (20260301T000000) for when the turn began, in UTC. Files are looked for from the folder of the
+    monitor files. `publish` lets the online service give the answers by id.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    out: Annotated[str, Field(pattern=r"(?i)\.(parquet|csv)$")]
+    every: Duration
+    publish: bool = False
+
+
 class HandoverPolicy(_Table):
     """Who is told of a new version of a model that is served elsewhere.
 
@@ -448,6 +462,7 @@ class Family(_Table):
     segments: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Categorical features by whose levels the judged metric is measured too."""
     handover: HandoverPolicy | None = None
+    batch: BatchPolicy | None = None
 
     def need_own_log(self) -> None:
         """Refuse what would write to a log that is only read, or answer for who serves it.

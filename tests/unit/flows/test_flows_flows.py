@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Running, Scheduled
 from pydantic import TypeAdapter
 
-from driftloop.errors import LedgerError
+from driftloop.batch import Due, Job, Scored
+from driftloop.errors import DriftloopError, LedgerError, LogError
 from driftloop.loop.renew import Renewed
 from driftloop.loop.tell import Told
 from driftloop.loop.watch import Watched
@@ -42,6 +43,7 @@ from flows.maintain import maintain
 from flows.patience import patiently
 from flows.renew import renew
 from flows.score_batch import score_batch
+from flows.score_due import score_due
 from flows.system import skipped
 from flows.watch import watch
 from flows.worker import clear_abandoned
@@ -61,6 +63,7 @@ class FakeSystem:
     given_up: list[tuple[str, str]] = field(default_factory=list)
     told: list[Notice] = field(default_factory=list)
     unsent: int = 0
+    due: dict[Due, Any] = field(default_factory=dict)
     ledger: Any = None
     registry: Any = None
 
@@ -102,9 +105,24 @@ class FakeSystem:
     def prune(self) -> int:
         raise OSError("no such folder")
 
-    def predict_batch(self, model: ModelId, source: str, out: Path) -> int:
-        out.write_text(f"{model} {source}")
-        return 3
+    def predict_batch(self, job: Job) -> Scored:
+        job.out.write_text(f"{job.model} {job.source}")
+        return scored(3)
+
+    def batches_due(self) -> tuple[Due, ...]:
+        return tuple(self.due)
+
+    def score_due(self, due: Due) -> Scored | None:
+        found = self.due[due]
+        if isinstance(found, DriftloopError):
+            raise found
+        return found
+
+
+def scored(rows: int) -> Scored:
+    """Return that so many rows were scored by version 7."""
+    head = Head(model=DE, epoch=7, version=7, digest="", artifact="")
+    return Scored(rows=rows, before=0, head=head, champion=None, seconds=1.0)
 
 
 @dataclass
@@ -148,7 +166,7 @@ class Prefect:
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     """Prefect's doors, as the flows see them."""
     fake = Prefect()
-    for name in ("watch", "renew", "score_batch", "maintain"):
+    for name in ("watch", "renew", "score_batch", "score_due", "maintain"):
         monkeypatch.setattr(f"flows.{name}.acreate_markdown_artifact", fake.artifact)
     for name in ("renew", "maintain"):
         monkeypatch.setattr(f"flows.{name}.get_client", fake.client)
@@ -180,7 +198,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeSystem], FakeSystem]:
     """Let the flows work on a fake system."""
 
     def put(system: FakeSystem) -> FakeSystem:
-        for name in ("watch", "renew", "score_batch", "maintain", "worker"):
+        for name in ("watch", "renew", "score_batch", "score_due", "maintain", "worker"):
             monkeypatch.setattr(f"flows.{name}.the_system", lambda: system)
         return system
 
@@ -477,6 +495,24 @@ def test_a_batch_is_scored_as_asked(prefect: Prefect, use: Use, tmp_path: Path) 
     assert state.message == "3 rows scored by eta-de"
 
 
+def test_batches_that_are_due_are_scored_each_by_itself(
+    prefect: Prefect, use: Use, tmp_path: Path
+) -> None:
+    """One that fails makes the run fail, and the others are done; nothing due is nothing said."""
+    jobs = [Job(model=DE, source=name, out=tmp_path / name) for name in ("a", "b", "c")]
+    due = [Due(key=f"batch/{job.source}", job=job, lease=timedelta(days=1)) for job in jobs]
+    use(FakeSystem(due=dict(zip(due, (scored(5), LogError("full"), None), strict=True))))
+    state = run(score_due)
+    assert (state.type.value, state.message) == ("FAILED", "1 batches scored, 1 failed")
+    assert "| batch/a | 5 rows by version 7 into " in prefect.artifacts["score-due"]
+    assert "| batch/b | failed: full |" in prefect.artifacts["score-due"]
+    assert "batch/c" not in prefect.artifacts["score-due"]
+    prefect.artifacts.clear()
+    use(FakeSystem())
+    assert run(score_due).type.value == "COMPLETED"
+    assert prefect.artifacts == {}
+
+
 def test_maintenance_goes_on_after_a_part_failed(prefect: Prefect, use: Use) -> None:
     """A part that raises is said to have failed; the others are done."""
     system = FakeSystem()
@@ -498,5 +534,6 @@ def test_every_flow_is_deployed_once_with_its_limit() -> None:
         "maintain": (1, timedelta(seconds=60)),
         "renew": (3, None),
         "score-batch": (1, None),
+        "score-due": (1, timedelta(seconds=300)),
     }
     assert found.keys() == deployments.FLOWS.keys()

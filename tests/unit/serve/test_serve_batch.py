@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -5,10 +7,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from driftloop.errors import BadRequest, LogError
-from driftloop.records import ModelId
-from driftloop.serve.batch import predict_batch
-from driftloop.serve.slot import NoChampion, Slots
+from driftloop.errors import BadRequest
+from driftloop.records import ModelId, Prediction
+from driftloop.serve.batch import (
+    Checker,
+    Content,
+    answer_table,
+    completed,
+    log_table,
+    shown_table,
+    with_ids,
+)
+from driftloop.serve.request import Row
+from driftloop.serve.slot import Held
 from driftloop.spec import Family, Feature, Fleet
 
 MODEL = ModelId("eta-de")
@@ -37,30 +48,52 @@ def two_rows(**change: pa.Array) -> pa.Table:
 
 @pytest.fixture
 def score(fleet: Fleet, eta: Family, made: Any, clock: Any, serving: Any) -> Any:
-    """Score a table with the model "sloped" as eta-de."""
+    """Score a table, cut into pieces, with the model "sloped" as eta-de."""
     service = serving(made["sloped"].head(MODEL, epoch=5, version=4))
+    service.logged = []
 
-    def run(table: pa.Table, **options: int) -> pa.Table:
-        slot = service.slots.slot(MODEL)
-        return predict_batch(
-            table, family=eta, model=MODEL, slot=slot, spool=service.spool, clock=clock, **options
-        )
+    def run(table: pa.Table, *, family: Family = eta, chunk: int = 10_000) -> pa.Table:
+        held = service.slots.slot(MODEL).hand()
+        checker = Checker(family, MODEL, clock.now(), family.features)
+        starts = range(0, table.num_rows, chunk) or (0,)
+        checked = [checker.check(table.slice(n, chunk), first=n) for n in starts]
+        content = Content(MODEL)
+        for rows in checked:
+            content.add(rows)
+        shown = []
+        for start, given in zip(starts, checked, strict=True):
+            rows = with_ids(given, content.stem(), first=start)
+            answers = pa.array(answer_table(held, family, rows))
+            shown.append(shown_table(held, family, rows, answers))
+            service.logged += records(log_table(held, family, rows, answers, now=clock.now()))
+        return pa.concat_tables(shown)
 
     run.service = service
     return run
+
+
+def records(log: pa.Table) -> list[Prediction]:
+    """Return rows for the log's table as the online service hands them to a spool."""
+    own = {f.name for f in fields(Prediction)} & {*log.column_names}
+    return [
+        Prediction(
+            **{n: row[n] for n in own - {"fallbacks"}},
+            fallbacks=tuple(row["fallbacks"] or ()),
+            features={n: value for n, value in row.items() if n not in own},
+        )
+        for row in log.to_pylist()
+    ]
 
 
 def test_batch_answers_as_online_does(score: Any) -> None:
     """The same rows get the same predictions from a table and over HTTP, and the same log rows."""
     table = trips(200)
     scored = score(table, chunk=64)
-    logged = list(score.service.spool.kept)
-    score.service.spool.kept.clear()
     rows = [{**row, "asked_at": row["asked_at"].isoformat()} for row in table.to_pylist()]
     reply = score.service.http.post(f"/v1/models/{MODEL}/predict", json={"rows": rows}).json()
     assert scored["id"].to_pylist() == [each["id"] for each in reply["predictions"]]
     assert scored["prediction"].to_pylist() == [each["prediction"] for each in reply["predictions"]]
-    assert logged == score.service.spool.kept
+    assert score.service.spool.kept == score.service.logged
 
 
 def test_the_table_that_comes_back_is_in_order(score: Any) -> None:
@@ -79,20 +112,6 @@ def test_the_table_that_comes_back_is_in_order(score: Any) -> None:
     assert scored["event_time"].to_pylist() == trips(25)["asked_at"].to_pylist()
     assert set(scored["version"].to_pylist()) == {4}
     assert set(scored["epoch"].to_pylist()) == {5}
-
-
-def test_a_swap_in_the_middle_changes_nothing(score: Any, made: Any) -> None:
-    """The whole job is answered by the version in hand at its start."""
-    write = score.service.spool.predictions
-
-    def swap(family: str, rows: Any) -> None:
-        score.service.slots.refresh([made["ten"].head(MODEL, epoch=6)])
-        write(family, rows)
-
-    score.service.spool.predictions = swap
-    scored = score(trips(30), chunk=10)
-    assert set(scored["epoch"].to_pylist()) == {5}
-    assert score.service.slots.slot(MODEL).hand().head.epoch == 6
 
 
 def test_types_that_files_come_in_are_read(score: Any) -> None:
@@ -114,9 +133,9 @@ def test_types_that_files_come_in_are_read(score: Any) -> None:
 
 
 def test_an_empty_table_scores_to_an_empty_table(score: Any) -> None:
-    """No rows in, no rows out, nothing logged."""
+    """No rows in, no rows out, of the same types."""
+    assert score(trips(0)).schema == score(trips(2)).schema
     assert score(trips(0)).num_rows == 0
-    assert score.service.spool.kept == []
 
 
 def test_the_same_table_gets_the_same_ids(score: Any) -> None:
@@ -127,7 +146,7 @@ def test_the_same_table_gets_the_same_ids(score: Any) -> None:
     again = pa.concat_tables([trips(25).drop_columns(["id"]).slice(0, 7), table.slice(7)])
     loads = [None if n % 5 == 0 else n / 20 for n in range(20)]
     again = again.set_column(again.column_names.index("load"), "load", pa.array(loads))
-    assert score(again)["id"].to_pylist() == ids
+    assert score(again, chunk=3)["id"].to_pylist() == ids
     other = table.set_column(
         table.column_names.index("distance"), "distance", pa.array([1, *range(7, 20 * 7, 7)])
     )
@@ -135,26 +154,6 @@ def test_the_same_table_gets_the_same_ids(score: Any) -> None:
     assert not set(score(table.slice(1))["id"].to_pylist()) & set(ids)
     halves = pa.array(["own", *[None] * 19], pa.string())
     assert score(table.append_column("id", halves))["id"].to_pylist() == ["own", *ids[1:]]
-
-
-def test_a_batch_that_broke_off_may_be_scored_again(score: Any) -> None:
-    """The error says how many rows are logged; scored again, these have the ids they had."""
-    spool, table = score.service.spool, trips(30).drop_columns(["id"])
-    write = spool.predictions
-
-    def full(family: str, rows: Any) -> None:
-        spool.broken = len(spool.kept) >= 20
-        write(family, rows)
-
-    spool.predictions = full
-    with pytest.raises(LogError, match="eta-de: 20 of 30 rows were logged, and then no more"):
-        score(table, chunk=10)
-    logged = [row.id for row in spool.kept]
-    spool.kept.clear()
-    spool.predictions, spool.broken = write, False
-    score(table, chunk=10)
-    assert len(logged) == 20
-    assert [row.id for row in spool.kept][:20] == logged
 
 
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -192,17 +191,14 @@ UTC_US = pa.timestamp("us", tz="UTC")
             {"asked_at": pa.array(["2026-03-01T00:00Z", "1899-12-31T23:59Z"])},
             r"column asked_at, row 2: is before the year 1900",
         ),
-        ({"id": pa.array(["a", "a"])}, r"column id, row 2: 'a' stands twice"),
+        ({"id": pa.array(["a", ""])}, r"column id, row 2: is empty"),
         ({"id": pa.array([1, 2])}, r"column id: should be strings, and is int64"),
     ],
 )
-def test_a_table_at_fault_is_refused_before_a_row_is_logged(
-    score: Any, change: dict[str, Any], said: str
-) -> None:
-    """The column and, where there is one, the row are named; nothing was logged."""
+def test_a_table_at_fault_is_refused(score: Any, change: dict[str, Any], said: str) -> None:
+    """The column and, where there is one, the row of the whole table are named."""
     with pytest.raises(BadRequest, match=rf"eta-de: {said}"):
         score(two_rows(**change), chunk=1)
-    assert score.service.spool.kept == []
 
 
 def test_a_required_column_must_be_there(score: Any) -> None:
@@ -212,33 +208,53 @@ def test_a_required_column_must_be_there(score: Any) -> None:
     with pytest.raises(BadRequest, match="column asked_at: the column is missing"):
         score(trips(2).drop_columns(["asked_at"]))
     assert score(trips(2).drop_columns(["vehicle", "load"])).num_rows == 2
-    assert {row.features["vehicle"] for row in score.service.spool.kept} == {None}
+    assert {row.features["vehicle"] for row in score.service.logged} == {None}
 
 
-def test_without_a_champion_nothing_is_scored(fleet: Fleet, eta: Family, clock: Any) -> None:
-    """A model without a champion says so before anything is read."""
-    slot = Slots(fleet).slot(MODEL)
-    with pytest.raises(NoChampion):
-        predict_batch(trips(1), family=eta, model=MODEL, slot=slot, spool=None, clock=clock)
-
-
-def test_texts_are_logged_and_no_business_of_the_model(
-    eta: Family, made: Any, clock: Any, serving: Any
-) -> None:
+def test_texts_are_logged_and_no_business_of_the_model(score: Any, eta: Family) -> None:
     """A model that knows nothing of a text answers rows with one; what is too long is refused."""
     family = eta.model_copy(update={"features": {**eta.features, "said": Feature(kind="text")}})
-    service = serving(made["sloped"].head(MODEL, epoch=5, version=4))
-    slot, spool = service.slots.slot(MODEL), service.spool
     said = pa.array(["", "größe"], pa.string())
     table = trips(2).append_column("said", said)
-    scored = predict_batch(table, family=family, model=MODEL, slot=slot, spool=spool, clock=clock)
-    assert [row.features["said"] for row in spool.kept] == said.to_pylist()
-    assert (
-        scored["prediction"]
-        == predict_batch(trips(2), family=eta, model=MODEL, slot=slot, spool=spool, clock=clock)[
-            "prediction"
-        ]
-    )
+    scored = score(table, family=family)
+    assert [row.features["said"] for row in score.service.logged] == said.to_pylist()
+    assert scored["prediction"] == score(trips(2))["prediction"]
     long = table.set_column(table.num_columns - 1, "said", pa.array(["ok", "x" * 10_001]))
     with pytest.raises(BadRequest, match="column said, row 2: has more than 10,000 characters"):
-        predict_batch(long, family=family, model=MODEL, slot=slot, spool=spool, clock=clock)
+        score(long, family=family)
+
+
+def test_a_model_that_takes_no_columns_answers_rows_alike(score: Any, eta: Family) -> None:
+    """What has `predict` alone, as a model behind a process of its own, gives the same answers."""
+    held = score.service.slots.slot(MODEL).hand()
+
+    class Rows:
+        digest = held.model.digest
+        predict = held.model.predict
+
+    rows = Checker(eta, MODEL, START, eta.features).check(trips(50))
+    plain = answer_table(Held(held.head, Rows()), eta, rows)
+    assert plain.tolist() == answer_table(held, eta, rows).tolist()
+
+
+def test_what_is_looked_up_is_filled_in_as_for_a_request(eta: Family) -> None:
+    """Row by row, by the same step; its fallbacks and its stream position are logged."""
+    load = eta.features["load"].model_copy(update={"source": "table"})
+    family = eta.model_copy(update={"features": {**eta.features, "load": load}})
+    sent = trips(3).drop_columns(["load"])
+    rows = Checker(family, MODEL, START, family.requested).check(sent)
+
+    def complete(_: Family, asked: Sequence[Row]) -> list[Row]:
+        assert [row.features["load"] for row in asked] == [None] * 3
+        return [
+            replace(row, features={**row.features, "load": 0.5}, fallbacks=("load",), position=7)
+            for row in asked
+        ]
+
+    found = completed(rows, family, complete)
+    assert found["load"].to_pylist() == [0.5] * 3
+    assert found["distance"].to_pylist() == [0.0, 7.0, 14.0]
+    assert found["fallbacks"].to_pylist() == [["load"]] * 3
+    assert found["position"].to_pylist() == [7] * 3
+    with pytest.raises(BadRequest, match="column load: is looked up or computed"):
+        Checker(family, MODEL, START, family.requested).check(trips(3))

@@ -16,7 +16,7 @@ from driftloop.optimize import lower
 from driftloop.records import Head, ModelId, Task
 from driftloop.retrain import fit, predict
 from driftloop.serve import schema
-from driftloop.serve.batch import predict_batch
+from driftloop.serve.batch import Checker, answer_table, log_table, shown_table
 from driftloop.serve.model import OnnxModel, warm
 from driftloop.serve.request import BadRows, parse_labels
 from driftloop.serve.slot import Slots
@@ -142,25 +142,25 @@ def test_of_a_thousand_classes_not_all_are_told(colour: Family) -> None:
 
 
 def test_a_batch_is_answered_by_name(
-    fleet: Fleet, colour: Family, trained: Trained, clock: Any, serving: Any
+    colour: Family, trained: Trained, clock: Any, serving: Any
 ) -> None:
     """In a column of texts; the log has places."""
-    service = serving(trained.head)
+    held = serving(trained.head).slots.slot(UK).hand()
     times = pa.array([NOW] * trained.rows.num_rows, pa.timestamp("us", tz="UTC"))
     table = trained.rows.drop_columns("label").append_column("asked_at", times)
-    slot = service.slots.slot(UK)
-    scored = predict_batch(
-        table, family=colour, model=UK, slot=slot, spool=service.spool, clock=clock
-    )
-    assert scored.schema.field("prediction").type == pa.string()
-    assert scored["prediction"].to_pylist() == trained.says
-    assert {each.prediction for each in service.spool.kept} == {0.0, 1.0, 2.0}
-    assert (
-        predict_batch(
-            table.slice(0, 0), family=colour, model=UK, slot=slot, spool=service.spool, clock=clock
-        )["prediction"].type
-        == pa.string()
-    )
+    for given, says in ((table, trained.says), (table.slice(0, 0), [])):
+        rows = Checker(colour, UK, NOW, colour.features).check(given)
+        answers = pa.array(answer_table(held, colour, rows))
+        shown = shown_table(held, colour, rows, answers)["prediction"]
+        assert (shown.type, shown.to_pylist()) == (pa.string(), says)
+        assert log_table(held, colour, rows, answers, now=NOW)["prediction"].type == pa.float64()
+    assert {
+        *answer_table(held, colour, Checker(colour, UK, NOW, colour.features).check(table))
+    } == {
+        0.0,
+        1.0,
+        2.0,
+    }
 
 
 def test_a_model_with_a_class_that_is_gone_is_refused(

@@ -15,6 +15,7 @@ import pytest
 from fakes.pager import FakePager
 from fakes.world import FakeRegistry
 
+from driftloop.batch import Job
 from driftloop.cli import main
 from driftloop.clock import Clock
 from driftloop.errors import ArtifactError, BadRequest
@@ -178,7 +179,7 @@ def test_nothing_of_ours_answers_or_logs_for_them(theirs: Theirs, tmp_path: Path
     with system.ingester():
         assert set(system.log.sizes()) == {"churn_predictions", "churn_labels"}
     with pytest.raises(BadRequest, match="served elsewhere"):
-        system.predict_batch(DE, "FROM range(1)", tmp_path / "out.parquet")
+        system.predict_batch(Job(model=DE, source="FROM range(1)", out=tmp_path / "out.parquet"))
     assert system.expiring().rows == 0
 
 

@@ -6,6 +6,7 @@
 family: its features, its markets and its policy.
 """
 
+from driftloop.spec.expression import parse
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.naming import NAME
 from driftloop.spec.reading import load_fleet
@@ -63,4 +64,5 @@ __all__ = [
     "is_database",
     "load_fleet",
     "load_recipe",
+    "parse",
 ]

@@ -122,14 +122,19 @@ class World:
 
 
 @contextmanager
-def world(*, seed: int, trees: int = 20, watched: int = 1, **given: object) -> Iterator[World]:
-    """Yield the families `renewed` (one model) and `quiet` (`watched` models), without rows."""
+def world(
+    *, seed: int, trees: int = 20, watched: int = 1, words: str = "categorical", **given: object
+) -> Iterator[World]:
+    """Yield the families `renewed` (one model) and `quiet` (`watched` models), without rows.
+
+    `words` is the kind of the features WORDS.
+    """
     with TemporaryDirectory(prefix="driftloop-bench-") as folder:
         home, monitors = Path(folder) / "home", Path(folder) / "monitors"
         monitors.mkdir()
         home.mkdir()
         features = [f'{name} = {{ kind = "numeric" }}' for name in NUMBERS]
-        features += [f'{name} = {{ kind = "categorical" }}' for name in WORDS]
+        features += [f'{name} = {{ kind = "{words}" }}' for name in WORDS]
         files = MONITORS | {
             name: FAMILY.format(
                 markets=", ".join(f'"{market}"' for market in markets),

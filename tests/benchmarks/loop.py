@@ -273,7 +273,8 @@ def _online(raw: Raw, plan: Plan, made: World) -> None:
         | {name: told[name][n] for name in (*NUMBERS, *WORDS)}
         for n in range(BODIES)
     )
-    bodies.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    path = f"/v1/models/{RENEWED}/predict"
+    bodies.write_text("".join(f"{path} {json.dumps(row)}\n" for row in rows))
     service_cpu, client_cpu = _two_cores()
     with ExitStack() as stack:
         services = {}
@@ -317,7 +318,7 @@ def _two_cores() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _asked(port: int, bodies: Path, *flags: str) -> Line:
     argv = [sys.executable, "-m", "tests.benchmarks._load", f"--port={port}", *flags]
-    argv += [f"--path=/v1/models/{RENEWED}/predict", f"--bodies={bodies}"]
+    argv.append(f"--requests={bodies}")
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     seen: Line = json.loads(done.stdout)
     return seen

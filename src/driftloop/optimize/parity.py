@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.errors import ParityError, TrainingFailed, named
+from driftloop.optimize.lower import NUMBERS
 from driftloop.spec import Family
 
 ODD_ROWS = 64
@@ -178,14 +179,17 @@ def _raises(answer: Answer, rows: pa.Table) -> bool:
 
 
 def _feed(family: Family, rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
-    return {
-        name: (
-            _numbers(rows[name]).astype(np.float32)
-            if feature.kind == "numeric"
-            else pc.fill_null(rows[name].cast(pa.string()), "").to_pandas().to_numpy(dtype=object)
-        ).reshape(-1, 1)
-        for name, feature in family.inputs.items()
+    feed: dict[str, npt.NDArray[Any]] = {
+        name: pc.fill_null(rows[name].cast(pa.string()), "")
+        .to_pandas()
+        .to_numpy(dtype=object)
+        .reshape(-1, 1)
+        for name in family.categorical
     }
+    if family.numeric:
+        numbers = [_numbers(rows[name]).astype(np.float32) for name in family.numeric]
+        feed[NUMBERS] = np.column_stack(numbers)
+    return feed
 
 
 def _numbers(column: pa.ChunkedArray) -> Floats:

@@ -19,6 +19,8 @@ from driftloop.spec import Family
 
 PAIR = 2
 """Columns of a classifier's answer: the probabilities of 0 and of 1."""
+NUMBERS = "driftloop.numbers"
+"""The input that holds all numbers, and the metadata that names its columns; see `lower`."""
 AGREES = 1e-4
 """How far, relative to its size, an answer may lie from the recorded one: machines round."""
 SMALLEST = 0.01
@@ -137,7 +139,8 @@ def check_order(model: Model, family: Family) -> None:
 class OnnxModel:
     """A model file in onnxruntime, one thread a call; safe to call from several threads.
 
-    Every input is one feature: float32 [n, 1] (null is NaN) or string [n, 1] (null is ""). The
+    Every input is one feature: float32 [n, 1] (null is NaN) or string [n, 1] (null is ""); but
+    `driftloop.numbers`, if there is one, float32 [n, k], has those that its metadata lists. The
     answer is the graph's one floating-point output: [n], [n, 1], or [n, 2] for a classifier,
     whose second column is the probability of 1.
 
@@ -170,6 +173,9 @@ class OnnxModel:
             ) from error
         kinds = {each.name: self._kind(each) for each in self._session.get_inputs()}
         self._numbers = tuple(name for name, kind in kinds.items() if kind == "tensor(float)")
+        self._joined = self._numbers == (NUMBERS,)
+        if self._joined:
+            self._numbers = tuple(json.loads(self._said(NUMBERS, "[]")))
         self._texts = tuple(name for name, kind in kinds.items() if kind == "tensor(string)")
         self._output = self._answer_name()
 
@@ -255,7 +261,10 @@ class OnnxModel:
         feed: dict[str, npt.NDArray[Any]] = {}
         if self._numbers:
             numbers = np.array([columns[name] for name in self._numbers], dtype=np.float32)
-            feed.update(zip(self._numbers, numbers[:, :, None], strict=True))
+            if self._joined:
+                feed[NUMBERS] = numbers.T
+            else:
+                feed.update(zip(self._numbers, numbers[:, :, None], strict=True))
         if self._texts:
             texts = [[value or "" for value in columns[name]] for name in self._texts]
             feed.update(zip(self._texts, np.array(texts, dtype=object)[:, :, None], strict=True))

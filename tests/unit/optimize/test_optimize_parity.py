@@ -138,14 +138,13 @@ def test_a_feature_that_is_null_throughout_is_lowered_too(eta: Family) -> None:
 
 
 def test_the_file_says_what_it_takes_and_gives(churn: Family) -> None:
-    """One input for each feature, one output, and who made it; the same bytes every time."""
+    """All numbers in one input, one output, and who made it; the same bytes every time."""
     table = rows(churn)
     fitted = fit(churn, table, seed=1)
     content = lower(fitted.pipeline, churn)
     session = onnxruntime.InferenceSession(content)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
-        ("tenure", "tensor(float)", [None, 1]),
-        ("spend", "tensor(float)", [None, 1]),
+        ("driftloop.numbers", "tensor(float)", [None, 2]),
         ("plan", "tensor(string)", [None, 1]),
     ]
     assert [(o.name, o.type, o.shape) for o in session.get_outputs()] == [
@@ -158,6 +157,7 @@ def test_the_file_says_what_it_takes_and_gives(churn: Family) -> None:
         "spend": "numeric",
         "plan": "categorical",
     }
+    assert json.loads(said["driftloop.numbers"]) == ["tenure", "spend"]
     assert lower(fit(churn, table, seed=1).pipeline, churn) == content
 
 
@@ -191,13 +191,10 @@ def test_the_probability_is_that_of_one(churn: Family) -> None:
     table = rows(churn)
     fitted = fit(churn, table, seed=1)
     session = onnxruntime.InferenceSession(lower(fitted.pipeline, churn))
+    numbers = [table[name].fill_null(float("nan")).to_numpy() for name in ("tenure", "spend")]
     feed = {
-        name: table[name].fill_null(fill).to_numpy(zero_copy_only=False).astype(kind).reshape(-1, 1)
-        for name, fill, kind in (
-            ("tenure", float("nan"), np.float32),
-            ("spend", float("nan"), np.float32),
-            ("plan", "", object),
-        )
+        "driftloop.numbers": np.column_stack(numbers).astype(np.float32),
+        "plan": table["plan"].fill_null("").to_numpy(zero_copy_only=False).reshape(-1, 1),
     }
     answers, label = session.run(None, feed)[0], table["label"].to_numpy()
     assert answers[label == 1].mean() > answers[label == 0].mean() + 0.5

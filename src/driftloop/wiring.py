@@ -67,8 +67,8 @@ if TYPE_CHECKING:
         SegmentSpool,
     )
     from driftloop.registry import MlflowRegistry
-    from driftloop.serve.worker import Worker
     from driftloop.serve.answers import Answers
+    from driftloop.serve.worker import Worker
 
 
 UNDONE = timedelta(days=30)

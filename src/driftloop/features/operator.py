@@ -321,13 +321,16 @@ def _width(layout: Layout) -> int:
 
 
 def _std_of_few(values: list[float]) -> float:
-    mean = sum(values) / len(values)
-    return sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    # From the first value on: of equal values it is exactly 0.
+    apart = [value - values[0] for value in values]
+    mean = sum(apart) / len(apart)
+    return sqrt(sum((each - mean) ** 2 for each in apart) / (len(apart) - 1))
 
 
 def _std_of_many(values: Floats) -> float:
-    apart = values - np.add.reduce(values) / len(values)
-    return sqrt(float(apart @ apart) / (len(values) - 1))
+    apart = values - values[0]
+    apart -= np.add.reduce(apart) / len(apart)
+    return sqrt(float(apart @ apart) / (len(apart) - 1))
 
 
 def _distinct_of_many(values: Floats) -> float:

@@ -110,6 +110,7 @@ def dead_after(settings: Settings) -> Mapping[str, timedelta]:
     missed = {
         "watch": timedelta(seconds=3 * settings.watch_every),
         "maintain": timedelta(seconds=3 * settings.maintain_every),
+        "consistency": timedelta(seconds=3 * settings.consistency_every),
         "renew": longest + system.trainer.patience + MARGIN,
         "score-batch": LONGEST_BATCH,
         "score-due": LONGEST_BATCH,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
+from driftloop.commands.features import add_feature_commands
 from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
 from driftloop.records import Task
@@ -207,20 +208,27 @@ def backfill(
 ) -> None:
     """Give the log what was known before driftloop: features and labels, without predictions.
 
-    Columns: id, model, the family's time column, its features, label, observed_at. Nothing is
-    handed over when one id is in the log already, or waits for the ingester.
+    Columns: id, model, the family's time column, its features, label, observed_at. Features that
+    are made of events or computed may be left out, all of them: they are made of the log's events
+    (see backfill-events). Nothing is handed over when one id is in the log already, or waits for
+    the ingester.
     """
-    from driftloop.prediction_log import history_columns, history_rows, read_source
+    from driftloop.prediction_log import history_columns, history_rows, read_source, without_made
 
     system = _system()
     declared = system.fleet.family_named(family)
     declared.need_own_log()
     table = read_source(source)
+    table, made = without_made(declared, table)
     predictions, outcomes = history_rows(declared, table, now=system.clock.now())
+    if made:
+        predictions = system.with_features(declared, predictions)
+        typer.echo(f"made of the log's events: {', '.join(made)}", err=True)
     columns = history_columns(declared)
     if ignored := [name for name in table.column_names if name not in columns]:
         typer.echo(f"ignored: {', '.join(ignored)} (known: {', '.join(columns)})", err=True)
-    if empty := [name for name in declared.features if table[name].null_count == len(table)]:
+    features = predictions["features"].combine_chunks()
+    if empty := [n for n in declared.features if features.field(n).null_count == len(features)]:
         typer.echo(f"null in every row: {', '.join(empty)}", err=True)
     system.refuse_logged(declared, predictions)
     with system.spool("backfill") as spool:
@@ -597,6 +605,7 @@ def watchdog() -> None:
     dog.run(stop, system.settings.watchdog_every)
 
 
+add_feature_commands(app, lambda: _system())  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 

@@ -1,6 +1,6 @@
 """What the loop needs of the world, as Protocols; adapters stand in the rooms that name a tool."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ from driftloop.records import (
     Window,
 )
 from driftloop.rows import Rows
-from driftloop.spec import Family
+from driftloop.spec import Family, Source
 
 FactT = TypeVar("FactT", bound=Fact)
 
@@ -111,6 +111,29 @@ class PredictionLog(Protocol):
 
     def horizon(self, family: Family) -> datetime | None:
         """Return when the newest rows of `family` arrived; all before them can be read."""
+        ...
+
+
+class FeatureLog(Protocol):
+    """The lake, read for what features were looked up of."""
+
+    def events(
+        self, source: Source, *, after: datetime | None = None, upto: int | None = None
+    ) -> pa.Table:
+        """Return `position`, `at` (microseconds since 1970) and the fields; each event once."""
+        ...
+
+    def served(
+        self, family: Family, *, since: datetime | None, until: datetime, most: int
+    ) -> pa.Table:
+        """Return rows predicted in (since, until] that were served with events.
+
+        Columns: row, id, at (microseconds since 1970), position, and the family's features.
+        """
+        ...
+
+    def ask(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return what a query answers over `tables` alone."""
         ...
 
 

@@ -46,6 +46,7 @@ _METRICS = {
     "psi": "PSI",
     "psi_quantile": "PSI on tenths of the reference",
     "chisquare": "one-sample chi-square p-value",
+    "consistency": "difference of features as served from the same made again",
     "null_share": "share of nulls",
     "empty_share": "share of empty texts",
     "out_of_range": "share out of range",
@@ -601,6 +602,19 @@ class Disputed:
     said: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Features as they were served were made again: one reading for each family.
+
+    Rows that were predicted up to `until`, the loop's time, have been compared.
+    """
+
+    at: datetime
+    until: datetime
+    readings: tuple[Reading, ...]
+    model: ModelId = PLATFORM
+
+
 Fact = (
     Measured
     | Decided
@@ -613,6 +627,7 @@ Fact = (
     | Passed
     | Sensed
     | Disputed
+    | Compared
 )
 
 

@@ -193,6 +193,8 @@ class Settings(BaseSettings):
     """How often the fleet is looked at."""
     maintain_every: Seconds = 3600.0
     """How often copies are mended, and what is old is removed."""
+    consistency_every: Seconds = 3600.0
+    """How often features as they were served are compared with what the log makes of them."""
     ingest_every: Seconds = 5.0
     """How often the ingester moves sealed segments into the log."""
     seal_every: Seconds = 2.0

@@ -28,6 +28,8 @@ CALM_AFTER = 3
 LOWER_IS_WORSE = frozenset({"disk_free"})
 OF_REQUESTS = frozenset({"error_rate", "p99_ms"})
 """Measured on requests, of which there must be some."""
+CONSISTENT = 1e-6
+"""Limit on the relative difference of a feature as it was served from the same made again."""
 NEVER_PAGES = frozenset({"untold", "monitors"})
 """Shown, but nobody is woken for them."""
 
@@ -38,6 +40,8 @@ _REMEDIES: Mapping[str, str] = {
     "that are not ours; the newest `watch` run in Prefect has every problem.",
     "disputed": "A decision rests on a number that may be wrong: keep the rows, and tell the "
     "makers of driftloop. logs/worker.log has both numbers.",
+    "consistency": "A feature was not served as the log makes it: models are given other numbers "
+    "than they will be trained on. `driftloop consistency` names the worst row.",
     "ingest_lag": "What is answered is kept in the spool and nothing is lost; decisions see old "
     "rows. Look at logs/ingester.log.",
     "spool_mib": "Rows come faster than they go into the log, or the ingester stands. "
@@ -152,6 +156,7 @@ def _limit(metric: str, platform: Platform) -> float:
         "unhealthy": platform.unhealthy.total_seconds(),
         "error_rate": platform.error_rate,
         "p99_ms": platform.p99_ms,
+        "consistency": CONSISTENT,
     }.get(metric, 1.0)
 
 
@@ -205,6 +210,7 @@ def _headline(reading: Reading) -> str:
         "passes_missed": "the fleet is not being watched",
         "unwatched": "some models cannot be looked at",
         "disputed": "Evidently disagrees with a number that an incident was opened for",
+        "consistency": "features are served otherwise than the log makes them",
         "ingest_lag": "the ingester lags behind",
         "spool_mib": "the spool grows",
         "disk_free": "the disk fills",

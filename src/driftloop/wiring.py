@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from driftloop.errors import ArtifactError, BadRequest, CalledOff
 from driftloop.handover import Handover
 from driftloop.judge import judged, window_at
 from driftloop.ledger import SqlLedger
+from driftloop.loop.consistency import Consistency
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
@@ -32,6 +33,7 @@ from driftloop.records import (
     ModelId,
     Moved,
     Order,
+    Reading,
     Trained,
     Window,
     version_key,
@@ -71,6 +73,8 @@ if TYPE_CHECKING:
     from driftloop.serve.worker import Worker
 
 
+SETTLED = timedelta(minutes=1)
+"""So long after it was served, by the wall clock, a row's events are in the log."""
 UNDONE = timedelta(days=30)
 """So long a batch that was stopped waits for somebody to go on with it, by the wall clock."""
 
@@ -223,6 +227,39 @@ class System:
             reports=self.settings.reports,
             every=self.settings.snapshots == "all",
         )
+
+    @property
+    def consistency(self) -> Consistency:
+        """What compares features as they were served with the log."""
+        return Consistency(fleet=self.fleet, log=self.log, ledger=self.ledger, clock=self.clock)
+
+    def with_features(self, family: Family, rows: pa.Table) -> pa.Table:
+        """Return rows of history with the features that the log's events make; see `filled`.
+
+        Raises:
+            LogError: there is no lake yet, or it cannot be read.
+        """
+        from driftloop.features.operator import windowed
+        from driftloop.features.replay import filled
+
+        groups = windowed(family)
+        reach = max(
+            (each.window for group in groups.values() for each in group),
+            default=0,
+        )
+        after = pc.min(rows["event_time"]).as_py() - timedelta(microseconds=reach)
+        events = {
+            name: self.log.events(self.fleet.sources[name], after=after) for name, _ in groups
+        }
+        return filled(family, self.fleet, rows, events)
+
+    def compare_features(self) -> tuple[Reading, ...]:
+        """Return how far served features are from the log's; see `Consistency.check`.
+
+        Rows of the last minute wait for the next time: their events may not be in the log yet.
+        """
+        settled = datetime.now(UTC) - SETTLED
+        return self.consistency.check(until=self.clock.clock.at(settled))
 
     @property
     def renewer(self) -> Renewer:

@@ -126,7 +126,7 @@ class State:
         self.layout = layout
         self.newest = _NEVER
         """Event time of the newest event, in microseconds since 1970."""
-        self.position = -1
+        self.position = _NEVER
         """Position of the last event that was added, late or not."""
         self._times: Any = array("q")
         self._columns: dict[str, Any] = {name: array("d") for name in layout.numeric}

@@ -69,6 +69,32 @@ def replayed(
     ).sort_by("row")
 
 
+def filled(
+    family: Family, fleet: Fleet, predictions: pa.Table, events: Mapping[str, pa.Table]
+) -> pa.Table:
+    """Return rows of history with the features that are made of events, or computed.
+
+    Args:
+        family: whose features.
+        fleet: knows the sources.
+        predictions: `event_time` and the struct `features`, as `history_rows` makes them.
+        events: as for `replayed`.
+    """
+    given = predictions["features"].combine_chunks()
+    rows = {name: given.field(name) for name in family.features}
+    at = predictions["event_time"].cast(pa.int64())
+    rows |= {
+        "row": pa.array(range(len(given))),
+        "at": at,
+        "position": pa.nulls(len(given), pa.int64()),
+    }
+    made = replayed(family, fleet, pa.table(rows), events)
+    columns = {**rows, **{name: made[name].combine_chunks() for name in made.column_names}}
+    features = [columns[name] for name in family.features]
+    whole = pa.StructArray.from_arrays(features, names=list(family.features))
+    return predictions.set_column(predictions.column_names.index("features"), "features", whole)
+
+
 def _replay(
     rows: pa.Table,
     events: pa.Table,

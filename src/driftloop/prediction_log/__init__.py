@@ -8,6 +8,7 @@ elsewhere have a `ForeignLog`, which is read and never written.
 from driftloop.prediction_log.foreign import ForeignLog
 from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
 from driftloop.prediction_log.lake import Lake
+from driftloop.prediction_log.past import past_events
 from driftloop.prediction_log.place import S3, Place
 from driftloop.prediction_log.routed import RoutedLog
 from driftloop.prediction_log.segments import DamagedSegment
@@ -17,6 +18,7 @@ from driftloop.prediction_log.source import (
     history_rows,
     read_labels,
     read_source,
+    without_made,
     write_table,
 )
 from driftloop.prediction_log.spool import SegmentSpool, is_waiting, own, sealed, waiting
@@ -59,10 +61,12 @@ __all__ = [
     "join",
     "named_files",
     "own",
+    "past_events",
     "read_labels",
     "read_source",
     "repeated_id",
     "sealed",
     "waiting",
+    "without_made",
     "write_table",
 ]

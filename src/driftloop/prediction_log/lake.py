@@ -20,6 +20,7 @@ from typing import Self
 import pyarrow as pa
 
 from driftloop.prediction_log import tables, upkeep
+from driftloop.prediction_log.lookups import Lookups
 from driftloop.prediction_log.place import Place
 from driftloop.prediction_log.segments import (
     BadLine,
@@ -36,7 +37,7 @@ from driftloop.records import Label, ModelId
 from driftloop.spec import Family, Fleet
 
 
-class Lake(Windows):
+class Lake(Windows, Lookups):
     """The lake at `place`, opened at first use; safe to use from several threads.
 
     Args:

@@ -112,6 +112,36 @@ def history_columns(family: Family) -> tuple[str, ...]:
     return ("id", "model", family.time, *family.features, "label", "observed_at")
 
 
+def without_made(family: Family, table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
+    """Return `table` with what is to be made of events as nulls, and the names of that.
+
+    These are the features that are made of events or computed, if the table has none of them.
+
+    Raises:
+        BadRequest: it has some of them.
+    """
+    made = tuple(
+        name
+        for name, feature in family.features.items()
+        if feature.aggregate is not None or feature.expression is not None
+    )
+    lacking = [name for name in made if name not in table.column_names]
+    if not lacking:
+        return table, ()
+    if len(lacking) < len(made):
+        raise BadRequest(
+            f"it has some of the features that are made of events or computed, and lacks"
+            f" {', '.join(lacking)}",
+            where=f"history of {family.name}",
+            hint="give all of them as they were served, or none: then they are made of the log",
+        )
+    for name in made:
+        numeric = family.features[name].kind == "numeric"
+        nulls = pa.nulls(table.num_rows, pa.float64() if numeric else pa.string())
+        table = table.append_column(name, nulls)
+    return table, made
+
+
 def history_rows(
     family: Family, table: pa.Table, *, now: datetime | None = None
 ) -> tuple[pa.Table, pa.Table]:
@@ -133,7 +163,7 @@ def history_rows(
             twice, a model is not the family's, or a value is missing or impossible; names column
             and row (from 1).
     """
-    given = _Columns(table, where=f"history of {family.name}")
+    given = Columns(table, where=f"history of {family.name}")
     given.need(*history_columns(family))
     if not table.num_rows:
         raise BadRequest("it has no rows", where=f"history of {family.name}")
@@ -180,7 +210,7 @@ def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
             or one model's id stands twice; names column and row.
     """
     table = read_source(source)
-    given = _Columns(table, where=source)
+    given = Columns(table, where=source)
     given.need("id", "model", "value")
     models = given.texts("model")
     given.refuse("model", models.is_null(), "is missing")
@@ -213,7 +243,7 @@ def read_labels(source: str, fleet: Fleet, *, now: datetime) -> list[Label]:
     ]
 
 
-def _outcomes(given: "_Columns", models: pa.Array, fleet: Fleet) -> pa.Array:
+def _outcomes(given: "Columns", models: pa.Array, fleet: Fleet) -> pa.Array:
     """Return the values of labels as the log keeps them, whatever each one's model predicts."""
     classed = [
         (family, pc.is_in(models, value_set=pa.array(family.models, pa.string())))
@@ -326,7 +356,7 @@ def _copy(table: pa.Table, file: Path, options: str) -> None:
             raise LogError(f"cannot be written: {first_line(error)}", where=str(file)) from error
 
 
-class _Columns:
+class Columns:
     """A table's columns, cast to what the log holds or refused by name and row."""
 
     def __init__(self, table: pa.Table, *, where: str) -> None:
@@ -334,6 +364,7 @@ class _Columns:
         self._where = where
 
     def need(self, *names: str) -> None:
+        """Raise unless the table has these columns."""
         missing = [name for name in names if name not in self._table.column_names]
         if missing:
             raise BadRequest(
@@ -343,6 +374,7 @@ class _Columns:
             )
 
     def ids(self) -> pa.Array:
+        """Return the ids, each of which stands once."""
         ids = self.texts("id")
         self.refuse("id", ids.is_null(), "is missing")
         if again := len(ids) - pc.count_distinct(ids).as_py():
@@ -363,6 +395,7 @@ class _Columns:
             seen.add(key)
 
     def models(self, family: Family) -> pa.Array:
+        """Return the models, all of them the family's."""
         models = self.texts("model")
         known = pa.array(family.models, pa.string())
         self.refuse(
@@ -371,12 +404,14 @@ class _Columns:
         return models
 
     def texts(self, name: str) -> pa.Array:
+        """Return a column as texts."""
         column = self._column(name)
         if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
             self._wrong_type(name, "text")
         return self._cast(name, pa.string(), "text")
 
     def numbers(self, name: str) -> pa.Array:
+        """Return a column as numbers that float32 can hold; NaN is null."""
         if pa.types.is_string(self._column(name).type):
             self._wrong_type(name, "numbers")
         column = self._cast(name, pa.float64(), "numbers")
@@ -416,6 +451,7 @@ class _Columns:
         return indexes.cast(pa.float64())
 
     def times(self, name: str) -> pa.Array:
+        """Return a column as times in UTC."""
         column = self._column(name)
         if not (pa.types.is_temporal(column.type) or pa.types.is_null(column.type)):
             self._wrong_type(name, "times")

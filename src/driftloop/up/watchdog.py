@@ -26,6 +26,7 @@ from driftloop.loop.tell import PREFIX
 from driftloop.loop.watch import NO_CHAMPION
 from driftloop.records import (
     PLATFORM,
+    Compared,
     Disputed,
     Kind,
     Level,
@@ -121,6 +122,7 @@ class Watchdog:
         yield self._unwatched()
         yield self._disputed()
         yield from _spooled(self._settings.spool, self._wall())
+        yield from self._inconsistent()
         yield self._disk()
         yield from unhealthy
         if not statuses or any(each.name == "online" for each in statuses):
@@ -165,6 +167,15 @@ class Watchdog:
         lately = written is not None and self._wall() - written < REMEMBERED
         problem = f"{last[-1].model}: {last[-1].said[0]}" if lately and last else None
         return _reading("disputed", float(lately), problem=problem)
+
+    def _inconsistent(self) -> Iterator[Reading]:
+        """Yield how far each family's features were from the log's, when last compared."""
+        try:
+            last = self._system.ledger.facts(Compared, last=1)
+        except LedgerError as error:
+            yield _reading("consistency", None, problem=str(error))
+            return
+        yield from last[-1].readings if last else ()
 
     def _disk(self) -> Reading:
         try:

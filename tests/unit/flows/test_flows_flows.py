@@ -39,6 +39,7 @@ from driftloop.records import (
 from driftloop.records import State as Word
 from driftloop.settings import Settings
 from flows import deployments
+from flows.consistency import consistency
 from flows.maintain import maintain
 from flows.patience import patiently
 from flows.renew import renew
@@ -64,6 +65,7 @@ class FakeSystem:
     told: list[Notice] = field(default_factory=list)
     unsent: int = 0
     due: dict[Due, Any] = field(default_factory=dict)
+    compared: tuple[Reading, ...] = ()
     ledger: Any = None
     registry: Any = None
 
@@ -75,6 +77,9 @@ class FakeSystem:
 
     def watch(self) -> tuple[Watched, ...]:
         return self.seen
+
+    def compare_features(self) -> tuple[Reading, ...]:
+        return self.compared
 
     def renew(self, order: Order) -> Renewed:
         assert self.renewed is not None
@@ -166,7 +171,7 @@ class Prefect:
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     """Prefect's doors, as the flows see them."""
     fake = Prefect()
-    for name in ("watch", "renew", "score_batch", "score_due", "maintain"):
+    for name in ("watch", "renew", "score_batch", "score_due", "maintain", "consistency"):
         monkeypatch.setattr(f"flows.{name}.acreate_markdown_artifact", fake.artifact)
     for name in ("renew", "maintain"):
         monkeypatch.setattr(f"flows.{name}.get_client", fake.client)
@@ -198,7 +203,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeSystem], FakeSystem]:
     """Let the flows work on a fake system."""
 
     def put(system: FakeSystem) -> FakeSystem:
-        for name in ("watch", "renew", "score_batch", "score_due", "maintain", "worker"):
+        flows = ("watch", "renew", "score_batch", "score_due", "maintain", "consistency", "worker")
+        for name in flows:
             monkeypatch.setattr(f"flows.{name}.the_system", lambda: system)
         return system
 
@@ -525,6 +531,28 @@ def test_maintenance_goes_on_after_a_part_failed(prefect: Prefect, use: Use) -> 
     assert system.unsent == 1
 
 
+def test_consistency_says_the_worst_difference(use: Use, prefect: Prefect) -> None:
+    """And lists every family, also one of which nothing could be compared."""
+    readings = tuple(
+        Reading(
+            kind=Kind.QUALITY,
+            metric="consistency",
+            column=family,
+            value=value,
+            n=n,
+            problem=problem,
+        )
+        for family, value, n, problem in (
+            ("eta", 0.25, 9, "load of row r1"),
+            ("churn", None, 0, "no row"),
+        )
+    )
+    use(FakeSystem(compared=readings))
+    state = run(consistency)
+    assert state.message == "9 rows compared, worst difference 0.25"
+    assert "load of row r1" in prefect.artifacts["consistency"]
+
+
 def test_every_flow_is_deployed_once_with_its_limit() -> None:
     """Watch and maintain run alone at their cadence; renewals as many at once as set."""
     settings = Settings(watch_every=3, maintain_every=60, renew_slots=3)
@@ -532,6 +560,7 @@ def test_every_flow_is_deployed_once_with_its_limit() -> None:
     assert found == {
         "watch": (1, timedelta(seconds=3)),
         "maintain": (1, timedelta(seconds=60)),
+        "consistency": (1, timedelta(hours=1)),
         "renew": (3, None),
         "score-batch": (1, None),
         "score-due": (1, timedelta(seconds=300)),

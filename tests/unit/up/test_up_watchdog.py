@@ -14,7 +14,18 @@ import psutil
 import pytest
 from fakes.sandbox_server import SandboxServer, running
 
-from driftloop.records import PLATFORM, Disputed, Level, ModelId, Paged, Passed, Sensed
+from driftloop.records import (
+    PLATFORM,
+    Compared,
+    Disputed,
+    Kind,
+    Level,
+    ModelId,
+    Paged,
+    Passed,
+    Reading,
+    Sensed,
+)
 from driftloop.settings import Settings
 from driftloop.up.status import ServiceStatus, created, vitals_file, write_status
 from driftloop.up.watchdog import Watchdog
@@ -128,6 +139,37 @@ def test_a_disputed_number_is_paged(
     assert "eta-de: mae is 14.0 by us and 10.0 by Evidently" in page["text"]
     hand.at += 25 * 3600
     assert levels(dog)["disputed"] is Level.OK
+
+
+def test_features_that_were_served_otherwise_are_paged(
+    dog: Watchdog, system: System, slack: SandboxServer
+) -> None:
+    """With the family, the feature and the row; it is over once the next comparison is well."""
+    passed(system)
+
+    def compared(value: float, problem: str | None) -> None:
+        reading = Reading(
+            kind=Kind.QUALITY,
+            metric="consistency",
+            column="eta",
+            value=value,
+            n=7,
+            problem=problem,
+        )
+        now = datetime.now(UTC)
+        system.ledger.append(Compared(at=now, until=now, readings=(reading,)))
+
+    compared(9e-7, None)
+    looks(dog, 2)
+    assert slack.messages() == []
+    compared(0.25, "load of row r1 was served as 4.0, and is 3.0 replayed")
+    looks(dog, 2)
+    (page,) = slack.messages()
+    assert "features are served otherwise than the log makes them" in page["text"]
+    assert "load of row r1 was served as 4.0, and is 3.0 replayed" in page["text"]
+    compared(0.0, None)
+    looks(dog, 3)
+    assert stages(system) == ["opened", "recovered"]
 
 
 def test_a_loop_that_does_its_work_is_left_in_peace(

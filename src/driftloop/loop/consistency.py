@@ -1,0 +1,102 @@
+"""Whether what was served is what the log says: features made again, in two ways, and compared."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from driftloop.errors import DriftloopError
+from driftloop.features.compare import Difference, worst
+from driftloop.features.operator import windowed
+from driftloop.features.replay import replayed
+from driftloop.ports import Clock, FeatureLog, Ledger
+from driftloop.records import Compared, Kind, Reading
+from driftloop.spec import Family, Fleet
+
+MOST = 20_000
+"""Rows of a family that are compared at a time; of more, those whose ids hash lowest."""
+METRIC = "consistency"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consistency:
+    """Compares what features were served with what the log makes of the same events."""
+
+    fleet: Fleet
+    log: FeatureLog
+    ledger: Ledger
+    clock: Clock
+    most: int = MOST
+
+    def check(self, *, until: datetime) -> tuple[Reading, ...]:
+        """Return a reading for each family that is made of events, and keep them in the ledger.
+
+        Its value is the worst relative difference of a feature as it was served from the same
+        feature by the operator's replay and by SQL, over the rows predicted since the last check
+        and up to `until`: by then all that they were made of has to be in the log. Without such
+        rows it is None, and says so.
+        """
+        last = self.ledger.facts(Compared, last=1)
+        since = last[-1].until if last else None
+        families = [family for family in self.fleet.families if windowed(family)]
+        readings = tuple(self._reading(family, since, until) for family in families)
+        if readings:
+            now = self.clock.now()
+            self.ledger.append(Compared(at=now, until=until, readings=readings))
+        return readings
+
+    def _reading(self, family: Family, since: datetime | None, until: datetime) -> Reading:
+        try:
+            rows = self.log.served(family, since=since, until=until, most=self.most)
+            found = self._worst(family, rows) if rows.num_rows else None
+        except DriftloopError as error:
+            return _reading(family, None, 0, str(error))
+        if found is None:
+            return _reading(family, None, 0, "no row was served with events since the last check")
+        size, said = found
+        return _reading(family, size, rows.num_rows, said or None)
+
+    def _worst(self, family: Family, rows: pa.Table) -> tuple[float, str]:
+        from driftloop.features.bulk import bulk_sql
+
+        streamed = tuple(each.name for group in windowed(family).values() for each in group)
+        events = self._events(family, rows)
+        sql = bulk_sql(family, self.fleet, looked_up=streamed)
+        tables = {f"{self.fleet.sources[name].table}_events": each for name, each in events.items()}
+        made = {
+            "replayed": replayed(family, self.fleet, rows, events, looked_up=streamed),
+            "in SQL": self.log.ask(sql, {"rows": rows, **tables}),
+        }
+        found = {
+            how: worst(rows, again, (name for name in again.column_names if name != "row"))
+            for how, again in made.items()
+        }
+        how = max(found, key=lambda each: found[each].size)
+        return found[how].size, _said(found[how], rows, how, made[how])
+
+    def _events(self, family: Family, rows: pa.Table) -> dict[str, pa.Table]:
+        """Return the events of each source that any of `rows` can have been made of."""
+        earliest = min(rows["at"].to_pylist())
+        upto = max(rows["position"].to_pylist())
+        found: dict[str, pa.Table] = {}
+        for (name, _), features in windowed(family).items():
+            reach = max(feature.window for feature in features)
+            after = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest - reach)
+            before = found.get(name)
+            read = self.log.events(self.fleet.sources[name], after=after, upto=upto)
+            found[name] = read if before is None or len(read) > len(before) else before
+        return found
+
+
+def _said(found: Difference, rows: pa.Table, how: str, again: pa.Table) -> str:
+    if not found.size:
+        return ""
+    was, now = (table[found.feature][found.place].as_py() for table in (rows, again))
+    row = rows["id"][found.place].as_py()
+    return f"{found.feature} of row {row} was served as {was!r}, and is {now!r} {how}"
+
+
+def _reading(family: Family, value: float | None, n: int, problem: str | None) -> Reading:
+    return Reading(
+        kind=Kind.QUALITY, metric=METRIC, column=family.name, value=value, n=n, problem=problem
+    )

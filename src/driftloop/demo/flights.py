@@ -26,8 +26,9 @@ def flights(folder: Path | None = None) -> "pd.DataFrame":
     """Return a row for each of the 336,776 scheduled departures, in order of departure.
 
     Columns: id, market (`ewr-ua`), scheduled_departure and landed (UTC; landed is null for
-    cancelled and diverted flights), air_time (minutes), late (0 or 1), and the features of both
-    families.
+    cancelled and diverted flights), air_time (minutes), late (0 or 1), the features of both
+    families, and what `departures` is made of: origin, departed (UTC, null if it never did) and
+    delay (minutes).
 
     Args:
         folder: where the CSV files are; those of the installed package if left out.
@@ -63,6 +64,8 @@ def flights(folder: Path | None = None) -> "pd.DataFrame":
         at + pd.to_timedelta(frame["scheduled_minutes"] + frame["arr_delay"], unit="min")
     ).where(arrived)
     frame["air_time"] = frame["air_time"].where(arrived)
+    frame["delay"] = frame["dep_delay"]
+    frame["departed"] = at + pd.to_timedelta(frame["delay"], unit="min")
     frame["late"] = (frame["arr_delay"] >= 15).astype("float64").where(arrived)  # noqa: PLR2004 - the definition of late
     frame = _with_weather(frame, pd.read_csv(data / "weather.csv"))
     frame = frame.sort_values(["scheduled_departure", "id"]).reset_index(drop=True)
@@ -71,8 +74,16 @@ def flights(folder: Path | None = None) -> "pd.DataFrame":
             *("id", "market", "scheduled_departure", "landed", "air_time", "late"),
             *("dest", "distance", "scheduled_minutes", "minute_of_day", "weekday"),
             *WEATHER,
+            *("origin", "departed", "delay"),
         ]
     ]
+
+
+def departures(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the departures of `flights` as events, in their order: departed_at, origin, delay."""
+    gone = frame.loc[frame["departed"].notna(), ["departed", "origin", "delay"]]
+    events = gone.rename(columns={"departed": "departed_at"})
+    return events.sort_values("departed_at", kind="stable").reset_index(drop=True)
 
 
 def _installed() -> Path:

@@ -356,31 +356,92 @@ def test_killed_under_requests_it_comes_back_and_no_answer_is_wrong(
     assert house.pid != first
 
 
-def test_one_of_ones_own_ends_with_who_started_it(house: House) -> None:
-    """However that ends: here it is killed."""
+def test_over_http_one_that_hangs_takes_its_own_model_away_alone(
+    house: House, serving: Callable[..., Any], made: Any
+) -> None:
+    """503 and when to come again for that one; the other is answered meanwhile, and all is logged
+    that was answered.
+    """
+    sidecar, kept = house.sidecar(within=0.3), house.kept("native", max_iter=20)
+    other = made["ten"].head("eta-fr", epoch=1)
+    service = serving(kept.head(epoch=1), other, load=loader(sidecar))
+    row = {"id": "a", "asked_at": "2026-02-28T10:00:00Z", "distance": 10.0, "vehicle": "van"}
+
+    def post(model: str, id_: str) -> Any:
+        return service.http.post(f"/v1/models/{model}/predict", json=row | {"id": id_})
+
+    expected = predict(
+        kept.fitted, pa.table({"distance": [10.0], "load": pa.nulls(1), "vehicle": ["van"]})
+    )
+    sidecar.within = 20.0
+    said = post("eta-de", "first").json()
+    assert said["predictions"] == [{"id": "first", "prediction": expected[0]}]
+    sidecar.within = 0.3
+    child = house.pid
+    os.kill(child, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            waiting = [threads.submit(post, "eta-de", f"away-{n}") for n in range(4)]
+            assert [post("eta-fr", f"fr-{n}").status_code for n in range(3)] == [200] * 3
+            away = [each.result() for each in waiting]
+    finally:
+        os.kill(child, signal.SIGCONT)
+    assert [(each.status_code, each.headers["retry-after"]) for each in away] == [(503, "1")] * 4
+    assert {each.json()["error"]["what"] for each in away} == {
+        "the sidecar did not answer within 0.3 s"
+    }
+    sidecar.within = 20.0
+    assert post("eta-de", "last").status_code == 200
+    logged = sorted(each.id for each in service.spool.kept)
+    assert logged == ["first", "fr-0", "fr-1", "fr-2", "last"]
+    sidecar.close()
+
+
+def test_a_service_that_asks_one_of_its_own_loads_nothing_itself_and_takes_it_along(
+    house: House,
+) -> None:
+    """What answered over HTTP has loaded no library of training; killed, it leaves nobody behind."""
     kept = house.kept("constant", number=7.0)
     program = """
-import sys
+import asyncio, sys
+from datetime import datetime, UTC
 from pathlib import Path
-import psutil
-from driftloop.serve.sidecar import own_sidecar
+from types import SimpleNamespace
+import httpx, psutil
+from driftloop.records import Head
+from driftloop.serve.online import online_app
+from driftloop.serve.service import Service
+from driftloop.serve.sidecar import loader, own_sidecar
+from driftloop.serve.slot import Slots
+from driftloop.spec import load_fleet
+fleet = load_fleet(Path(sys.argv[1]))
+head = Head(model="eta-de", epoch=1, version=1, digest=sys.argv[3], artifact=sys.argv[2])
+spool = SimpleNamespace(predictions=lambda family, rows: None)
+clock = SimpleNamespace(now=lambda: datetime.now(UTC))
+async def ask(app):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
+        row = {"asked_at": "2026-03-01T10:00:00Z", "distance": 3.0, "vehicle": "van"}
+        return (await http.post("/v1/models/eta-de/predict", json=row)).json()
 with own_sidecar() as sidecar:
-    model = sidecar.load(Path(sys.argv[1]), sys.argv[2])
-    print(model.predict({"distance": [1.0], "load": [None], "vehicle": ["van"]}))
-    heavy = {"sklearn", "skops", "pandas", "joblib"}
+    slots = Slots(fleet, load=loader(sidecar))
+    slots.refresh([head])
+    service = Service(fleet=fleet, slots=slots, spool=spool, clock=clock)
+    app = online_app(service, heads=lambda: [head], poll_every=1)
+    print(asyncio.run(ask(app))["predictions"][0]["prediction"])
+    heavy = {"sklearn", "skops", "joblib", "mlflow", "pandas", "onnx", "skl2onnx", "scipy"}
     print(sorted(heavy & set(sys.modules)))
     print(psutil.Process().children()[0].pid, flush=True)
     sys.stdin.read()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", program, kept.file, kept.digest],
+        [sys.executable, "-c", program, MONITORS, kept.file, kept.digest],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
         said = [process.stdout.readline().strip() for _ in range(3)]
-        assert said[:2] == ["[7.0]", "[]"]
+        assert said[:2] == ["7.0", "[]"]
         process.kill()
     wait_until(lambda: not is_alive(int(said[2])))
 

@@ -82,7 +82,7 @@ def test_a_fault_of_one_request_is_none_of_the_others() -> None:
 
 
 def test_a_model_is_loaded_once_and_says_what_it_is() -> None:
-    """Its classes and samples are told. It is loaded by the first request for it, whichever kind that is."""
+    """Its classes and samples; whatever is asked first loads it."""
     loads: list[tuple[str, str]] = []
     model = Doubling()
 

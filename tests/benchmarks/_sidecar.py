@@ -123,4 +123,4 @@ def _ask(
 
 
 if __name__ == "__main__":
-    print(json.dumps(gathered()))
+    sys.stdout.write(f"{json.dumps(gathered())}\n")

@@ -37,9 +37,10 @@ class Ask(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class Loaded(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """It is ready, was trained to tell these classes apart, and answered these rows so."""
+    """It is ready: what it is given, what it tells apart, and how it answered some rows."""
 
     number: int
+    inputs: tuple[str, ...]
     classes: tuple[str, ...]
     samples: Samples | None = None
 

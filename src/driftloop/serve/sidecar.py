@@ -154,7 +154,9 @@ class SidecarModel:
                 a finite number.
             ModelAway: the sidecar is away, too busy, or too slow.
         """
-        return self._sidecar.predict(self.where, self._digest, columns)
+        # What it lacks is for the sidecar to say; texts of the log may be long, and stay here.
+        given = {name: columns[name] for name in self._loaded.inputs if name in columns}
+        return self._sidecar.predict(self.where, self._digest, given)
 
 
 def loader(sidecar: Sidecar) -> Callable[[Head], Model]:

@@ -68,7 +68,7 @@ class Answering:
         for waiting in kept:
             match waiting.request:
                 case Load(number=number):
-                    waiting.reply(Loaded(number, model.classes, model.samples))
+                    waiting.reply(Loaded(number, model.inputs, model.classes, model.samples))
                 case Ask() as ask:
                     asked.append((waiting, ask))
         replies = _answered(model, [ask for _, ask in asked])

@@ -359,9 +359,7 @@ def test_killed_under_requests_it_comes_back_and_no_answer_is_wrong(
 def test_over_http_one_that_hangs_takes_its_own_model_away_alone(
     house: House, serving: Callable[..., Any], made: Any
 ) -> None:
-    """503 and when to come again for that one; the other is answered meanwhile, and all is logged
-    that was answered.
-    """
+    """503 and when to come again for that one; the other is answered; the log has what was."""
     sidecar, kept = house.sidecar(within=0.3), house.kept("native", max_iter=20)
     other = made["ten"].head("eta-fr", epoch=1)
     service = serving(kept.head(epoch=1), other, load=loader(sidecar))
@@ -400,7 +398,7 @@ def test_over_http_one_that_hangs_takes_its_own_model_away_alone(
 def test_a_service_that_asks_one_of_its_own_loads_nothing_itself_and_takes_it_along(
     house: House,
 ) -> None:
-    """What answered over HTTP has loaded no library of training; killed, it leaves nobody behind."""
+    """What answers over HTTP has no library of training in it; killed, it leaves nobody behind."""
     kept = house.kept("constant", number=7.0)
     program = """
 import asyncio, sys

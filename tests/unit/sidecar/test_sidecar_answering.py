@@ -93,7 +93,7 @@ def test_a_model_is_loaded_once_and_says_what_it_is() -> None:
     here = desk(model, load=load)
     here.answering.answer([here.waiting(Load(7, "file", "d"))])
     here.asked({"x": [1.0]})
-    assert here.replies[0] == Loaded(7, ("red", "blue"), model.samples)
+    assert here.replies[0] == Loaded(7, ("x",), ("red", "blue"), model.samples)
     assert loads == [("file", "d")]
 
 

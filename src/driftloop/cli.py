@@ -634,6 +634,35 @@ def online_worker(place: int, door: int, alive: int) -> None:
     system.online_worker(socket.socket(fileno=door), place=place, alive=alive).answer()
 
 
+@app.command("_sidecar", hidden=True)
+def sidecar(
+    connected: Annotated[
+        int | None, typer.Option(help="A socket that is open already; without it, the home's.")
+    ] = None,
+) -> None:
+    """Run the process that answers for models which could not be lowered."""
+    import os
+    import socket
+
+    # Read when NumPy is first imported: its threads would fight with those that answer.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):
+        os.environ[variable] = "1"
+    from driftloop.heartbeat import beat
+    from driftloop.sidecar import attend, serve
+
+    if connected is not None:
+        attend(socket.socket(fileno=connected))
+        return
+    settings = _settings()
+    _configure_logs("sidecar")
+
+    def ready() -> None:
+        typer.echo("the sidecar is ready")
+        sys.stdout.flush()
+
+    serve(settings.home / "run", ready=ready, alive=lambda: beat(settings.home, "sidecar"))
+
+
 @app.command("_slack", hidden=True)
 def slack() -> None:
     """Run the local stand-in for Slack."""

@@ -120,6 +120,10 @@ class ArtifactError(DriftloopError):
         )
 
 
+class ModelAway(ArtifactError):
+    """Who answers for a model is away, too busy or too slow: the same may be asked again later."""
+
+
 class LedgerError(DriftloopError):
     """The ledger could not be written or read."""
 

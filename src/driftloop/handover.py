@@ -21,8 +21,9 @@ class Handover:
     """Implements `ports.Handover`.
 
     What is told, as one JSON object: `model`, `version`, `previous` (a version or null),
-    `artifact` (path of the ONNX file; null for a version that was found answering), `digest` (its
-    SHA-256), `features` (in the model's order), of a multiclass model `classes` (it answers with a
+    `artifact` (path of the ONNX file, or of `pipeline.skops` where `retrain.serve` lets it be; null
+    for a version that was found answering), `digest` (its SHA-256), `features` (in the model's
+    order), of a multiclass model `classes` (it answers with a
     place in that list, counted from 0), and `key`, which is the same whenever the same
     version is handed over again for the same reason. `Idempotency-Key` carries it over HTTP.
 

@@ -19,6 +19,7 @@ PLATFORM = ModelId("driftloop")
 FeatureValue = float | str | None
 
 MODEL_FILE = "model.onnx"
+PIPELINE_FILE = "pipeline.skops"
 REFERENCE_FILE = "reference.parquet"
 
 _METRICS = {
@@ -418,6 +419,9 @@ class Candidate:
     `holdout.parquet` (id, event_time, label, candidate, champion) and `card.json`.
     `metrics` are on the held-out rows: the baseline that decay is judged against.
 
+    One that is not lowered answers as it was fitted, in the sidecar: `unlowered` says why, there is
+    no `model.onnx`, and `digest` is that of `pipeline.skops`.
+
     One that is `found` was not trained: it answers already, where we do not serve. Of it there
     are the rows that it answered and no model file; `digest` is that of `reference.parquet`.
     """
@@ -432,11 +436,14 @@ class Candidate:
     fit_seconds: float
     lower_seconds: float
     found: bool = False
+    unlowered: str = ""
 
     @property
     def artifact(self) -> str:
         """Path of the file whose SHA-256 is `digest`."""
-        return f"{self.folder}/{REFERENCE_FILE if self.found else MODEL_FILE}"
+        if self.found:
+            return f"{self.folder}/{REFERENCE_FILE}"
+        return f"{self.folder}/{PIPELINE_FILE if self.unlowered else MODEL_FILE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,6 +480,11 @@ class Head:
     def found(self) -> bool:
         """Whether it was found answering elsewhere: there is no model file of it."""
         return self.artifact.endswith(REFERENCE_FILE)
+
+    @property
+    def lowered(self) -> bool:
+        """Whether a service answers with its file itself; if not, the sidecar answers for it."""
+        return not self.artifact.endswith(PIPELINE_FILE)
 
 
 # -- facts: what the ledger keeps -----------------------------------------------------------

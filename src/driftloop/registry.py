@@ -260,6 +260,7 @@ class MlflowRegistry:
             "holdout_from": order.holdout_from.isoformat(),
             "digest": candidate.digest,
             "folder": candidate.folder,
+            **({"unlowered": candidate.unlowered} if candidate.unlowered else {}),
         }
         figures = {
             "rows": candidate.rows,

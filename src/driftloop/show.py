@@ -22,6 +22,7 @@ WHAT: Mapping[str, str] = {
     "prefect": "flow runs, schedules and artifacts",
     "mlflow": "versions, metrics and lineage",
     "worker": "runs the flows",
+    "sidecar": "answers for models that could not be lowered",
     "keeper": "looks after the work pool that Prefect's workers run the flows of",
     "ingester": "moves sealed segments into the lake",
     "watchdog": "pages the platform's owner when the loop itself fails",
@@ -44,10 +45,13 @@ def run_up(settings: Settings, *, only: str | None = None) -> None:
     from driftloop.wiring import System
 
     console = Console()
-    wanted = services(settings) if only is None else chosen(services(settings), only)
+    known = services(settings, sidecar=True)
+    wanted = known if only is None else chosen(known, only)
     system = System(settings)
     console.print(f"{len(system.fleet.models)} models; everything is kept in {settings.home}")
     system.check_versions()
+    if only is None and not system.needs_sidecar:
+        wanted = services(settings)
     for old in system.settle():
         console.print(f"this home was {old}; what it names lies here now")
     if settings.slack_token is not None:

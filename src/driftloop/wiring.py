@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     )
     from driftloop.registry import MlflowRegistry
     from driftloop.serve.answers import Answers
+    from driftloop.serve.sidecar import Sidecar
     from driftloop.serve.worker import Worker
 
 
@@ -192,6 +193,22 @@ class System:
         return IsolatedTrainer(
             self.fleet, self.logs, self.settings.artifacts, self.settings.logs / "fits"
         )
+
+    @property
+    def needs_sidecar(self) -> bool:
+        """Whether a model answers as it was fitted, or may come to."""
+        served = self.fleet.served
+        return any(family.retrain.serve != "onnx" for family in served.families) or any(
+            not head.lowered for head in self.ledger.heads() if head.model in served.models
+        )
+
+    @cached_property
+    def sidecar(self) -> "Sidecar":
+        """The process that answers for models which could not be lowered."""
+        from driftloop.serve.frames import connect
+        from driftloop.serve.sidecar import Sidecar
+
+        return Sidecar(partial(connect, self.settings.home / "run"))
 
     @cached_property
     def handover(self) -> Handover:
@@ -348,6 +365,7 @@ class System:
         from driftloop.serve.online import online_app
         from driftloop.serve.peers import Peers
         from driftloop.serve.service import Service
+        from driftloop.serve.sidecar import loader
         from driftloop.serve.slot import Memory, Slots
         from driftloop.serve.tokens import Guard, own_token
 
@@ -356,7 +374,12 @@ class System:
         fleet, spool = self.fleet.served, self.spool("online")
         service = Service(
             fleet=fleet,
-            slots=Slots(fleet, memory=Memory(settings.models_mib * 2**20), lazy=True),
+            slots=Slots(
+                fleet,
+                memory=Memory(settings.models_mib * 2**20),
+                lazy=True,
+                load=loader(self.sidecar),
+            ),
             spool=spool,
             clock=self.clock,
             bounds=Bounds(
@@ -536,16 +559,19 @@ class System:
 
     def roll_back(self, model: ModelId, *, to: int | None, who: str) -> Head:
         """Return the new head after making an earlier champion answer; see `Renewer.roll_back`."""
-        from driftloop.serve.model import load_model, read_checked
+        from driftloop.serve.model import read_checked
+        from driftloop.serve.sidecar import loader, own_sidecar
 
-        def verify(head: Head) -> None:
-            file = Path(head.artifact)
-            if head.found:
-                read_checked(file, head.digest)
-            else:
-                load_model(file, head.digest)
+        with own_sidecar() as sidecar:
+            load = loader(sidecar)
 
-        return self.renewer.roll_back(model, to=to, who=who, verify=verify)
+            def verify(head: Head) -> None:
+                if head.found:
+                    read_checked(Path(head.artifact), head.digest)
+                else:
+                    load(head)
+
+            return self.renewer.roll_back(model, to=to, who=who, verify=verify)
 
     def contents(self, family: Family) -> "tuple[Contents, ...]":
         """Return what the log of a family that is served elsewhere holds, model by model.
@@ -582,6 +608,7 @@ class System:
         """
         from driftloop.batch import Batches
         from driftloop.prediction_log import check_writable, files_of
+        from driftloop.serve.sidecar import loader, own_sidecar
         from driftloop.serve.slot import Slots
 
         family = self.fleet.family(job.model)
@@ -590,10 +617,11 @@ class System:
         check_writable(job.out)
         if job.out.absolute() in files_of(job.source, job.folder):
             raise BadRequest("would overwrite its own source", where=str(job.out))
-        with self.spool("batch") as spool:
+        # Not the sidecar that online asks: a large table would keep its requests waiting.
+        with self.spool("batch") as spool, own_sidecar() as sidecar:
             return Batches(
                 family=family,
-                slots=Slots(self.fleet),
+                slots=Slots(self.fleet, load=loader(sidecar)),
                 champion=self.ledger.head,
                 spool=spool,
                 clock=self.clock,

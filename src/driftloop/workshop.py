@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -16,8 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from driftloop.errors import TrainingFailed
-from driftloop.records import MODEL_FILE, REFERENCE_FILE, Candidate, Head, Order, Samples, Task
+from driftloop.errors import ArtifactError, TrainingFailed
+from driftloop.ports import Model
+from driftloop.records import (
+    MODEL_FILE,
+    PIPELINE_FILE,
+    REFERENCE_FILE,
+    Candidate,
+    FeatureValue,
+    Head,
+    Order,
+    Samples,
+    Task,
+)
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -50,12 +61,12 @@ def build_candidate(
         artifacts: folder that each model has a folder in, and each candidate one in that.
 
     Raises:
-        TrainingFailed: too few labelled rows, or the recipe came to nothing.
-        ParityError: the lowered model answers otherwise than the fitted one.
+        TrainingFailed: too few labelled rows, or the recipe came to nothing, or to what cannot be
+            lowered where `retrain.serve` asks for it.
+        ParityError: the lowered model, or the file of the fitted one, answers otherwise.
         ArtifactError: the champion's file is lost or damaged, or knows the classes by other names.
     """
-    from driftloop.optimize import lower, parity
-    from driftloop.retrain import fit, predict, probabilities, save, score
+    from driftloop.retrain import answer, fit, pack, predict, score
 
     if champion is not None and champion.found:
         # Only what it answered can be compared.
@@ -66,21 +77,17 @@ def build_candidate(
     fitted = fit(family, training, seed=order.seed)
     fit_seconds = time.perf_counter() - began
     began = time.perf_counter()
-    model_file = lower(fitted.pipeline, family)
-    difference = parity(
-        model_file,
-        family,
-        pa.concat_tables([training, held_out]),
-        partial(probabilities if family.task is Task.MULTICLASS else predict, fitted),
-        tolerance=family.retrain.parity,
-        pipeline=fitted.pipeline,
-    )
-    model_file = _with_samples(model_file, family, training)
+    samples = _samples(family, training, lambda columns: answer(fitted, columns).tolist())
+    pipeline_file = pack(fitted, samples)
+    trial = pa.concat_tables([training, held_out])
+    model_file, difference, unlowered = _answering(family, fitted, pipeline_file, trial)
+    if model_file:
+        model_file = _with_samples(model_file, family, training)
     lower_seconds = time.perf_counter() - began
 
     answers = predict(fitted, held_out)
     metrics = score(family.task, held_out["label"].to_numpy(), answers)
-    digest = hashlib.sha256(model_file).hexdigest()
+    digest = hashlib.sha256(model_file or pipeline_file).hexdigest()
     folder = artifacts / order.model / digest[:16]
     candidate = Candidate(
         order=order,
@@ -92,10 +99,12 @@ def build_candidate(
         parity=difference,
         fit_seconds=fit_seconds,
         lower_seconds=lower_seconds,
+        unlowered=unlowered,
     )
     with _whole(folder) as part:
-        (part / MODEL_FILE).write_bytes(model_file)
-        save(fitted, part / "pipeline.skops")
+        if model_file:
+            (part / MODEL_FILE).write_bytes(model_file)
+        (part / PIPELINE_FILE).write_bytes(pipeline_file)
         pq.write_table(_reference(training, fitted, order.seed), part / REFERENCE_FILE)
         compared = held_out.select(["id", "event_time", "label"]).append_column(
             "candidate", pa.array(answers, pa.float64())
@@ -197,6 +206,54 @@ def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
     return newest
 
 
+def _answering(
+    family: Family, fitted: "Fitted", pipeline_file: bytes, rows: pa.Table
+) -> tuple[bytes, float, str]:
+    """Return the lowered model, how far apart it answers, and why it is none: then it is empty.
+
+    Raises:
+        TrainingFailed: it cannot be lowered, or answers otherwise, and has to be.
+        ParityError: the pipeline in its file answers otherwise, and is to answer.
+    """
+    from driftloop.optimize import agreement, lower, parity
+    from driftloop.retrain import predict, probabilities, unpack
+
+    expected = partial(probabilities if family.task is Task.MULTICLASS else predict, fitted)
+    tolerance, wanted = family.retrain.parity, family.retrain.serve
+    unlowered = "retrain.serve is sklearn"
+    if wanted != "sklearn":
+        try:
+            lowered = lower(fitted.pipeline, family)
+            apart = parity(
+                lowered, family, rows, expected, tolerance=tolerance, pipeline=fitted.pipeline
+            )
+        except TrainingFailed as error:
+            if wanted == "onnx":
+                hint = 'retrain.serve = "either" would serve it as it was fitted'
+                error.hint = f"{error.hint}; or {hint}" if error.hint else hint
+                raise
+            unlowered = error.what
+        else:
+            return lowered, apart, ""
+    try:
+        again = unpack(pipeline_file, where=PIPELINE_FILE)
+    except ArtifactError as error:
+        raise TrainingFailed(
+            f"the fitted pipeline cannot be read back from its file: {error.what}",
+            where=f"{family.name}: {family.retrain.recipe}",
+            hint=error.hint or "a function in it needs a module and a name, which a lambda lacks",
+        ) from error
+    apart = agreement(
+        partial(predict, again),
+        family,
+        rows,
+        expected,
+        tolerance=tolerance,
+        called="the pipeline in its file",
+    )
+    return b"", apart, unlowered
+
+
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
     """Give a folder to write in that becomes `folder` at the end, or is gone after an error."""
@@ -219,11 +276,17 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
-    from driftloop.serve.model import check_order, load_model
+    from driftloop.retrain import FittedModel
+    from driftloop.serve.model import check_order, load_model, read_checked
 
     if champion.found:
         return held_out["prediction"].combine_chunks()
-    model = load_model(Path(champion.artifact), champion.digest)
+    file, digest = Path(champion.artifact), champion.digest
+    model: Model = (
+        load_model(file, digest)
+        if champion.lowered
+        else FittedModel(read_checked(file, digest), digest=digest, where=str(file))
+    )
     # Were the classes in another order now, all labels in the log would mean others than they did.
     check_order(model, family)
     columns = {name: held_out[name].to_pylist() for name in family.inputs}
@@ -250,12 +313,20 @@ def _with_samples(model_file: bytes, family: Family, rows: pa.Table) -> bytes:
     from driftloop.optimize import with_samples
     from driftloop.serve.model import OnnxModel
 
+    model = OnnxModel(model_file, digest="", where=family.name)
+    return with_samples(model_file, _samples(family, rows, model.predict))
+
+
+def _samples(
+    family: Family,
+    rows: pa.Table,
+    answer: Callable[[dict[str, list[FeatureValue]]], list[float]],
+) -> Samples:
     few = rows.select(list(family.inputs)).take(
         np.linspace(0, rows.num_rows - 1, SAMPLES, dtype=np.int64)
     )
-    model = OnnxModel(model_file, digest="", where=family.name)
     columns = few.to_pydict()
-    return with_samples(model_file, Samples(columns=columns, answers=model.predict(columns)))
+    return Samples(columns=columns, answers=answer(columns))
 
 
 def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:

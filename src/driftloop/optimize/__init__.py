@@ -1,6 +1,6 @@
 """A fitted pipeline to a model file that answers the same. Makes ONNX."""
 
 from driftloop.optimize.lower import lower, with_samples
-from driftloop.optimize.parity import parity
+from driftloop.optimize.parity import agreement, parity
 
-__all__ = ["lower", "parity", "with_samples"]
+__all__ = ["agreement", "lower", "parity", "with_samples"]

@@ -1,6 +1,7 @@
 """Does the lowered model answer as the fitted one? Some conversions succeed and are wrong."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,47 @@ def parity(
             side, or the fitted model cannot answer a row that may be asked; says how many, where
             and by how much, and the likely cause.
     """
+    session = _session(onnx)
+    return agreement(
+        lambda asked: session.run(None, _feed(family, asked))[0].astype(np.float64),
+        family,
+        rows,
+        answer,
+        tolerance=tolerance,
+        called="the lowered model",
+        cause=partial(_cause, pipeline),
+    )
+
+
+def agreement(
+    other: Answer,
+    family: Family,
+    rows: pa.Table,
+    answer: Answer,
+    *,
+    tolerance: float,
+    called: str,
+    cause: Callable[..., str] = lambda *, nulls: "",  # noqa: ARG005 - none is known
+) -> float:
+    """Return the largest difference of `other` from `answer`, as `parity` does.
+
+    Args:
+        other: the answers that are checked, shape [n]; of a multiclass family the classes' indexes.
+        family: whose features the rows have.
+        rows: as for `parity`.
+        answer: the answers that they are compared with, as for `parity`.
+        tolerance: largest difference allowed.
+        called: what errors call the one that is checked.
+        cause: returns the likely cause, told whether rows with `nulls` are among those that differ.
+
+    Raises:
+        TrainingFailed: as `parity`.
+        ParityError: as `parity`.
+    """
     kinds, tables = zip(*_trials(family, rows), strict=True)
     asked = pa.concat_tables(tables)
     expected = _expected(family, answer, asked, tuple(zip(kinds, tables, strict=True)))
-    got = _session(onnx).run(None, _feed(family, asked))[0].astype(np.float64)
+    got = np.asarray(other(asked), np.float64)
     apart = _apart(got, expected)
     worst, wrong = float(apart.max()), apart > tolerance
     if wrong.any():
@@ -74,11 +112,11 @@ def parity(
         ]
         more = f" and {len(found) - SHOWN} kinds more" if len(found) > SHOWN else ""
         raise ParityError(
-            f"the lowered model answers otherwise on {wrong.sum()} of {wrong.size} rows, by up to"
+            f"{called} answers otherwise on {wrong.sum()} of {wrong.size} rows, by up to"
             f" {worst:.3g} {_of_what(expected)}, {tolerance:g} allowed:"
             f" {'; '.join(said for said, _ in found[:SHOWN])}{more}",
             where=f"{family.name}: {family.retrain.recipe}",
-            hint=_cause(pipeline, nulls=any("null" in kind for _, kind in found)),
+            hint=cause(nulls=any("null" in kind for _, kind in found)),
         )
     return worst
 

@@ -1,6 +1,18 @@
 """Order to candidate: rows, recipes, fit. The door to scikit-learn."""
 
-from driftloop.retrain.fit import Fitted, fit, load, predict, probabilities, save
+from driftloop.retrain.file import pack, unpack
+from driftloop.retrain.fit import Fitted, answer, fit, predict, probabilities
+from driftloop.retrain.model import FittedModel
 from driftloop.retrain.score import score
 
-__all__ = ["Fitted", "fit", "load", "predict", "probabilities", "save", "score"]
+__all__ = [
+    "Fitted",
+    "FittedModel",
+    "answer",
+    "fit",
+    "pack",
+    "predict",
+    "probabilities",
+    "score",
+    "unpack",
+]

@@ -1,8 +1,7 @@
-"""Rows to a fitted pipeline, checked; and its answers, and its file."""
+"""Rows to a fitted pipeline, checked; and its answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,29 +9,31 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import ArtifactError, DriftloopError, TrainingFailed, named
-from driftloop.records import Task
+from driftloop.errors import DriftloopError, TrainingFailed, named
+from driftloop.records import FeatureValue, Task
 from driftloop.spec import Family, load_recipe
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Floats = npt.NDArray[np.float64]
+
 CLASSIFIED = (Task.BINARY, Task.MULTICLASS)
 """Tasks whose estimators give probabilities."""
-TRUSTED = ("numpy.dtype", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
-"""What a file of our recipes holds beyond the types that skops trusts by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """A fitted scikit-learn pipeline and what it must be fed.
 
-    `columns` are (feature, "numeric" or "categorical") in the order it was fitted with.
+    `columns` are (feature, "numeric" or "categorical") in the order it was fitted with; `classes`
+    the names of the classes that it was fitted to tell apart.
     """
 
     pipeline: Any
     task: Task
     columns: tuple[tuple[str, str], ...]
+    classes: tuple[str, ...] = ()
 
 
 def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
@@ -71,34 +72,41 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
     for booster in _boosters(pipeline, set()):
         for predictor in (each for stage in booster._predictors for each in stage):  # noqa: SLF001 - thresholds are kept nowhere else
             predictor.nodes["num_threshold"] = _floor32(predictor.nodes["num_threshold"])
-    return Fitted(pipeline=pipeline, task=family.task, columns=columns)
+    return Fitted(pipeline=pipeline, task=family.task, columns=columns, classes=family.classes)
 
 
-def predict(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
+def predict(fitted: Fitted, rows: pa.Table) -> Floats:
     """Return shape [n]: the target in its unit, the probability of 1, or the likeliest class.
 
     Raises:
         TrainingFailed: the pipeline's answers are not one number for each row, or as many
             probabilities as it was fitted with classes.
     """
-    if fitted.task is Task.MULTICLASS:
-        likeliest: npt.NDArray[np.float64] = (
-            probabilities(fitted, rows).argmax(axis=1).astype(float)
-        )
-        return likeliest
-    frame = _frame(fitted.columns, rows)
-    if fitted.task is Task.BINARY:
-        answers = np.asarray(fitted.pipeline.predict_proba(frame))
-        shapes: tuple[tuple[int, ...], ...] = ((rows.num_rows, 2),)
-    else:
-        answers = np.asarray(fitted.pipeline.predict(frame))
-        shapes = ((rows.num_rows,), (rows.num_rows, 1))
-    _check_shape(fitted, answers, shapes)
-    answers = answers[:, 1] if fitted.task is Task.BINARY else answers.reshape(-1)
-    return answers.astype(np.float64)
+    return _predicted(fitted, _frame(fitted.columns, rows))
 
 
-def probabilities(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
+def answer(fitted: Fitted, columns: Mapping[str, Sequence[FeatureValue]]) -> Floats:
+    """Return what `predict` does for rows that stand in `columns`, at least one.
+
+    Raises:
+        TrainingFailed: as `predict`.
+    """
+    import pandas as pd
+
+    return _predicted(
+        fitted,
+        pd.DataFrame(
+            {
+                name: np.array(columns[name], np.float32)
+                if kind == "numeric"
+                else np.array([value or "" for value in columns[name]], object)
+                for name, kind in fitted.columns
+            }
+        ),
+    )
+
+
+def probabilities(fitted: Fitted, rows: pa.Table) -> Floats:
     """Return the probability of each class of a multiclass pipeline, in the column of its index.
 
     The shape is [n, highest index it was fitted with + 1]; what it never saw has probability 0.
@@ -106,54 +114,35 @@ def probabilities(fitted: Fitted, rows: pa.Table) -> npt.NDArray[np.float64]:
     Raises:
         TrainingFailed: the pipeline's answers are not a probability for each of its classes.
     """
-    answers = np.asarray(fitted.pipeline.predict_proba(_frame(fitted.columns, rows)))
+    return _spread(fitted, _frame(fitted.columns, rows))
+
+
+# -- answers --------------------------------------------------------------------------------
+
+
+def _predicted(fitted: Fitted, frame: "pd.DataFrame") -> Floats:
+    if fitted.task is Task.MULTICLASS:
+        likeliest: Floats = _spread(fitted, frame).argmax(axis=1).astype(float)
+        return likeliest
+    size = len(frame)
+    if fitted.task is Task.BINARY:
+        answers = np.asarray(fitted.pipeline.predict_proba(frame))
+        shapes: tuple[tuple[int, ...], ...] = ((size, 2),)
+    else:
+        answers = np.asarray(fitted.pipeline.predict(frame))
+        shapes = ((size,), (size, 1))
+    _check_shape(fitted, answers, shapes)
+    answers = answers[:, 1] if fitted.task is Task.BINARY else answers.reshape(-1)
+    return answers.astype(np.float64)
+
+
+def _spread(fitted: Fitted, frame: "pd.DataFrame") -> Floats:
+    answers = np.asarray(fitted.pipeline.predict_proba(frame))
     seen = np.asarray(fitted.pipeline.classes_, dtype=np.int64)
-    _check_shape(fitted, answers, ((rows.num_rows, seen.size),))
-    spread = np.zeros((rows.num_rows, int(seen.max()) + 1))
+    _check_shape(fitted, answers, ((len(frame), seen.size),))
+    spread = np.zeros((len(frame), int(seen.max()) + 1))
     spread[:, seen] = answers
     return spread
-
-
-def save(fitted: Fitted, file: Path) -> None:
-    """Write `fitted` to `file` with skops, whole or not at all; never as a pickle."""
-    import skops.io
-
-    content = {
-        "pipeline": fitted.pipeline,
-        "task": str(fitted.task),
-        "columns": [list(column) for column in fitted.columns],
-    }
-    part = file.with_name(f"{file.name}.part")
-    skops.io.dump(content, part)
-    part.replace(file)
-
-
-def load(file: Path, *, trusted: tuple[str, ...] = ()) -> Fitted:
-    """Return what `save` wrote; `trusted` names further types, for a recipe of your own.
-
-    Raises:
-        ArtifactError: the file is missing or damaged, or holds a type that is not trusted.
-    """
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
-    try:
-        content = skops.io.load(file, trusted=[*TRUSTED, *trusted])
-        return Fitted(
-            pipeline=content["pipeline"],
-            task=Task(content["task"]),
-            columns=tuple((name, kind) for name, kind in content["columns"]),
-        )
-    except UntrustedTypesFoundException as error:
-        raise ArtifactError(
-            f"holds types that are not trusted: {error}",
-            where=str(file),
-            hint="name them in `trusted` if the recipe needs them",
-        ) from error
-    except Exception as error:  # a damaged file fails in many ways
-        raise ArtifactError(
-            f"cannot be read as a pipeline: {type(error).__name__}: {error}", where=str(file)
-        ) from error
 
 
 # -- rows -----------------------------------------------------------------------------------

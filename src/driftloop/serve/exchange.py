@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from driftloop.errors import BadRequest, DriftloopError, LogError, UnknownModel
+from driftloop.errors import BadRequest, DriftloopError, LogError, ModelAway, UnknownModel
 from driftloop.serve.request import BadRows, NotJson
 from driftloop.serve.slot import ChampionRefused, NoChampion
 
@@ -244,6 +244,7 @@ def _status(error: DriftloopError) -> int:
         (NotLogged, UNAVAILABLE),
         (TooBusy, BUSY),
         (TooSlow, 504),
+        (ModelAway, UNAVAILABLE),
         (UnknownModel, 404),
         (TooLarge, 413),
         (NotJson, 400),

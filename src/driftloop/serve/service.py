@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from driftloop.errors import DriftloopError, LogError
+from driftloop.errors import DriftloopError, LogError, ModelAway
 from driftloop.ports import Clock, Spool
 from driftloop.records import Head, Prediction
 from driftloop.serve.answer import answer
@@ -306,6 +306,9 @@ class Service:
         """Return the reply to each request, or why there is none."""
         try:
             return [*self._predict_all(model, asked)]
+        except ModelAway as error:
+            # It is away for each of them: to ask one by one would only wait once for each.
+            return [error] * len(asked)
         except Exception as error:  # noqa: BLE001 - told to whoever asked
             if len(asked) == 1:
                 return [error]

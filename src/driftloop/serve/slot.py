@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftloop.errors import ArtifactError, UnknownModel
+from driftloop.errors import ArtifactError, ModelAway, UnknownModel
 from driftloop.ports import Model
 from driftloop.records import Head, ModelId
 from driftloop.serve.model import check_order, check_samples, load_model, warm
@@ -293,6 +293,9 @@ class Slots:
         if has is not None and head.epoch <= has.epoch:
             return False
         if failure is None or failure.head.digest != head.digest:
+            return True
+        if isinstance(failure.error, ModelAway):
+            # The file may be all right: who answers for it is back any moment.
             return True
         return self._tick() - failure.tried_at >= self._retry_after
 

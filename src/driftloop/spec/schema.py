@@ -346,6 +346,9 @@ class RetrainPolicy(_Table):
     """Private memory a fit may have; the libraries alone take 0.35 GiB."""
     parity: Positive
     """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
+    serve: Literal["onnx", "sklearn", "either"] = "onnx"
+    """What answers: the lowered model, the fitted pipeline in the sidecar, or the pipeline where it
+    cannot be lowered."""
 
 
 class GatePolicy(_Table):

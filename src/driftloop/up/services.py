@@ -49,10 +49,11 @@ class Service:
         return f"http://{self.host}:{self.port}" if self.port is not None else ""
 
 
-def services(settings: Settings) -> tuple[Service, ...]:
+def services(settings: Settings, *, sidecar: bool = False) -> tuple[Service, ...]:
     """Return the services of one installation, in the order they are listed to people.
 
-    What a setting names by address runs elsewhere, and is not among them.
+    What a setting names by address runs elsewhere, and is not among them. `sidecar` says that
+    there are, or may be, models that could not be lowered.
 
     Raises:
         BadRequest: they could not do what the settings ask for.
@@ -68,7 +69,9 @@ def services(settings: Settings) -> tuple[Service, ...]:
         ),
     }
     prefect = own | _prefect_environment(settings)
-    online = _ours(settings, "online", own, port="online_port")
+    online = replace(
+        _ours(settings, "online", own, port="online_port"), needs=("ingester", "sidecar")
+    )
     pages = replace(
         _ours(settings, "pages", own, port="pages_port"),
         argv=_python("dashboards"),
@@ -111,14 +114,16 @@ def services(settings: Settings) -> tuple[Service, ...]:
         argv=_driftloop("_watchdog"),
         env=own,
         after=("ingester",),
-        needs=("online", "pages", "prefect", "worker", "keeper", "slack"),
+        needs=("online", "sidecar", "pages", "prefect", "worker", "keeper", "slack"),
         beats=True,
         silence=120.0 + settings.watchdog_every,
     )
     local_slack = settings.slack_token is None and not settings.slack_api
     slack = (_ours(settings, "slack", own, port="slack_port"),)
+    unlowered = Service(name="sidecar", argv=_driftloop("_sidecar"), env=own, beats=True)
     return (
         online,
+        *((unlowered,) if sidecar else ()),
         pages,
         *(slack if local_slack else ()),
         *(() if settings.prefect else (server,)),

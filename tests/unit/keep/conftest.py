@@ -139,17 +139,17 @@ class House:
         self.system.log.close()
 
 
-def _house_at(home: Path) -> House:
-    return House(System(Settings(home=home, monitors=MONITORS)))
+def _house_at(home: Path, monitors: Path = MONITORS) -> House:
+    return House(System(Settings(home=home, monitors=monitors)))
 
 
 @pytest.fixture(scope="module")
-def house_at() -> Iterator[Callable[[Path], House]]:
+def house_at() -> Iterator[Callable[..., House]]:
     """Return the installation in a folder, whatever is there; closed at the end."""
     made: list[House] = []
 
-    def at(home: Path) -> House:
-        made.append(_house_at(home))
+    def at(home: Path, monitors: Path = MONITORS) -> House:
+        made.append(_house_at(home, monitors))
         return made[-1]
 
     yield at

@@ -182,8 +182,11 @@ def serving(
     """
     running: list[Running] = []
 
-    def start(*heads: Head, poll_every: float = 0.02, ready: bool = True) -> Running:
-        spool, ledger, slots = KeptSpool(), Ledger(heads, broken=not ready), Slots(fleet)
+    def start(
+        *heads: Head, poll_every: float = 0.02, ready: bool = True, **slotted: Any
+    ) -> Running:
+        spool, ledger = KeptSpool(), Ledger(heads, broken=not ready)
+        slots = Slots(fleet, **slotted)
         app = online_app(
             Service(fleet=fleet, slots=slots, spool=spool, clock=clock),
             heads=ledger.heads,

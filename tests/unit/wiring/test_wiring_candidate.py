@@ -23,6 +23,11 @@ from driftloop.workshop import build_candidate, split
 MONITORS = Path(__file__).parents[2] / "monitors"
 FILES = {"model.onnx", "pipeline.skops", "reference.parquet", "holdout.parquet", "card.json"}
 RECIPES = '''
+from sklearn.impute import SimpleImputer
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
 from driftloop.retrain.recipes import gradient_boosting
 
 
@@ -34,6 +39,30 @@ def native(family, *, seed, **parameters):
     """Categories handled by the trees themselves: converts, runs, and answers otherwise."""
     pipeline = gradient_boosting(family, seed=seed, **parameters)
     pipeline.set_params(model__categorical_features=[0])
+    return pipeline
+
+
+def far(one, other):
+    return abs(one - other).max()
+
+
+def neighbours(family, *, seed, **parameters):
+    """Neighbours by a distance of one's own: skl2onnx has no converter."""
+    pipeline = gradient_boosting(family, seed=seed, **parameters)
+    pipeline.set_params(
+        model=make_pipeline(SimpleImputer(), KNeighborsRegressor(3, metric=far))
+    )
+    return pipeline
+
+
+def nameless(family, *, seed, **parameters):
+    return make_pipeline(FunctionTransformer(lambda frame: frame), neighbours(family, seed=seed))
+
+
+def strict(family, *, seed, **parameters):
+    pipeline = gradient_boosting(family, seed=seed, **parameters)
+    pipeline.set_params(columns__categories__handle_unknown="error")
+    pipeline.set_params(columns__categories__unknown_value=None)
     return pipeline
 
 
@@ -144,6 +173,64 @@ def test_a_recipe_that_comes_to_nothing_leaves_nothing(
     assert written(here) == set()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "serve", "why"),
+    [
+        ("native", "either", "the lowered model answers otherwise on"),
+        ("neighbours", "either", "cannot be lowered to ONNX"),
+        ("native", "sklearn", "retrain.serve is sklearn"),
+    ],
+)
+def test_what_cannot_be_lowered_may_answer_as_it_was_fitted(
+    place: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    serve: str,
+    why: str,
+) -> None:
+    """Where the monitor allows it: pipeline.skops is what its digest names, and why is kept.
+
+    As champion it answers the held-out rows of the next candidate.
+    """
+    monkeypatch.syspath_prepend(recipes_in(tmp_path / "code"))
+    here = place(monitors_with(tmp_path / "monitors", f"unlucky_recipes:{recipe}", serve=serve))
+    here.history(range(50, 0, -1))
+    candidate = here.candidate(here.order("k"))
+    folder = Path(candidate.folder)
+    assert {file.name for file in folder.iterdir()} == FILES - {"model.onnx"}
+    assert candidate.unlowered.startswith(why)
+    assert candidate.artifact == str(folder / "pipeline.skops")
+    assert hashlib.sha256((folder / "pipeline.skops").read_bytes()).hexdigest() == candidate.digest
+    assert candidate.parity == 0.0
+    head = promoted(candidate, 1, champion=None)
+    assert not head.lowered
+    again = here.candidate(here.order("again"), head)
+    assert again.digest == candidate.digest
+    compared = pq.read_table(Path(again.folder) / "holdout.parquet")
+    assert compared["champion"].to_pylist() == compared["candidate"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [("nameless", "cannot be read back from its file"), ("strict", "cannot answer rows")],
+)
+def test_what_could_not_answer_either_way_is_refused(
+    place: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    said: str,
+) -> None:
+    """A pipeline with a lambda, or one that raises on rows that may be asked; nothing is left."""
+    monkeypatch.syspath_prepend(recipes_in(tmp_path / "code"))
+    here = place(monitors_with(tmp_path / "monitors", f"unlucky_recipes:{recipe}", serve="either"))
+    here.history(range(50, 0, -1))
+    with pytest.raises(TrainingFailed, match=said):
+        here.candidate(here.order("k"))
+    assert written(here) == set()
+
+
 def test_a_damaged_champion_leaves_nothing_either(place: Callable[..., Any]) -> None:
     """The champion's file is not what its digest names: an error, and no folder half-written."""
     here = place()
@@ -203,11 +290,11 @@ def label_but(rows: pa.Table, *, every: int) -> pa.Array:
     return pa.array([None if n % every == 0 else 1.0 for n in range(rows.num_rows)])
 
 
-def monitors_with(folder: Path, recipe: str) -> Path:
+def monitors_with(folder: Path, recipe: str, *, serve: str = "onnx") -> Path:
     """Return a copy of the test monitors in which eta has another recipe."""
     shutil.copytree(MONITORS, folder)
     with (folder / "eta.toml").open("a") as file:
-        file.write(f'\n[retrain]\nrecipe = "{recipe}"\n')
+        file.write(f'\n[retrain]\nrecipe = "{recipe}"\nserve = "{serve}"\n')
     return folder
 
 

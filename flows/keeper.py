@@ -111,6 +111,7 @@ def dead_after(settings: Settings) -> Mapping[str, timedelta]:
         "watch": timedelta(seconds=3 * settings.watch_every),
         "maintain": timedelta(seconds=3 * settings.maintain_every),
         "renew": longest + system.trainer.patience + MARGIN,
+        "release": timedelta(seconds=3 * settings.release_every),
         "score-batch": LONGEST_BATCH,
         "score-due": LONGEST_BATCH,
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
+from driftloop.commands.rollout import rollout_command
 from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
 from driftloop.records import Task
@@ -290,7 +291,7 @@ def train(
     failed = 0
     for made in orders:
         renewed = system.renewer.renew(made)
-        failed += renewed.outcome != "promoted"
+        failed += renewed.outcome not in {"promoted", "rollout"}
         typer.echo(f"{made.model}: {renewed.outcome}: {renewed.reason}")
     if not orders:
         typer.echo("every model has a champion; name one to train it anew")
@@ -375,7 +376,7 @@ def rollback(
         int | None, typer.Option(help="The version wanted; the one before if left out.")
     ] = None,
 ) -> None:
-    """Make an earlier champion answer again."""
+    """Make an earlier champion answer again; a rollout under way is ended by it."""
     import getpass
 
     from driftloop.records import ModelId
@@ -597,6 +598,7 @@ def watchdog() -> None:
     dog.run(stop, system.settings.watchdog_every)
 
 
+app.command("rollout")(rollout_command(lambda: _system()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 

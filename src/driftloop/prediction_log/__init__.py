@@ -31,6 +31,7 @@ from driftloop.prediction_log.stream import (
 )
 from driftloop.prediction_log.survey import Contents
 from driftloop.prediction_log.tables import SCHEMA as LAYOUT
+from driftloop.prediction_log.trials import LogTrials
 from driftloop.prediction_log.upkeep import Expired, Expiry
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "IngestReport",
     "Ingester",
     "Lake",
+    "LogTrials",
     "Pieces",
     "Place",
     "RoutedLog",

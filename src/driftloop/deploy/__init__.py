@@ -1,6 +1,6 @@
 """How a version comes to answer, and goes again: pure, numbers and policy in, the next step out."""
 
-from driftloop.deploy.compare import errors, latency, looked_at, quality, scores, unpaired
+from driftloop.deploy.compare import errors, latency, looked_at, quality, scores, tail, unpaired
 from driftloop.deploy.heads import promoted, rolled_back
 from driftloop.deploy.phases import (
     Next,
@@ -35,6 +35,7 @@ __all__ = [
     "rolled_back",
     "rolled_back_by",
     "scores",
+    "tail",
     "taken",
     "to_be_moved_back",
     "unpaired",

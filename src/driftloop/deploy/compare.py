@@ -82,7 +82,7 @@ def latency(
     intervals allow, each at half the error. A difference below `FLOOR` is none.
 
     Args:
-        share: 0.5 for the median, 0.99 for p99.
+        share: 0.5 for the median, as for `tail`.
         challenger: its requests.
         champion: its requests, of the same time.
         limit: the largest ratio allowed.
@@ -105,6 +105,21 @@ def latency(
         f" {low:.2f} to {high:.2f} times, limit {limit:g}"
     )
     return _found(what, said, limit=limit, n=n, of=of, interval=(value, low, high))
+
+
+def tail(n: int, *, confidence: float) -> float | None:
+    """Return the highest percentile, as a share, that `n` requests can bound from above.
+
+    None where they bound none of p99, p95 and p90.
+
+    >>> [tail(n, confidence=0.9976) for n in (2000, 300, 50)]
+    [0.99, 0.95, None]
+    """
+    reach = NormalDist().inv_cdf((3.0 + confidence) / 4)
+    for share in (0.99, 0.95, 0.9):
+        if n * (1.0 - share) >= reach * math.sqrt(n * share * (1.0 - share)) + 1:
+            return share
+    return None
 
 
 def scores(

@@ -355,7 +355,8 @@ class _Compared:
         mine, theirs, policy = self.trial.challenger, self.trial.champion, self.policy
         sure = self._sure(mine.requests)
         # In shadow it waits for its turn behind what is answered: its slowest say nothing.
-        shares = (0.5,) if self.rollout.shadows else (0.5, 0.99)
+        tail = None if self.rollout.shadows else deploy.tail(sum(mine.seconds), confidence=sure)
+        shares = (0.5,) if tail is None else (0.5, tail)
         return (
             deploy.errors(mine, theirs, limit=policy.errors, confidence=sure),
             *(

@@ -388,7 +388,8 @@ class RolloutPolicy(_Table):
     errors: Share = 0.01
     """It may fail on more requests than the champion by this share."""
     latency: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 2.0
-    """Its median and 99th percentile may be this many times the champion's."""
+    """Its median may be this many times the champion's, and so may p99, or the highest percentile
+    that so many requests can tell."""
     scores: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """Its answers may be this far from the champion's: the largest difference of the two
     distributions, 0 to 1; of classes, of one class's share."""

@@ -9,15 +9,36 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes.pager import FakePager
 from fakes.trials import FakeTrials
-from fakes.world import FakeHandover, FakeLog, FakeRegistry, FakeTrainer, held_out
+from fakes.world import (
+    FakeHandover,
+    FakeLog,
+    FakeMeasure,
+    FakeRegistry,
+    FakeTrainer,
+    held_out,
+)
 
 from driftloop.errors import ArtifactError, BadRequest, StaleHead
 from driftloop.ledger import SqlLedger
+from driftloop.loop.notices import Places, opened
 from driftloop.loop.release import Released, Releaser
 from driftloop.loop.renew import Renewed, Renewer
 from driftloop.loop.tell import Teller
-from driftloop.loop.watch import order
-from driftloop.records import Advanced, Head, ModelId, Moved, Paged, Phase, Rollout, Stage
+from driftloop.loop.watch import Watched, Watcher, order, ordered
+from driftloop.records import (
+    Advanced,
+    Decided,
+    Decision,
+    Head,
+    ModelId,
+    Moved,
+    Paged,
+    Phase,
+    Rollout,
+    Stage,
+    State,
+    Window,
+)
 from driftloop.spec import Family, Fleet, RolloutPolicy
 
 if TYPE_CHECKING:
@@ -46,6 +67,10 @@ class World:
     def renew(self, key: str) -> Renewed:
         """Train by hand."""
         family, now = self.fleet.family(DE), self.clock.now()
+        return self.renewer.renew(order(family, DE, key=key, reason="asked for", now=now))
+
+    @property
+    def renewer(self) -> Renewer:
         return Renewer(
             fleet=self.fleet,
             log=FakeLog(),
@@ -56,7 +81,7 @@ class World:
             clock=self.clock,
             teller=self.teller,
             table=held_out,
-        ).renew(order(family, DE, key=key, reason="asked for", now=now))
+        )
 
     def after(self, hours: float) -> Released | None:
         """One pass, so much later."""
@@ -357,3 +382,91 @@ def test_what_is_waited_for_can_be_asked(world: World) -> None:
     assert looked.waits.startswith("it lasts until")
     assert looked.until == world.clock.now() + HOUR
     assert world.steps() == ["shadow"]
+
+
+def test_a_champion_that_cannot_come_back_is_told_and_tried_again(world: World) -> None:
+    """Harm once the challenger answers alone, and the file before it is damaged meanwhile."""
+    for _ in range(3):
+        world.after(1)
+    world.trials.fails, world.damaged = 0.1, 1
+    for _ in range(3):
+        done = world.after(0.1)
+        assert done is not None
+        assert "the model file is gone" in str(done.problem)
+    assert (world.version, world.steps()[-1]) == (2, "rolling-back")
+    assert world.told() == [Stage.PROMOTED, Stage.STUCK]
+    world.damaged = None
+    world.after(0.1)
+    assert (world.version, world.steps()[-1]) == (1, "rolled-back")
+    assert world.told() == [Stage.PROMOTED, Stage.STUCK, Stage.ROLLED_BACK]
+
+
+def test_a_pager_that_is_away_is_told_later_and_once(world: World) -> None:
+    """Also by a pass that finds no rollout open any more."""
+    world.trials.fails = 0.1
+    world.pager.refuse = 1
+    world.after(1)
+    assert world.told() == []
+    assert world.after(1) is None
+    world.after(1)
+    assert world.told() == [Stage.ROLLED_BACK]
+    assert len(world.pager.told) == 1
+
+
+def test_a_model_that_decays_meanwhile_waits_for_its_rollout(world: World) -> None:
+    """The order that a pass would start waits, with its reason, and comes once it is over."""
+    measure = FakeMeasure(error=14.0)
+
+    def watch() -> Watched:
+        world.clock.shown += 10 * timedelta(days=1)
+        (seen,) = Watcher(
+            fleet=world.fleet,
+            log=FakeLog(),
+            measure=measure,
+            ledger=world.ledger,
+            clock=world.clock,
+            places=Places(pages="http://pages", prefect="http://prefect"),
+        ).watch()[-1:]
+        return seen
+
+    seen = watch()
+    assert seen.order is None
+    assert seen.waits == "a rollout is under way (shadow)"
+    world.releaser.roll_back(DE, who="anna")
+    assert watch().order is not None
+
+
+def test_in_an_incident_it_is_told_in_its_thread(world: World) -> None:
+    """The rollout of what an incident called for: one message, all stages in its thread."""
+    world.releaser.roll_back(DE, who="anna")
+    incident = "eta-de/bad"
+    decision = Decision(
+        key=incident,
+        model=DE,
+        at=world.clock.now(),
+        state=State.DECAYING,
+        reason="worse",
+        version=1,
+        window=Window(
+            model=DE,
+            start=world.clock.now(),
+            end=world.clock.now(),
+            known_at=world.clock.now(),
+        ),
+        verdicts=(),
+        retrain=True,
+        incident=incident,
+        opens=True,
+    )
+    fact = Decided(model=DE, at=world.clock.now(), decision=decision)
+    world.ledger.append(fact, key=incident)
+    family, owner = world.fleet.family(DE), world.fleet.owner(DE)
+    places = Places(pages="http://pages", prefect="http://prefect")
+    world.teller.tell(opened(decision, family, owner, places))
+    assert world.renewer.renew(ordered(family, decision)).outcome == "rollout"
+    for _ in range(4):
+        world.after(1)
+    (message,) = world.pager.told
+    assert message.opened.incident == incident
+    stages = [each.stage for each in message.thread]
+    assert stages == [Stage.RETRAINING, Stage.PROMOTED]

@@ -7,6 +7,7 @@ from threading import Lock
 from driftloop.ledger import SqlLedger
 from driftloop.ports import Ledger
 from driftloop.records import (
+    Advanced,
     Decided,
     Failed,
     Gated,
@@ -39,6 +40,7 @@ class ModelFacts:
     gated: tuple[Gated, ...] = ()
     failed: tuple[Failed, ...] = ()
     moved: tuple[Moved, ...] = ()
+    advanced: tuple[Advanced, ...] = ()
 
 
 def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
@@ -56,6 +58,7 @@ def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
         gated=ledger.facts(Gated, model=model, last=PAGE_EVENTS),
         failed=ledger.facts(Failed, model=model, last=PAGE_EVENTS),
         moved=ledger.facts(Moved, model=model, last=PAGE_EVENTS),
+        advanced=ledger.facts(Advanced, model=model, last=PAGE_EVENTS),
     )
 
 
@@ -95,6 +98,7 @@ class RowFacts:
             gated=ledger.facts(Gated, model=model, last=1),
             failed=ledger.facts(Failed, model=model, last=1),
             moved=ledger.facts(Moved, model=model, last=1),
+            advanced=ledger.facts(Advanced, model=model, last=1),
         )
 
     def _recent(self, model: ModelId) -> tuple[Measured, ...]:

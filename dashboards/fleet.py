@@ -9,7 +9,7 @@ from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.points import Point, is_decisive, metric_said, points
 from dashboards.timeline import Event, retrainings
 from dashboards.words import span, why
-from driftloop.records import Failed, Gated, Level, ModelId, Ordered, State
+from driftloop.records import Failed, Gated, Level, ModelId, Ordered, Phase, Rollout, State
 from driftloop.spec import Family, Fleet
 
 RETRAINING = "retraining"
@@ -35,7 +35,8 @@ class Row:
     """One model on the fleet page.
 
     `state` is one of `STATES`; `judged` is the state of its last decision, which a retraining
-    under way hides. `notes` say what a person must look at besides.
+    under way hides. `rollout` says how far a challenger has come. `notes` say what a person must
+    look at besides.
     """
 
     model: ModelId
@@ -48,6 +49,7 @@ class Row:
     version: int | None
     epoch: int | None
     champion_since: datetime | None
+    rollout: str | None
     metric: str
     unit: str
     level: str
@@ -132,6 +134,8 @@ def row_view(
         state = NO_CHAMPION
     if order is not None:
         state = RETRAINING
+    rollout = next((f.rollout for f in facts.advanced[-1:] if f.rollout.is_open), None)
+    stands = None if rollout is None or rollout.phase is not Phase.STUCK else rollout.reason
     late = None if loop.warning else _unseen(family, facts, moment)
     ended = [event for event in retrainings(facts) if event.what != RETRAINING]
     return Row(
@@ -145,6 +149,7 @@ def row_view(
         version=None if moved is None else moved.head.version,
         epoch=None if moved is None else moved.head.epoch,
         champion_since=None if moved is None else moved.at,
+        rollout=None if rollout is None else _rollout_said(rollout),
         metric=metric_said(family),
         unit=family.unit_of(family.decay.metric) if family.decay else "",
         level=str(next((v.level for v in verdicts if is_decisive(v.reading, family)), Level.BLIND)),
@@ -154,7 +159,7 @@ def row_view(
         retrain=ended[-1] if ended else None,
         incident=incident,
         incident_since=decision.since if decision is not None and incident is not None else None,
-        notes=tuple(note for note in (late, _stuck(family, order, moment)) if note),
+        notes=tuple(note for note in (late, _stuck(family, order, moment), stands) if note),
     )
 
 
@@ -179,6 +184,11 @@ def _unseen(family: Family, facts: ModelFacts, moment: Moment) -> str | None:
     if late <= cadence + moment.grace:
         return None
     return f"not judged for {span(late.total_seconds())}, due every {span(cadence.total_seconds())}"
+
+
+def _rollout_said(rollout: Rollout) -> str:
+    by = f", held by {rollout.held}" if rollout.held is not None else ""
+    return f"v{rollout.version} in {rollout.named}{by}"
 
 
 def _stuck(family: Family, order: Ordered | None, moment: Moment) -> str | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from dashboards.facts import PAGE_MEASURED, ModelFacts
 from dashboards.words import gain, why
 from driftloop.records import (
+    Advanced,
     Candidate,
     Decided,
     Decision,
@@ -16,6 +17,7 @@ from driftloop.records import (
     Notice,
     Order,
     Paged,
+    Phase,
     Stage,
     State,
     metric_name,
@@ -82,6 +84,7 @@ def timeline(facts: ModelFacts) -> tuple[Event, ...]:
         *_changes(facts.decided),
         *retrainings(facts),
         *(_moved(fact) for fact in facts.moved if not _order_of(fact, facts.gated)),
+        *map(_advanced, facts.advanced),
         *(_paged(fact) for fact in facts.paged if not _order_told(fact.notice)),
     ]
     # They stand in the order in which they follow from each other: a stable sort keeps that.
@@ -193,7 +196,8 @@ def _outcome(gate: Gated | None, failure: Failed | None, moved: Sequence[Moved])
         return "retraining"
     if not gate.result.passed:
         return "refused"
-    return "promoted" if any(fact.at >= gate.at for fact in moved) else "passed"
+    answered = any(f.at >= gate.at and f.head.version == gate.version for f in moved)
+    return "promoted" if answered else "passed"
 
 
 def _steps(facts: ModelFacts) -> Iterator[tuple[str, Step]]:
@@ -260,6 +264,19 @@ def _moved(fact: Moved) -> Event:
         tone="good" if what == "swap" else "busy",
         headline=_answers(fact),
         detail=fact.reason,
+    )
+
+
+def _advanced(fact: Advanced) -> Event:
+    rollout = fact.rollout
+    back = rollout.phase in {Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.STUCK}
+    by = f", held by {rollout.held}" if rollout.held is not None else ""
+    return Event(
+        at=fact.at,
+        what="rollout",
+        tone="bad" if back else "good" if rollout.phase is Phase.CHAMPION else "busy",
+        headline=f"version {rollout.version}: {rollout.named}{by} (epoch {rollout.epoch})",
+        detail="; ".join([rollout.reason, *(each.said for each in fact.findings)]),
     )
 
 

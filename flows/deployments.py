@@ -19,6 +19,7 @@ from driftloop.errors import BadRequest
 from driftloop.settings import Settings
 from flows.consistency import consistency
 from flows.maintain import maintain
+from flows.release import release
 from flows.renew import renew
 from flows.score_batch import score_batch
 from flows.score_due import score_due
@@ -33,7 +34,8 @@ NAME = "driftloop"
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 """What intervals are counted from: the same at every start, so that a restart shifts nothing."""
 FLOWS: Mapping[str, Flow[..., Any]] = {
-    each.name: each for each in (watch, renew, score_batch, score_due, maintain, consistency)
+    each.name: each
+    for each in (watch, renew, release, score_batch, score_due, maintain, consistency)
 }
 
 
@@ -58,6 +60,7 @@ def deployed(settings: Settings) -> tuple[Deployed, ...]:
         Deployed(flow=maintain, at_once=1, every=timedelta(seconds=settings.maintain_every)),
         Deployed(flow=consistency, at_once=1, every=timedelta(seconds=settings.consistency_every)),
         Deployed(flow=renew, at_once=settings.renew_slots),
+        Deployed(flow=release, at_once=1, every=timedelta(seconds=settings.release_every)),
         Deployed(flow=score_batch, at_once=1),
         Deployed(flow=score_due, at_once=1, every=timedelta(seconds=settings.batch_every)),
     )

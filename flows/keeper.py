@@ -112,6 +112,7 @@ def dead_after(settings: Settings) -> Mapping[str, timedelta]:
         "maintain": timedelta(seconds=3 * settings.maintain_every),
         "consistency": timedelta(seconds=3 * settings.consistency_every),
         "renew": longest + system.trainer.patience + MARGIN,
+        "release": timedelta(seconds=3 * settings.release_every),
         "score-batch": LONGEST_BATCH,
         "score-due": LONGEST_BATCH,
     }

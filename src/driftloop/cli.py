@@ -12,6 +12,7 @@ import typer
 
 from driftloop import __version__
 from driftloop.commands.features import add_feature_commands
+from driftloop.commands.rollout import rollout_command
 from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
 from driftloop.records import Task
@@ -298,7 +299,7 @@ def train(
     failed = 0
     for made in orders:
         renewed = system.renewer.renew(made)
-        failed += renewed.outcome != "promoted"
+        failed += renewed.outcome not in {"promoted", "rollout"}
         typer.echo(f"{made.model}: {renewed.outcome}: {renewed.reason}")
     if not orders:
         typer.echo("every model has a champion; name one to train it anew")
@@ -383,7 +384,7 @@ def rollback(
         int | None, typer.Option(help="The version wanted; the one before if left out.")
     ] = None,
 ) -> None:
-    """Make an earlier champion answer again."""
+    """Make an earlier champion answer again; a rollout under way is ended by it."""
     import getpass
 
     from driftloop.records import ModelId
@@ -606,6 +607,7 @@ def watchdog() -> None:
 
 
 add_feature_commands(app, lambda: _system())  # noqa: PLW0108 - it is defined below
+app.command("rollout")(rollout_command(lambda: _system()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 

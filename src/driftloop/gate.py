@@ -127,6 +127,18 @@ def as_found(candidate: Candidate) -> GateResult:
     )
 
 
+def losses(label: npt.ArrayLike, answer: npt.ArrayLike, *, task: Task) -> tuple[str, Floats]:
+    """Return what the loss of a row is called, and each row's; NaN where the label is.
+
+    Args:
+        label: shape [n], as for `compare`.
+        answer: shape [n], as for `compare`.
+        task: which loss.
+    """
+    truth, given = np.asarray(label, np.float64), np.asarray(answer, np.float64)
+    return _LOSS[task], np.where(np.isnan(truth), np.nan, _LOSSES[task](truth, given))
+
+
 def t_quantile(probability: float, freedom: int) -> float:
     """Return Student's t quantile for whole degrees of `freedom`, exact to about 1e-12.
 

@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from driftloop.errors import DriftloopError
 from driftloop.records import (
+    Advanced,
     Candidate,
+    Counts,
     Event,
     Fact,
     FeatureValue,
@@ -26,6 +28,7 @@ from driftloop.records import (
     Prediction,
     Reading,
     Receipt,
+    Rollout,
     Samples,
     Served,
     Shadow,
@@ -134,6 +137,33 @@ class FeatureLog(Protocol):
 
     def ask(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return what a query answers over `tables` alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What challenger and champion did side by side.
+
+    `both` has the rows that the challenger answered in shadow since the rollout began: event_time,
+    predicted_at, challenger, champion and label (float64, null while unknown). `apart` has those
+    that one of the two answered: version, prediction and label.
+    """
+
+    challenger: Counts
+    champion: Counts
+    both: pa.Table
+    apart: pa.Table
+
+
+class Trials(Protocol):
+    """What the log knows of a rollout."""
+
+    def trial(self, family: Family, rollout: Rollout) -> Trial:
+        """Return what was logged of `rollout` in its phase, and of its shadow since it began.
+
+        Raises:
+            LogError: the log cannot be read.
+        """
         ...
 
 
@@ -312,7 +342,7 @@ class Ledger(Protocol):
         ...
 
     def head(self, model: ModelId) -> Head | None:
-        """Return the champion of `model`, None when it never had one."""
+        """Return the champion of `model` in the epoch of now, None when it never had one."""
         ...
 
     def heads(self) -> tuple[Head, ...]:
@@ -324,6 +354,22 @@ class Ledger(Protocol):
 
         Raises:
             StaleHead: somebody else moved first; nothing was changed.
+        """
+        ...
+
+    def advances(self) -> tuple[Advanced, ...]:
+        """Return the newest step of every model that ever had a rollout."""
+        ...
+
+    def rollouts(self) -> tuple[Rollout, ...]:
+        """Return every rollout that has yet to come to its end, at most one of a model."""
+        ...
+
+    def advance(self, advanced: Advanced) -> None:
+        """Append a rollout's step, if nothing took its epoch meanwhile.
+
+        Raises:
+            StaleHead: somebody else moved or advanced first; nothing was changed.
         """
         ...
 

@@ -206,7 +206,7 @@ class Role(StrEnum):
 class Served:
     """How one version of one model did in one serving process, between two moments.
 
-    `seconds` counts its requests by how long each took, in the bins of `serve.recent`; `start`
+    `seconds` counts its requests by how long each took, in the bins of `latencies`; `start`
     and `end` are the loop's time.
     """
 
@@ -218,6 +218,15 @@ class Served:
     requests: int
     errors: int
     seconds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Requests that one version answered or failed on, summed; `seconds` as in `Served`."""
+
+    requests: int = 0
+    errors: int = 0
+    seconds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,6 +344,9 @@ class Stage(StrEnum):
     PROMOTED = "promoted"
     REFUSED = "refused"
     FAILED = "failed"
+    HELD = "held"
+    STUCK = "stuck"
+    ROLLED_BACK = "rolled-back"
     RECOVERED = "recovered"
 
 
@@ -468,7 +480,11 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Who is champion: the truth that serving reads. `epoch` grows by one at each move."""
+    """Who is champion: the truth that serving reads.
+
+    `epoch` counts the changes of what answers: it grows by one at each move, and at each step of
+    a rollout.
+    """
 
     model: ModelId
     epoch: int
@@ -485,6 +501,102 @@ class Head:
     def lowered(self) -> bool:
         """Whether a service answers with its file itself; if not, the sidecar answers for it."""
         return not self.artifact.endswith(PIPELINE_FILE)
+
+
+class Phase(StrEnum):
+    """How far a challenger has come on its way to be champion.
+
+    WATCHED answers already, and is still compared with the champion before it; CHAMPION and
+    ROLLED_BACK are the two ends. STUCK is a promotion that failed half way.
+    """
+
+    SHADOW = "shadow"
+    CANARY = "canary"
+    PROMOTING = "promoting"
+    WATCHED = "watched"
+    CHAMPION = "champion"
+    ROLLING_BACK = "rolling-back"
+    ROLLED_BACK = "rolled-back"
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A challenger of one model, as far as it has come, and why.
+
+    `order` is the key of the order that it was made for, `champion` the version that answered
+    when it began. `epoch` is of the one counter of the model: each step takes the next. `share`
+    of the requests is answered by the challenger; `since` is when this phase, or this share,
+    began. `held` is who holds it where it is.
+    """
+
+    model: ModelId
+    order: str
+    epoch: int
+    version: int
+    digest: str
+    artifact: str
+    champion: int
+    phase: Phase
+    reason: str
+    begun: datetime
+    since: datetime
+    share: float = 0.0
+    held: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has yet to come to one of its two ends."""
+        return self.phase not in {Phase.CHAMPION, Phase.ROLLED_BACK}
+
+    @property
+    def shadows(self) -> bool:
+        """Whether the challenger answers the champion's rows too, unseen."""
+        return not self.share and self.phase in {Phase.SHADOW, Phase.PROMOTING, Phase.STUCK}
+
+    @property
+    def head(self) -> Head:
+        """The challenger as serving loads it."""
+        return Head(
+            model=self.model,
+            epoch=self.epoch,
+            version=self.version,
+            digest=self.digest,
+            artifact=self.artifact,
+        )
+
+    @property
+    def named(self) -> str:
+        """Phase and share in words, as in "canary 25%"."""
+        return f"canary {self.share:.0%}" if self.phase is Phase.CANARY else str(self.phase)
+
+
+class Harm(StrEnum):
+    """What a comparison of challenger and champion says, for certain or not yet."""
+
+    NONE = "none"
+    UNSURE = "unsure"
+    CERTAIN = "certain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Challenger against champion in one respect, with its noise.
+
+    `value` in [`low`, `high`] is what is held to `limit`; they are None where nothing can be
+    said yet. `n` and `of` are what it rests on: the challenger's rows or requests, and the
+    champion's. `said` is all of it in words.
+    """
+
+    what: str
+    harm: Harm
+    limit: float
+    n: int
+    of: int
+    said: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 # -- facts: what the ledger keeps -----------------------------------------------------------
@@ -582,6 +694,20 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Advanced:
+    """A rollout went on, or back; `who` is the person that wanted it, None for the policy.
+
+    It is kept under the key of a `Moved`, `model#epoch`: no two steps have one epoch.
+    """
+
+    model: ModelId
+    at: datetime
+    rollout: Rollout
+    findings: tuple[Finding, ...] = ()
+    who: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Passed:
     """A pass over the fleet came to its end: the loop's heartbeat.
 
@@ -636,6 +762,7 @@ Fact = (
     | Gated
     | Failed
     | Moved
+    | Advanced
     | Passed
     | Sensed
     | Disputed

@@ -191,6 +191,8 @@ class Settings(BaseSettings):
 
     watch_every: Seconds = 600.0
     """How often the fleet is looked at."""
+    release_every: Seconds = 60.0
+    """How often rollouts that are under way are looked at."""
     maintain_every: Seconds = 3600.0
     """How often copies are mended, and what is old is removed."""
     consistency_every: Seconds = 3600.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from driftloop.records import (
+    Advanced,
     Decided,
     Decision,
     Fact,
@@ -97,7 +98,7 @@ def that_judged(row: Logged, decisions: Sequence[Decision]) -> tuple[Decision, .
     )
 
 
-def _step(fact: Fact) -> Step | None:  # noqa: PLR0911 - one for each kind
+def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911 - one for each kind
     match fact:
         case Decided(decision=decision):
             opened = " (opens an incident)" if decision.opens else ""
@@ -119,6 +120,10 @@ def _step(fact: Fact) -> Step | None:  # noqa: PLR0911 - one for each kind
             return _made(fact, what, f"version {version}: {result.reason}", fact.order_key)
         case Failed(error=error):
             return _made(fact, "failed", error, fact.order_key)
+        case Advanced(rollout=rollout):
+            by = f", held by {rollout.held}" if rollout.held else ""
+            said = f"version {rollout.version}: {rollout.reason}{by} (epoch {rollout.epoch})"
+            return _made(fact, f"rollout: {rollout.named}", said, rollout.order)
         case Moved(head=head):
             said = f"version {head.version} answers from epoch {head.epoch} on"
             return _made(fact, "champion", said, None)

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from driftloop.judge import judged, window_at
 from driftloop.ledger import SqlLedger
 from driftloop.loop.consistency import Consistency
 from driftloop.loop.notices import Places
+from driftloop.loop.release import Releaser
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher, measurement_of
@@ -293,6 +295,21 @@ class System:
             table=read_table,
         )
 
+    @property
+    def releaser(self) -> Releaser:
+        """What brings challengers to the front, or back."""
+        from driftloop.prediction_log import LogTrials
+
+        return Releaser(
+            fleet=self.fleet,
+            trials=LogTrials(self.log),
+            registry=self.registry,
+            ledger=self.ledger,
+            clock=self.clock,
+            teller=self.teller,
+            verify=self._verify,
+        )
+
     def spool(self, service: str) -> "SegmentSpool":
         """Return a spool of this process's own, named after the service that writes it."""
         from driftloop.prediction_log import SegmentSpool
@@ -364,6 +381,7 @@ class System:
         from driftloop.serve.exchange import Bounds
         from driftloop.serve.online import online_app
         from driftloop.serve.peers import Peers
+        from driftloop.serve.rollouts import Challengers
         from driftloop.serve.service import Service
         from driftloop.serve.sidecar import loader
         from driftloop.serve.slot import Memory, Slots
@@ -372,14 +390,21 @@ class System:
         settings = self.settings
         tokens = settings.tokens
         fleet, spool = self.fleet.served, self.spool("online")
+        memory, load = Memory(settings.models_mib * 2**20), loader(self.sidecar)
+        challengers = Challengers(
+            slots=Slots(fleet, memory=memory, load=load),
+            rollouts=self.ledger.rollouts,
+            spool=spool,
+            clock=self.clock,
+        )
+
+        def closing() -> None:
+            challengers.close()
+            spool.close()
+
         service = Service(
             fleet=fleet,
-            slots=Slots(
-                fleet,
-                memory=Memory(settings.models_mib * 2**20),
-                lazy=True,
-                load=loader(self.sidecar),
-            ),
+            slots=Slots(fleet, memory=memory, lazy=True, load=load),
             spool=spool,
             clock=self.clock,
             bounds=Bounds(
@@ -388,12 +413,13 @@ class System:
                 seconds=settings.answer_within,
             ),
             peers=Peers() if place is None else Peers(settings.workers_shown, place),
+            rollouts=challengers,
         )
         return online_app(
             service,
             heads=self.ledger.heads,
             poll_every=settings.poll_every,
-            closing=spool.close,
+            closing=closing,
             guard=None if tokens is None else Guard(tokens, own=own_token(settings.own_token)),
             answers=self.answers.get,
         )
@@ -558,20 +584,39 @@ class System:
         return family, head, decision.window
 
     def roll_back(self, model: ModelId, *, to: int | None, who: str) -> Head:
-        """Return the new head after making an earlier champion answer; see `Renewer.roll_back`."""
+        """Return the new head after making an earlier champion answer; see `Renewer.roll_back`.
+
+        A rollout under way is ended first; where nobody names another version, that is all.
+        """
+        if self.releaser.has_open(model):
+            self.releaser.roll_back(model, who=who)
+            head = self.ledger.head(model)
+            if head is not None and to in {None, head.version}:
+                return head
+        verify = self._verify
+        return self.renewer.roll_back(
+            model, to=to, who=who, verify=lambda head: verify(head, self.fleet.family(model))
+        )
+
+    def _verify(self, head: Head, family: Family) -> None:
+        """Load and ask a version as serving does, or read it where it is served elsewhere.
+
+        Raises:
+            ArtifactError: it could not answer.
+        """
         from driftloop.serve.model import read_checked
         from driftloop.serve.sidecar import loader, own_sidecar
+        from driftloop.serve.slot import Slots
 
+        if head.found:
+            read_checked(Path(head.artifact), head.digest)
+            return
+        alone = replace(
+            self.fleet.only((head.model,)), families=(family.model_copy(update={"log": None}),)
+        )
         with own_sidecar() as sidecar:
-            load = loader(sidecar)
-
-            def verify(head: Head) -> None:
-                if head.found:
-                    read_checked(Path(head.artifact), head.digest)
-                else:
-                    load(head)
-
-            return self.renewer.roll_back(model, to=to, who=who, verify=verify)
+            for failure in Slots(alone, load=loader(sidecar)).refresh([head])[1]:
+                raise failure.error
 
     def contents(self, family: Family) -> "tuple[Contents, ...]":
         """Return what the log of a family that is served elsewhere holds, model by model.

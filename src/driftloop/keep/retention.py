@@ -134,8 +134,19 @@ def kept_versions(moves: tuple[Moved, ...], policy: RetentionPolicy) -> frozense
     return frozenset(newest[:1] + sorted(newest, reverse=True)[: policy.versions] + first)
 
 
+def _kept(ledger: SqlLedger, model: ModelId, policy: RetentionPolicy) -> frozenset[int]:
+    """Return the versions whose files stay, those of a rollout under way among them."""
+    under_way = {
+        version
+        for rollout in ledger.rollouts()
+        if rollout.model == model
+        for version in (rollout.version, rollout.champion)
+    }
+    return kept_versions(ledger.facts(Moved, model=model), policy) | under_way
+
+
 def _pins(ledger: SqlLedger, model: ModelId, policy: RetentionPolicy) -> Iterator[Pin]:
-    for version in sorted(kept_versions(ledger.facts(Moved, model=model), policy)):
+    for version in sorted(_kept(ledger, model, policy)):
         trained = ledger.fact(Trained, key=version_key(model, version))
         if trained is not None:
             window = trained.candidate.order.window
@@ -170,7 +181,7 @@ def _old_folders(
     ledger: SqlLedger, model: ModelId, policy: RetentionPolicy, artifacts: Path, now: datetime
 ) -> list[Path]:
     """Return the folders of candidates that no kept version and no recent candidate is in."""
-    kept = kept_versions(ledger.facts(Moved, model=model), policy)
+    kept = _kept(ledger, model, policy)
     young = now - policy.refused
     stays, named = set[str](), set[str]()
     for trained in ledger.facts(Trained, model=model):

@@ -170,6 +170,16 @@ _TRACE_IN_1 = {
     "Failed": ("order_key",),
 }
 
-STEPS: tuple[Callable[[Any], None], ...] = (_trace_facts,)
+
+def _one_epoch(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's connection
+    """From 2 to 3: a champion's moves and a rollout's steps share one counter."""
+    import sqlalchemy as sa
+
+    connection.execute(
+        sa.text("CREATE UNIQUE INDEX one_epoch ON facts (key) WHERE kind IN ('Moved', 'Advanced')")
+    )
+
+
+STEPS: tuple[Callable[[Any], None], ...] = (_trace_facts, _one_epoch)
 """Step n brings a ledger of schema n to n + 1."""
 SCHEMA_VERSION = 1 + len(STEPS)

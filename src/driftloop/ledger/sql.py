@@ -15,6 +15,7 @@ from driftloop.errors import BadRequest, LedgerError, StaleHead
 from driftloop.ledger.migrations import bring_up
 from driftloop.ledger.trace import is_release, trace_of
 from driftloop.records import (
+    Advanced,
     Decided,
     Fact,
     Head,
@@ -25,6 +26,7 @@ from driftloop.records import (
     Moved,
     Ordered,
     Paged,
+    Rollout,
     Trained,
     version_key,
 )
@@ -39,6 +41,9 @@ UNSAID = tuple(
 REMEMBERED = 20
 """How many decisions, orders and moves a model's history holds."""
 
+ROUTED = (Moved.__name__, Advanced.__name__)
+"""Kinds that change what answers: each of their facts takes an epoch of the model's one counter."""
+
 FactT = TypeVar("FactT", bound=Fact)
 
 
@@ -46,8 +51,9 @@ class SqlLedger:
     """The ledger in an SQL database; implements `ports.Ledger`.
 
     Every write is one statement, so that processes that write at once wait for each other and
-    never fail half way. The champion of a model is its newest `Moved` fact, whose key
-    `model#epoch` is unique: that is the compare-and-set.
+    never fail half way. The champion of a model is its newest `Moved` fact, and its rollout the
+    newest `Advanced` one; both have keys `model#epoch`, of which no two are the same: that is the
+    compare-and-set.
 
     Args:
         url: SQLAlchemy address, `sqlite:///file` or `postgresql://...`, which psycopg opens.
@@ -81,6 +87,14 @@ class SqlLedger:
             sa.UniqueConstraint("kind", "key"),
             sa.Index("facts_by_model", "kind", "model", "id"),
             sa.Index("facts_by_trace", "trace", "id"),
+        )
+        routed = self._facts.c.kind.in_(ROUTED)
+        sa.Index(
+            "one_epoch",
+            self._facts.c.key,
+            unique=True,
+            sqlite_where=routed,
+            postgresql_where=routed,
         )
         self._intents = sa.Table(
             "intents",
@@ -184,7 +198,7 @@ class SqlLedger:
     def history(self, model: ModelId) -> ModelHistory:
         """Return what judge and renew need of the past of `model`."""
         moves = self.facts(Moved, model=model)
-        head = moves[-1].head if moves else None
+        head = self.head(model)
         return ModelHistory(
             decisions=tuple(
                 fact.decision for fact in self.facts(Decided, model=model, last=REMEMBERED)
@@ -199,19 +213,47 @@ class SqlLedger:
 
     def head(self, model: ModelId) -> Head | None:
         """Return the champion of `model`, None when it never had one."""
+        steps = self.facts(Advanced, model=model, last=1)
+        # After the steps: of a move that comes in between the epoch is the newest.
         moves = self.facts(Moved, model=model, last=1)
-        return moves[0].head if moves else None
+        return _now(moves[0].head, steps[0].rollout.epoch if steps else 0) if moves else None
 
     def heads(self) -> tuple[Head, ...]:
-        """Return every champion."""
-        table = self._facts
-        newest = (
-            self._sa.select(self._sa.func.max(table.c.id))
-            .where(table.c.kind == Moved.__name__)
-            .group_by(table.c.model)
+        """Return every champion, in the epoch that it answers in now."""
+        newest = self._newest_of(ROUTED)
+        epochs = {
+            model: _decoded(body, Advanced).rollout.epoch
+            for kind, model, body in newest
+            if kind == Advanced.__name__
+        }
+        return tuple(
+            _now(_decoded(body, Moved).head, epochs.get(model, 0))
+            for kind, model, body in newest
+            if kind == Moved.__name__
         )
-        query = self._sa.select(table.c.body).where(table.c.id.in_(newest)).order_by(table.c.model)
-        return tuple(_decoded(row[0], Moved).head for row in self._read(query))
+
+    def advances(self) -> tuple[Advanced, ...]:
+        """Return the newest step of every model that ever had a rollout."""
+        newest = self._newest_of((Advanced.__name__,))
+        return tuple(_decoded(body, Advanced) for _, _, body in newest)
+
+    def rollouts(self) -> tuple[Rollout, ...]:
+        """Return every rollout that has yet to come to its end, at most one of a model."""
+        return tuple(step.rollout for step in self.advances() if step.rollout.is_open)
+
+    def advance(self, advanced: Advanced) -> None:
+        """Append a rollout's step, if nothing took its epoch meanwhile.
+
+        Raises:
+            StaleHead: somebody else moved or advanced first; nothing was changed.
+        """
+        rollout = advanced.rollout
+        if not self.append(advanced, key=f"{rollout.model}#{rollout.epoch}"):
+            raise StaleHead(
+                f"somebody else was first to change what answers in epoch {rollout.epoch}",
+                where=rollout.model,
+                hint="look at the rollout again and decide anew",
+            )
 
     def move(self, head: Head, *, at: datetime, previous: Head | None, reason: str) -> None:
         """Make `head` champion if `previous` still is.
@@ -311,16 +353,20 @@ class SqlLedger:
     def re_root(self, old: Path, new: Path) -> None:
         """Let every path of a model file under `old` lie under `new`: a home that has moved."""
         table = self._facts
-        moving = table.c.kind.in_([Moved.__name__, Trained.__name__])
+        moving = table.c.kind.in_([*ROUTED, Trained.__name__])
         changed = []
         for id_, kind, body in self._read(
             self._sa.select(table.c.id, table.c.kind, table.c.body).where(moving)
         ):
-            fact: Moved | Trained
+            fact: Moved | Advanced | Trained
             if kind == Moved.__name__:
                 move = _decoded(body, Moved)
                 path = _re_rooted(move.head.artifact, old, new)
                 fact = replace(move, head=replace(move.head, artifact=path))
+            elif kind == Advanced.__name__:
+                step = _decoded(body, Advanced)
+                path = _re_rooted(step.rollout.artifact, old, new)
+                fact = replace(step, rollout=replace(step.rollout, artifact=path))
             else:
                 made = _decoded(body, Trained)
                 path = _re_rooted(made.candidate.folder, old, new)
@@ -335,6 +381,17 @@ class SqlLedger:
     def count(self) -> int:
         """Return how many facts there are."""
         return int(self._read(self._sa.select(self._sa.func.count(self._facts.c.id)))[0][0])
+
+    def _newest_of(self, kinds: Collection[str]) -> list[Any]:
+        """Return (kind, model, body) of each model's newest fact of each of `kinds`."""
+        table = self._facts
+        newest = (
+            self._sa.select(self._sa.func.max(table.c.id))
+            .where(table.c.kind.in_(kinds))
+            .group_by(table.c.kind, table.c.model)
+        )
+        query = self._sa.select(table.c.kind, table.c.model, table.c.body)
+        return self._read(query.where(table.c.id.in_(newest)).order_by(table.c.model))
 
     def _insert(self, table: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's table and statement
         if self._engine.dialect.name == "postgresql":
@@ -410,6 +467,11 @@ def _encoded(fact: Fact) -> str:
 
 def _decoded(body: str, kind: type[FactT]) -> FactT:
     return msgspec.json.decode(body, type=kind)
+
+
+def _now(head: Head, epoch: int) -> Head:
+    """Return a champion in the newest epoch: a rollout's steps take epochs too."""
+    return replace(head, epoch=max(head.epoch, epoch))
 
 
 def _re_rooted(path: str, old: Path, new: Path) -> str:

@@ -1,6 +1,7 @@
 """Which decision, or which order given by hand, a fact belongs to."""
 
 from driftloop.records import (
+    Advanced,
     Decided,
     Decision,
     Fact,
@@ -15,7 +16,7 @@ from driftloop.records import (
 )
 
 
-def trace_of(fact: Fact, *, key: str | None) -> str | None:
+def trace_of(fact: Fact, *, key: str | None) -> str | None:  # noqa: PLR0911 - one for each kind
     """Return the key of the decision or order that led to `fact`; None when its body tells none.
 
     Args:
@@ -31,6 +32,8 @@ def trace_of(fact: Fact, *, key: str | None) -> str | None:
             return fact.candidate.order.key
         case Gated() | Failed():
             return fact.order_key
+        case Advanced(rollout=rollout):
+            return rollout.order
         case Paged(notice=notice):
             # What is told about an order, or about one later decision, has its key at the end.
             rest = notice.key.removeprefix(f"{notice.incident}/{notice.stage}").lstrip("/")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from driftloop.records import (
+    Advanced,
     Decision,
     Evidence,
     GateResult,
@@ -14,6 +15,7 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Phase,
     Reading,
     Stage,
     State,
@@ -21,9 +23,11 @@ from driftloop.records import (
     Verdict,
     metric_name,
 )
-from driftloop.spec import Family, Owner
+from driftloop.spec import Family, Owner, RolloutPolicy
 
 SHOWN = 6
+OF_ROLLOUT = "rollout/"
+"""How the incident of a rollout begins that is told in no other's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,70 @@ def failed(order: Order, owner: Owner, at: datetime, since: datetime, *, error: 
         since=since,
         headline=f"{order.model} was not renewed",
         doing=f"Its renewal came to nothing: {error}. The champion keeps answering.",
+    )
+
+
+def stage_of(step: Advanced, policy: RolloutPolicy, now: datetime) -> Stage | None:
+    """Return what the newest step of a rollout calls for being told now, if it does."""
+    rollout = step.rollout
+    if rollout.held is not None:
+        # A hold is a step of its own: the fact's time is when it began.
+        return Stage.HELD if now - step.at >= policy.held else None
+    return {
+        Phase.WATCHED: Stage.PROMOTED,
+        Phase.CHAMPION: Stage.PROMOTED,
+        Phase.ROLLED_BACK: Stage.ROLLED_BACK,
+        Phase.STUCK: Stage.STUCK,
+        # A pass carries it to its end, or could not.
+        Phase.ROLLING_BACK: Stage.STUCK,
+    }.get(rollout.phase)
+
+
+def rollout(step: Advanced, stage: Stage, owner: Owner, *, incident: str | None = None) -> Notice:
+    """Return how a rollout stands, for the thread of `incident`, or as a message of its own."""
+    made = step.rollout
+    named, why = f"version {made.version}", made.reason
+    back = made.phase is Phase.ROLLING_BACK
+    headline, doing = {
+        Stage.PROMOTED: (
+            f"{step.model} is answered by {named}",
+            f"Its rollout has come to the front: {why}.",
+        ),
+        Stage.ROLLED_BACK: (
+            f"{step.model}: {named} was rolled back",
+            f"Version {made.champion} answers alone: {why}.",
+        ),
+        Stage.STUCK: (
+            f"{step.model}: {named} could not be {'rolled back' if back else 'made champion'}",
+            f"It is to be rolled back, and each pass tries again: {why}."
+            if back
+            else f"Version {made.champion} keeps answering: {why}. Once it is mended:"
+            f" `driftloop rollout resume {step.model}`, or `rollback`.",
+        ),
+        Stage.HELD: (
+            f"{step.model}: the rollout of {named} is held",
+            (
+                f"Held in {made.named} by {made.held} since {step.at:%Y-%m-%d %H:%M} UTC:"
+                f" `driftloop rollout resume {step.model}`, `promote` or `rollback`."
+            ),
+        ),
+    }[stage]
+    grouped = incident or f"{OF_ROLLOUT}{step.model}#{made.version}"
+    return Notice(
+        key=f"{grouped}/{stage}/{made.order}",
+        incident=grouped,
+        model=step.model,
+        stage=stage,
+        at=step.at,
+        since=made.begun,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=headline,
+        doing=doing,
+        evidence=tuple(
+            Evidence(what=each.what, value=each.said, limit=f"{each.limit:g}", n=each.n)
+            for each in step.findings
+        ),
     )
 
 

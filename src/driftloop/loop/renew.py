@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from driftloop.deploy import begun as rollout_begun
 from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import as_found, compare
@@ -17,6 +18,7 @@ from driftloop.loop import notices
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
+    Advanced,
     Candidate,
     Decided,
     Failed,
@@ -27,6 +29,7 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
+    Rollout,
     Task,
     Trained,
     version_key,
@@ -44,9 +47,9 @@ class Renewed:
 
     order: Order
     outcome: str
-    """`promoted`, `refused`, `failed`, `cancelled` by somebody while it trained, `withdrawn` when
-    its incident was over, or another version answered, before its turn came, or `elsewhere` when
-    another run has it or had it."""
+    """`promoted`, `rollout` when it goes on in one, `refused`, `failed`, `cancelled` by somebody
+    while it trained, `withdrawn` when its incident was over, or another version answered, before
+    its turn came, or `elsewhere` when another run has it or had it."""
     reason: str
     candidate: Candidate | None = None
     result: GateResult | None = None
@@ -85,6 +88,9 @@ class Renewer:
             self.ledger.release(f"renew/{order.key}")
             return Renewed(order, "elsewhere", "another renewal of this model is under way")
         try:
+            if (other := self._rollout_open(order)) is not None:
+                said = f"the rollout of version {other.version} is open ({other.named})"
+                return Renewed(order, "elsewhere", said)
             begun = self._begun(order, family)
             if begun is None:
                 renewed = Renewed(
@@ -149,7 +155,8 @@ class Renewer:
         """
         family = self.fleet.family(model)
         history = self.ledger.history(model)
-        head = rolled_back(model, history.moves, to=to)
+        now = history.head.epoch if history.head is not None else None
+        head = rolled_back(model, history.moves, to=to, epoch=now)
         verify(head)
         self._release(
             head,
@@ -187,6 +194,8 @@ class Renewer:
                     ),
                 )
                 return Renewed(order, "refused", result.reason, candidate, result, champion)
+            if family.rollout is not None and champion is not None:
+                return self._rolled_out(candidate, version, family, champion, result)
             head = promoted(candidate, version, champion=champion)
             self._release(
                 head,
@@ -206,6 +215,30 @@ class Renewer:
         self._point(head)
         self._tell_promoted(order, version, result)
         return Renewed(order, "promoted", result.reason, candidate, result, head)
+
+    def _rolled_out(
+        self,
+        candidate: Candidate,
+        version: int,
+        family: Family,
+        champion: Head,
+        result: GateResult,
+    ) -> Renewed:
+        """Let the candidate begin its rollout; `release` takes it from there."""
+        if family.rollout is None:
+            raise ValueError(family.name)
+        now = self.clock.now()
+        rollout = rollout_begun(
+            candidate, version, champion=champion, policy=family.rollout, now=now
+        )
+        self.ledger.advance(Advanced(model=rollout.model, at=now, rollout=rollout))
+        said = f"version {version} begins its rollout in {rollout.named}; gate: {result.reason}"
+        return Renewed(candidate.order, "rollout", said, candidate, result, champion)
+
+    def _rollout_open(self, order: Order) -> Rollout | None:
+        """Return the open rollout of another order's candidate, if there is one."""
+        found = [each for each in self.ledger.rollouts() if each.model == order.model]
+        return next((each for each in found if each.order != order.key), None)
 
     def _release(
         self, head: Head, family: Family, *, previous: Head | None, key: str, reason: str
@@ -240,6 +273,10 @@ class Renewer:
         if gated is None:
             return None
         made = self.ledger.fact(Trained, key=version_key(order.model, gated.version))
+        steps = self.ledger.facts(Advanced, model=order.model)
+        if made is not None and any(step.rollout.order == order.key for step in steps):
+            said = f"the rollout of version {gated.version} was begun"
+            return Renewed(order, "rollout", said, made.candidate, gated.result)
         moves = self.ledger.history(order.model).moves
         head = next((m.head for m in moves if m.head.version == gated.version), None)
         if made is None or head is None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from driftloop.errors import PagerError
+from driftloop.loop.notices import OF_ROLLOUT
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import ModelId, Notice, Paged, Receipt, Stage
 
@@ -44,11 +45,15 @@ class Teller:
         if not intent.mine:
             return Told(notice, told=False, why="told before, or being told by another process")
         receipt = self._receipt(notice.incident, notice.model)
-        if notice.stage is not Stage.OPENED and (receipt is None or self._behind(notice)):
+        opens = notice.stage is Stage.OPENED or (
+            # Of a rollout that is in no incident's thread, whatever is told first opens it.
+            receipt is None and notice.incident.startswith(OF_ROLLOUT)
+        )
+        if not opens and (receipt is None or self._behind(notice)):
             self.ledger.release(key)
             return Told(notice, told=False, why="what came before it is not told yet")
         try:
-            if notice.stage is Stage.OPENED:
+            if opens:
                 receipt = receipt or self.pager.open(notice, reconcile=intent.retaken)
             elif receipt is not None:
                 self.pager.follow(notice, receipt, reconcile=intent.retaken)
@@ -88,7 +93,8 @@ class Teller:
 
     def _receipt(self, incident: str, model: ModelId) -> Receipt | None:
         for fact in self.ledger.facts(Paged, model=model):
-            if fact.notice.incident == incident and fact.notice.stage is Stage.OPENED:
+            # The first that was told is what opened it.
+            if fact.notice.incident == incident:
                 return fact.receipt
         return None
 

@@ -110,7 +110,19 @@ class Watcher:
     def _within_budget(
         self, watched: Sequence[Watched], past: Mapping[ModelId, ModelHistory]
     ) -> tuple[Watched, ...]:
-        """Return `watched` without the orders that this pass cannot afford; they come again."""
+        """Return `watched` without the orders that have to wait; they come again.
+
+        That is those this pass cannot afford, and those of models with a rollout under way.
+        """
+        under_way = {each.model: each for each in self.ledger.rollouts()}
+        watched = [
+            replace(each, order=None, waits=f"a rollout is under way ({rollout.named})")
+            if each.order is not None
+            and (rollout := under_way.get(each.model)) is not None
+            and rollout.order != each.order.key
+            else each
+            for each in watched
+        ]
         asks = [
             Ask(
                 order=each.order,

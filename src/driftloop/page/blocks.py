@@ -30,9 +30,15 @@ _SHOWN: Mapping[Stage, tuple[str, str]] = {
     Stage.PROMOTED: ("🔵", "New version serving"),
     Stage.REFUSED: ("🟠", "Candidate refused"),
     Stage.FAILED: ("❌", "Retraining failed"),
+    Stage.HELD: ("⏸️", "Rollout held"),
+    Stage.STUCK: ("⛔", "Promotion stuck"),
+    Stage.ROLLED_BACK: ("↩️", "Rolled back"),
     Stage.RECOVERED: ("🟢", "Recovered"),
 }
-_NEEDS_A_PERSON = frozenset({Stage.OPENED, Stage.BLOCKED, Stage.REFUSED, Stage.FAILED})
+_NEEDS_A_PERSON = frozenset(
+    {Stage.OPENED, Stage.BLOCKED, Stage.REFUSED, Stage.FAILED}
+    | {Stage.HELD, Stage.STUCK, Stage.ROLLED_BACK}
+)
 _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}
 _REFERENCE = re.compile(r"<[@!][A-Za-z0-9^|_.-]+>")
 _ENTITY = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

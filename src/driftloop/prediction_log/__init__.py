@@ -33,6 +33,7 @@ from driftloop.prediction_log.stream import (
 )
 from driftloop.prediction_log.survey import Contents
 from driftloop.prediction_log.tables import SCHEMA as LAYOUT
+from driftloop.prediction_log.trials import LogTrials
 from driftloop.prediction_log.upkeep import Expired, Expiry
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "IngestReport",
     "Ingester",
     "Lake",
+    "LogTrials",
     "Pieces",
     "Place",
     "RoutedLog",

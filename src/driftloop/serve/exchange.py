@@ -66,31 +66,35 @@ class HungUp(Exception):
 class Asked:
     """What a request says beside its body; `request_id` is the caller's, if it can be used.
 
-    With `whole` all of its rows are to be answered, or none.
+    With `whole` all of its rows are to be answered, or none. Of requests with one `key` all are
+    answered by the same version, also while a challenger answers a part.
     """
 
     length: int = 0
     request_id: bytes | None = None
     whole: bool = False
+    key: bytes | None = None
 
     @classmethod
     def of(cls, headers: Headers, query: bytes = b"") -> Self:
         """Return what `headers` and `query`, as ASGI gives them, say.
 
         >>> Asked.of([(b"content-length", b"12"), (b"x-request-id", b"job-7")], b"all=true")
-        Asked(length=12, request_id=b'job-7', whole=True)
+        Asked(length=12, request_id=b'job-7', whole=True, key=None)
 
         Raises:
             BadRequest: `all` is neither true nor false.
         """
-        length, request_id = 0, None
+        length, request_id, key = 0, None, None
         for name, value in headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() else 0
             elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 # Any other would let a caller write what it likes into our answers and our log.
                 request_id = value
-        return cls(length, request_id, _all_asked(query) if query else False)
+            elif name == b"x-routing-key":
+                key = value
+        return cls(length, request_id, _all_asked(query) if query else False, key)
 
     @property
     def trace(self) -> str | None:

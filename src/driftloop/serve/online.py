@@ -321,7 +321,7 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
         description=schema.rows_described(fleet),
         response_model=None,
         responses={200: {"model": schema.Answer}, **refusals},
-        openapi_extra=schema.rows_body(fleet) | schema.ALL_OR_NONE,
+        openapi_extra=schema.rows_body(fleet) | schema.PARAMETERS,
     )(views.predict)
     post(
         "/v1/models/{model}/labels",

@@ -4,20 +4,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil, log
+from math import ceil
 from typing import Any
 
 import msgspec
 
+from driftloop.latencies import bin_of, upper_end
+
 BUCKET = 10.0
 """Seconds of wall time that are counted, and forgotten, together."""
 BUCKETS = 30
-
-_FINEST = 1e-5
-_GROWTH = 1.1
-BINS = 160
-"""Latencies from 10 us to 42 s, each bin a tenth wider than the one before it."""
-_PER_BIN = 1.0 / log(_GROWTH)
 
 
 class Tally(msgspec.Struct):
@@ -114,17 +110,6 @@ class Recent:
                     del self._sums[model]
 
 
-def bin_of(seconds: float) -> int:
-    """Return in which of the `BINS` a latency is counted.
-
-    >>> bin_of(0.0), bin_of(0.001), bin_of(3600.0)
-    (0, 48, 159)
-    """
-    if seconds <= _FINEST:
-        return 0
-    return min(int(log(seconds / _FINEST) * _PER_BIN), BINS - 1)
-
-
 def recently(parts: Sequence[Lately]) -> dict[str, Any]:
     """Return what all processes did: seconds covered, requests, errors, error_rate, p50_ms, ...
 
@@ -164,7 +149,7 @@ def _percentile_ms(tally: Tally, share: float) -> float | None:
     for number, count in sorted(tally.seconds.items()):
         seen += count
         if seen >= rank:
-            return round(_FINEST * _GROWTH ** (number + 1) * 1e3, 3)
+            return round(upper_end(number) * 1e3, 3)
     return None
 
 

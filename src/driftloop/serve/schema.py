@@ -223,7 +223,7 @@ def labels_body(fleet: Fleet) -> dict[str, Any]:
     return _body(label, "labels", examples)
 
 
-ALL_OR_NONE: dict[str, Any] = {
+PARAMETERS: dict[str, Any] = {
     "parameters": [
         {
             "name": "model",
@@ -236,6 +236,13 @@ ALL_OR_NONE: dict[str, Any] = {
             "in": "query",
             "description": "whether one row at fault refuses all of them",
             "schema": {"type": "boolean", "default": False},
+        },
+        {
+            "name": "X-Routing-Key",
+            "in": "header",
+            "description": "requests with the same one are answered by the same version, also while"
+            " another answers a share of them; the first row's id if left out",
+            "schema": {"type": "string"},
         },
     ]
 }

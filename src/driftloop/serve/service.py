@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from driftloop.errors import DriftloopError, LogError, ModelAway
+from driftloop.errors import ArtifactError, DriftloopError, LogError, ModelAway
 from driftloop.ports import Clock, Spool
 from driftloop.records import Head, Prediction
 from driftloop.serve.answer import answer
@@ -62,22 +62,39 @@ class Rollouts(Protocol):
         """Return whether all that may answer for `slot` do so in microseconds."""
         ...
 
-    def choose(self, slot: Slot, champion: Held, rows: Sequence[Row]) -> Held:
-        """Return who answers all rows of one request."""
+    def choose(self, slot: Slot, champion: Held, rows: Sequence[Row], *, key: bytes | None) -> Held:
+        """Return who answers all rows of one request; `key` is what its caller routes it by."""
         ...
 
     def answered(
-        self, slot: Slot, held: Held, predictions: Sequence[Prediction], seconds: float
+        self,
+        slot: Slot,
+        held: Held,
+        predictions: Sequence[Prediction],
+        seconds: float,
+        *,
+        requests: int,
     ) -> None:
-        """Take note of what `held` answered, in how many seconds, once it is logged."""
+        """Take note of what `held` answered to `requests`, in how many seconds, once logged."""
         ...
+
+    def failed(self, slot: Slot, held: Held) -> None:
+        """Take note that `held` could not answer a request."""
+        ...
+
+
+class _Request(NamedTuple):
+    """What is to be answered: rows, all or none, and what its caller routes it by."""
+
+    body: bytes
+    whole: bool
+    key: bytes | None
 
 
 class _Waiting(NamedTuple):
     """A request that waits to be answered with others for its model."""
 
-    body: bytes
-    whole: bool
+    request: _Request
     done: "asyncio.Future[Reply]"
 
 
@@ -200,11 +217,10 @@ class Service:
                 if len(body) > INLINE_BYTES:
                     return await self._in_thread(lambda: self._label(model, body))
                 return self._label(model, body)
+            request = _Request(body, asked.whole, asked.key)
             if len(body) > INLINE_BYTES:
-                return await self._in_thread(
-                    lambda: self._predict_all(model, [(body, asked.whole)])[0]
-                )
-            return await self._together(model, body, whole=asked.whole)
+                return await self._in_thread(lambda: self._predict_all(model, [request])[0])
+            return await self._together(model, request)
         except DriftloopError as error:
             reply = refusal(error)
             if reply.failed:
@@ -237,7 +253,7 @@ class Service:
         if not running.cancelled():
             running.exception()  # nobody is left to be told
 
-    async def _together(self, model: str, body: bytes, *, whole: bool) -> Reply:
+    async def _together(self, model: str, request: _Request) -> Reply:
         """Have what asks for one model in one turn of the loop answered together: nobody waits.
 
         A model answers eight rows as quickly as one, and the spool takes them in one write. One
@@ -247,7 +263,7 @@ class Service:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Reply] = loop.create_future()
         waiting = self._waiting.setdefault(model, [])
-        waiting.append(_Waiting(body, whole, done))
+        waiting.append(_Waiting(request, done))
         if not self._is_quick(slot):
             if model not in self._apart:
                 self._apart[model] = loop.create_task(self._answer_apart(model))
@@ -259,7 +275,7 @@ class Service:
         if model not in self._apart:
             if len(waiting) == 1:
                 loop.call_soon(self._answer_waiting, model)
-            elif sum(len(each.body) for each in waiting) > INLINE_BYTES:
+            elif sum(len(each.request.body) for each in waiting) > INLINE_BYTES:
                 self._answer_waiting(model)
         return await done
 
@@ -273,14 +289,14 @@ class Service:
     def _answer_waiting(self, model: str) -> None:
         # Without any, they were too many to wait for the end of the turn.
         if waiting := self._waiting.pop(model, []):
-            _settle(waiting, self._replies(model, [each[:2] for each in waiting]))
+            _settle(waiting, self._replies(model, [each.request for each in waiting]))
 
     async def _answer_apart(self, model: str) -> None:
         """Answer what waits for one model in a thread until nothing waits: without a timer."""
         loop = asyncio.get_running_loop()
         try:
             while waiting := self._next_apart(model):
-                asked = [each[:2] for each in waiting]
+                asked = [each.request for each in waiting]
                 replies: Sequence[Reply | Exception]
                 try:
                     replies = await loop.run_in_executor(self._threads, self._replies, model, asked)
@@ -296,13 +312,13 @@ class Service:
         left = [each for each in self._waiting.pop(model, []) if not each.done.done()]
         size = count = 0
         while count < len(left) and size <= APART_BYTES:
-            size += len(left[count].body)
+            size += len(left[count].request.body)
             count += 1
         if left[count:]:
             self._waiting[model] = left[count:]
         return left[:count]
 
-    def _replies(self, model: str, asked: Sequence[tuple[bytes, bool]]) -> list[Reply | Exception]:
+    def _replies(self, model: str, asked: Sequence[_Request]) -> list[Reply | Exception]:
         """Return the reply to each request, or why there is none."""
         try:
             return [*self._predict_all(model, asked)]
@@ -315,27 +331,41 @@ class Service:
         # Nothing is logged yet. One by one: a fault of one request is none of the others'.
         return [reply for each in asked for reply in self._replies(model, [each])]
 
-    def _predict_all(self, model: str, asked: Sequence[tuple[bytes, bool]]) -> list[Reply]:
-        """Return the reply to each request (body, whole) once the rows of all are logged."""
+    def _predict_all(self, model: str, asked: Sequence[_Request]) -> list[Reply]:
+        """Return the reply to each request once the rows of all are logged."""
         slot = self.slots.slot(model)
         champion = slot.hand()
         now = self._clock.now()
         read = self._readers[slot.family.name].read
-        given = [read(body, now=now, whole=whole) for body, whole in asked]
+        given = [read(each.body, now=now, whole=each.whole) for each in asked]
         rows = [[row for row in each.rows if row is not None] for each in given]
         if self._complete is not None:
             rows = [[*self._complete(slot.family, each)] for each in rows]
         if self._rollouts is None:
             by = [champion] * len(rows)
         else:
-            by = [self._rollouts.choose(slot, champion, each) for each in rows]
+            by = [
+                self._rollouts.choose(slot, champion, each, key=request.key)
+                for each, request in zip(rows, asked, strict=True)
+            ]
         predictions: list[list[Prediction]] = [[] for _ in rows]
         took = []
-        for held in {id(each): each for each in by}.values():
-            places = [place for place, each in enumerate(by) if each is held]
+        for wanted in {id(each): each for each in by}.values():
+            held = wanted
+            places = [place for place, each in enumerate(by) if each is wanted]
             began = time.perf_counter()
             asked_of_it = [row for place in places for row in rows[place]]
-            answers = iter(answer(held, slot.family, asked_of_it, now=now))
+            try:
+                answers = iter(answer(held, slot.family, asked_of_it, now=now))
+            except ArtifactError:
+                # Of several that failed together each is asked alone, before anybody is blamed.
+                if self._rollouts is None or len(asked) > 1:
+                    raise
+                self._rollouts.failed(slot, held)
+                if held is champion:
+                    raise
+                held, by, began = champion, [champion], time.perf_counter()
+                answers = iter(answer(held, slot.family, asked_of_it, now=now))
             for place in places:
                 predictions[place] = [*islice(answers, len(rows[place]))]
             took.append((held, places, time.perf_counter() - began))
@@ -344,7 +374,7 @@ class Service:
         if self._rollouts is not None:
             for held, places, seconds in took:
                 answered = [each for place in places for each in predictions[place]]
-                self._rollouts.answered(slot, held, answered, seconds)
+                self._rollouts.answered(slot, held, answered, seconds, requests=len(places))
         refused = sum(len(each.rows) for each in given) - len(every)
         self._metrics.rows(model, len(every), refused=refused)
         return [
@@ -387,7 +417,7 @@ def _answer_told(slot: Slot, held: Held, given: Given, predictions: Sequence[Pre
 
 def _settle(waiting: Sequence[_Waiting], replies: Sequence[Reply | Exception]) -> None:
     """Give each reply to who waits for it, if somebody still does."""
-    for (_, _, done), reply in zip(waiting, replies, strict=True):
+    for (_, done), reply in zip(waiting, replies, strict=True):
         if done.done():
             continue
         if isinstance(reply, Reply):

@@ -180,6 +180,11 @@ class Memory:
                     del self._sizes[each]
                     _log.debug("%s is let go from memory until it is asked for", each.model)
 
+    def drop(self, slot: Slot) -> None:
+        """Count `slot` no longer: it holds nothing."""
+        with self._changing:
+            self._sizes.pop(slot, None)
+
 
 class Slots:
     """The slots of a fleet, and what was refused on the way into them.
@@ -287,6 +292,12 @@ class Slots:
                     failed += [failure] if failure else []
             del self._unseen[slot]
         return tuple(failed)
+
+    def let_go(self, model: str) -> None:
+        """Free the memory of `model` until it is asked for again."""
+        slot = self.slot(model)
+        slot.cool()
+        self._memory.drop(slot)
 
     def _due(self, head: Head, slot: Slot) -> bool:
         has, failure = slot.head, slot.refused

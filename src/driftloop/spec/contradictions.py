@@ -235,6 +235,12 @@ def _bad_log(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
                 hint="give [log] source, or leave [handover] out",
             )
         return
+    if whole.get("rollout") is not None:
+        yield DriftloopError(
+            "what is served elsewhere is rolled out there",
+            where="rollout",
+            hint="leave [rollout] out: who is handed a version decides how it comes to answer",
+        )
     score = whole.get("task") == Task.SCORE
     if _at(whole, "retrain", "triggers") and handover is None and not score:
         yield DriftloopError(

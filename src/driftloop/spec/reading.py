@@ -145,6 +145,9 @@ class _Reader:
         if raw.get("task") == Task.SCORE and "decay" not in raw:
             # What other families inherit is none of a score's business.
             whole.pop("decay", None)
+        if "log" in raw and "rollout" not in raw:
+            # Likewise: who serves it rolls it out.
+            whole.pop("rollout", None)
         family = self._parse(Family, whole, file, own=raw)
         # Told even where the schema has faults already: all of them at once.
         for fault in contradictions(whole, owners=self._owner_names, sources=self._sources):

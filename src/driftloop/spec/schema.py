@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -361,6 +362,60 @@ class GatePolicy(_Table):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
+class RolloutPolicy(_Table):
+    """How a version that passed its gate comes to answer: beside the champion, then for a part.
+
+    What is compared is held to `errors`, `latency`, `scores` and `quality`. For certain beyond a
+    limit, and the champion answers alone again; not certainly within it, and the challenger goes
+    no further. Durations are loop time.
+    """
+
+    shadow: Pause = timedelta(hours=1)
+    """So long at least it answers the same rows, unseen; "0s" for not at all."""
+    shares: tuple[Share, ...] = Field(default=(0.05, 0.25, 0.5), strict=False)
+    """Then it answers these shares of the requests, one after the other."""
+    step: Duration = timedelta(hours=1)
+    """Each share for so long at least."""
+    min_rows: Annotated[int, Field(ge=1)] = 1000
+    """So many rows it must have answered in a phase before it goes on."""
+    patience: Duration = timedelta(days=1)
+    """What a phase could not show within so long ends in rolling back."""
+    labels: Pause = timedelta(0)
+    """So much longer a phase waits for late labels; then it goes on with what the gate saw."""
+    min_labels: Annotated[int, Field(ge=2)] = 100
+    """With fewer labelled rows quality is not judged."""
+    watch: Pause = timedelta(hours=1)
+    """So long it is compared with its predecessor after it became champion."""
+    held: Duration = timedelta(days=1)
+    """Held longer than this by a person, the owner is told."""
+    errors: Share = 0.01
+    """It may fail on more requests than the champion by this share."""
+    latency: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 2.0
+    """Its median may be this many times the champion's, and so may p99, or the highest percentile
+    that so many requests can tell."""
+    scores: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    """Its answers may be this far from the champion's: the largest difference of the two
+    distributions, 0 to 1; of classes, of one class's share."""
+    quality: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    """Its loss on labelled rows may be larger than the champion's by this share."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Of each comparison, over all the times that it is looked at."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        rising = all(a < b for a, b in pairwise((0.0, *self.shares, 1.0)))
+        if not rising:
+            msg = "shares must grow, each above 0 and below 1"
+            raise ValueError(msg)
+        if not self.shadow and not self.shares:
+            msg = "give shadow or shares, or no [rollout] at all"
+            raise ValueError(msg)
+        if self.patience < max(self.shadow, self.step):
+            msg = "patience must not be shorter than shadow or step"
+            raise ValueError(msg)
+        return self
+
+
 class RetentionPolicy(_Table):
     """How long things are kept, in loop time.
 
@@ -466,6 +521,8 @@ class Family(_Table):
     """Categorical features by whose levels the judged metric is measured too."""
     handover: HandoverPolicy | None = None
     batch: BatchPolicy | None = None
+    rollout: RolloutPolicy | None = None
+    """None: what passed its gate answers at once."""
 
     def need_own_log(self) -> None:
         """Refuse what would write to a log that is only read, or answer for who serves it.

@@ -239,7 +239,7 @@ def test_the_fleet_page_reads_little_of_a_long_past(
         read.clear()
         client.get("/api/fleet")
         assert max(n for _, n in read) == 1
-        assert len(read) == 6 * 3 + 1
+        assert len(read) == 7 * 3 + 1
         for story in stories:
             story.decided(-1, State.FRESH, 7.77)
             story.decided(-2, State.FRESH, 8.88)

@@ -11,9 +11,10 @@ from dashboards.facts import PAGE_MEASURED, ModelFacts, page_facts
 from dashboards.fleet import row_view
 from dashboards.moment import Moment, loop_view
 from dashboards.points import Point, alarm_at, points
-from dashboards.timeline import Marker, timeline
+from dashboards.timeline import Marker, retrainings, timeline
 from driftloop.clock import Clock
 from driftloop.records import (
+    Advanced,
     Candidate,
     Decided,
     Decision,
@@ -29,8 +30,10 @@ from driftloop.records import (
     Order,
     Ordered,
     Paged,
+    Phase,
     Reading,
     Receipt,
+    Rollout,
     Stage,
     State,
     Trained,
@@ -158,6 +161,53 @@ def test_a_state_follows_from_the_facts(
     now = moment(timedelta(), passed=timedelta())
     row = row_view(eta, MODEL, facts, now, loop=loop_view(fleet, now, served=True))
     assert (row.state, row.retrain and row.retrain.what) == (state, word)
+
+
+def advanced(phase: Phase, *, hours: int, held: str | None = None) -> Advanced:
+    rollout = Rollout(
+        model=MODEL,
+        order=ORDER.key,
+        epoch=hours,
+        version=2,
+        digest="",
+        artifact="",
+        champion=1,
+        phase=phase,
+        share=0.25 if phase is Phase.CANARY else 0.0,
+        reason="so it is",
+        begun=NOW,
+        since=NOW,
+        held=held,
+    )
+    return Advanced(model=MODEL, at=NOW + timedelta(hours=hours), rollout=rollout)
+
+
+@pytest.mark.parametrize(
+    ("step", "said", "notes"),
+    [
+        (advanced(Phase.CANARY, hours=2), "v2 in canary 25%", ()),
+        (advanced(Phase.CANARY, hours=2, held="anna"), "v2 in canary 25%, held by anna", ()),
+        (advanced(Phase.STUCK, hours=2), "v2 in stuck", ("so it is",)),
+        (advanced(Phase.ROLLED_BACK, hours=2), None, ()),
+    ],
+)
+def test_a_rollout_under_way_shows_beside_the_champion(
+    fleet: Fleet, eta: Family, step: Advanced, said: str | None, notes: tuple[str, ...]
+) -> None:
+    """How far it has come and who holds it; one that is stuck is something to look at."""
+    now = moment(timedelta(), passed=timedelta())
+    facts = ModelFacts(moved=(MOVED,), advanced=(advanced(Phase.SHADOW, hours=1), step))
+    row = row_view(eta, MODEL, facts, now, loop=loop_view(fleet, now, served=True))
+    assert (row.rollout, row.notes, row.urgent) == (said, notes, bool(notes))
+    assert [event.what for event in timeline(facts)][:2] == ["rollout", "rollout"]
+
+
+def test_a_challenger_that_was_rolled_back_was_not_promoted(eta: Family) -> None:
+    """Also where another version became champion later."""
+    gated = Gated(model=MODEL, at=NOW, order_key=ORDER.key, version=2, result=PASSED)
+    later = replace(MOVED, at=NOW + timedelta(days=1))
+    (event,) = retrainings(ModelFacts(moved=(later,), gated=(gated,)))
+    assert event.what == "passed"
 
 
 def test_a_retraining_that_never_ends_is_noted(fleet: Fleet, eta: Family) -> None:

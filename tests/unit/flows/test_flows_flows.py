@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from driftloop.batch import Due, Job, Scored
 from driftloop.errors import DriftloopError, LedgerError, LogError
+from driftloop.loop.release import Released
 from driftloop.loop.renew import Renewed
 from driftloop.loop.tell import Told
 from driftloop.loop.watch import Watched
@@ -31,7 +32,9 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Phase,
     Reading,
+    Rollout,
     Stage,
     Verdict,
     Window,
@@ -42,6 +45,7 @@ from flows import deployments
 from flows.consistency import consistency
 from flows.maintain import maintain
 from flows.patience import patiently
+from flows.release import release
 from flows.renew import renew
 from flows.score_batch import score_batch
 from flows.score_due import score_due
@@ -53,12 +57,16 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DE, FR, UK = ModelId("eta-de"), ModelId("eta-fr"), ModelId("churn-uk")
 
 
+REPORTING = ("watch", "renew", "release", "score_batch", "score_due", "maintain", "consistency")
+
+
 @dataclass
 class FakeSystem:
     """Stands for watcher, renewer and teller alike, and notes what is asked of it."""
 
     seen: tuple[Watched, ...] = ()
     renewed: Callable[[Order], Renewed] | None = None
+    released: tuple[Released, ...] = ()
     untold: ModelId | None = None
     cancelled: list[tuple[str, str]] = field(default_factory=list)
     given_up: list[tuple[str, str]] = field(default_factory=list)
@@ -73,13 +81,16 @@ class FakeSystem:
     def watcher(self) -> "FakeSystem":
         return self
 
-    renewer = teller = watcher
+    renewer = releaser = teller = watcher
 
     def watch(self) -> tuple[Watched, ...]:
         return self.seen
 
     def compare_features(self) -> tuple[Reading, ...]:
         return self.compared
+
+    def release(self) -> tuple[Released, ...]:
+        return self.released
 
     def renew(self, order: Order) -> Renewed:
         assert self.renewed is not None
@@ -171,7 +182,7 @@ class Prefect:
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     """Prefect's doors, as the flows see them."""
     fake = Prefect()
-    for name in ("watch", "renew", "score_batch", "score_due", "maintain", "consistency"):
+    for name in REPORTING:
         monkeypatch.setattr(f"flows.{name}.acreate_markdown_artifact", fake.artifact)
     for name in ("renew", "maintain"):
         monkeypatch.setattr(f"flows.{name}.get_client", fake.client)
@@ -203,8 +214,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeSystem], FakeSystem]:
     """Let the flows work on a fake system."""
 
     def put(system: FakeSystem) -> FakeSystem:
-        flows = ("watch", "renew", "score_batch", "score_due", "maintain", "consistency", "worker")
-        for name in flows:
+        for name in (*REPORTING, "worker"):
             monkeypatch.setattr(f"flows.{name}.the_system", lambda: system)
         return system
 
@@ -553,15 +563,45 @@ def test_consistency_says_the_worst_difference(use: Use, prefect: Prefect) -> No
     assert "load of row r1" in prefect.artifacts["consistency"]
 
 
+def test_rollouts_are_reported_each_with_its_reason(prefect: Prefect, use: Use) -> None:
+    """One that could not go on is a problem of its own; without any nothing is said."""
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    rollout = Rollout(
+        model=DE,
+        order="o",
+        epoch=3,
+        version=2,
+        digest="",
+        artifact="",
+        champion=1,
+        phase=Phase.CANARY,
+        share=0.25,
+        reason="",
+        begun=at,
+        since=at,
+    )
+    went = Released(model=DE, rollout=rollout, said="no harm on 1000 rows", moved=True)
+    stands = Released(model=ModelId("eta-fr"), rollout=rollout, said="", problem="no lake")
+    use(FakeSystem(released=(went, stands)))
+    assert run(release).message == "2 rollouts, 1 moved, 1 problems"
+    shown = prefect.artifacts.pop("release")
+    assert "| eta-de | 2 | canary 25% | - | no harm on 1000 rows |" in shown
+    assert "could not go on: no lake" in shown
+    use(FakeSystem())
+    assert run(release).message == "0 rollouts, 0 moved, 0 problems"
+    assert prefect.artifacts == {}
+
+
 def test_every_flow_is_deployed_once_with_its_limit() -> None:
     """Watch and maintain run alone at their cadence; renewals as many at once as set."""
-    settings = Settings(watch_every=3, maintain_every=60, renew_slots=3)
+    settings = Settings(watch_every=3, maintain_every=60, release_every=9, renew_slots=3)
     found = {each.flow.name: (each.at_once, each.every) for each in deployments.deployed(settings)}
     assert found == {
         "watch": (1, timedelta(seconds=3)),
         "maintain": (1, timedelta(seconds=60)),
         "consistency": (1, timedelta(hours=1)),
         "renew": (3, None),
+        "release": (1, timedelta(seconds=9)),
         "score-batch": (1, None),
         "score-due": (1, timedelta(seconds=300)),
     }

@@ -3,6 +3,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from driftloop.keep import backup, restore
 from driftloop.keep.retention import expiries, kept_versions, pins, prune
 from driftloop.ledger import SqlLedger
 from driftloop.records import (
+    Advanced,
+    Candidate,
     Decided,
     Decision,
     Head,
@@ -22,12 +25,16 @@ from driftloop.records import (
     ModelId,
     Moved,
     Notice,
+    Order,
     Paged,
+    Phase,
     Receipt,
+    Rollout,
     Stage,
     State,
     Trained,
     Window,
+    version_key,
 )
 from driftloop.serve.model import load_model
 from driftloop.spec import Fleet, RetentionPolicy, duration, load_fleet
@@ -95,6 +102,77 @@ def test_the_champion_the_newest_and_the_first_are_kept(
     assert kept_versions(moved(*answered), RetentionPolicy(versions=2)) == kept
     if len(kept) > 1:
         assert rolled_back(DE, moved(*answered)).version in kept
+
+
+def test_the_files_of_a_rollout_under_way_stay(
+    ledger: SqlLedger, fleet: Fleet, tmp_path: Path
+) -> None:
+    """However old the challenger is, and whatever the policy keeps; once it is over they go."""
+    old, rollout = NOW - 30 * DAY, open_rollout()
+    (tmp_path / DE / "2").mkdir(parents=True)
+    made = Candidate(
+        order=Order(
+            key="o",
+            model=DE,
+            at=old,
+            reason="",
+            window=Window(model=DE, start=old, end=old, known_at=old),
+            holdout_from=old,
+            seed=1,
+        ),
+        digest="d",
+        folder=str(tmp_path / DE / "2"),
+        rows=1,
+        holdout_rows=1,
+        metrics=(),
+        parity=0.0,
+        fit_seconds=0.0,
+        lower_seconds=0.0,
+    )
+    ledger.append(Trained(model=DE, at=old, version=2, candidate=made), key=version_key(DE, 2))
+
+    def going() -> int:
+        """How many folders of model files would go."""
+        found = prune(
+            ledger=ledger,
+            fleet=fleet,
+            now=NOW,
+            artifacts=tmp_path,
+            reports=tmp_path / "reports",
+            copies=NoCopies(),
+            dry_run=True,
+        )
+        return found[1].count
+
+    ledger.advance(Advanced(model=DE, at=old, rollout=rollout))
+    assert going() == 0
+    assert [pin.why for pin in pins(ledger, fleet.family_named("eta"))] == [
+        "version 2, which is kept, was trained on them"
+    ]
+    ended = replace(rollout, epoch=3, phase=Phase.ROLLED_BACK)
+    ledger.advance(Advanced(model=DE, at=old, rollout=ended))
+    assert going() == 1
+
+
+class NoCopies:
+    def drop_files(self, model: ModelId, version: int) -> None:
+        raise AssertionError
+
+
+def open_rollout() -> Rollout:
+    return Rollout(
+        model=DE,
+        order="o",
+        epoch=2,
+        version=2,
+        digest="d",
+        artifact="a",
+        champion=1,
+        phase=Phase.SHADOW,
+        reason="",
+        begun=NOW,
+        since=NOW,
+    )
 
 
 def test_an_open_incident_pins_what_it_was_decided_on(ledger: SqlLedger, fleet: Fleet) -> None:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from driftloop.errors import LedgerError, StaleHead, TooNew
 from driftloop.ledger import SqlLedger
 from driftloop.records import (
+    Advanced,
     Decided,
     Decision,
     Failed,
@@ -20,7 +21,9 @@ from driftloop.records import (
     Measured,
     ModelId,
     Moved,
+    Phase,
     Reading,
+    Rollout,
     State,
     Window,
 )
@@ -297,3 +300,86 @@ def test_a_segment_comes_back(ledger: SqlLedger) -> None:
     measured = Measured(model=DE, at=AT, window=window, rows=9, labels=9, readings=(reading,))
     ledger.append(measured)
     assert ledger.facts(Measured) == (measured,)
+
+
+# -- rollouts -------------------------------------------------------------------------------------
+
+
+def rollout(epoch: int, phase: Phase = Phase.SHADOW, model: ModelId = DE) -> Rollout:
+    return Rollout(
+        model=model,
+        order="o",
+        epoch=epoch,
+        version=2,
+        digest="d2",
+        artifact="/old/artifacts/eta-de/2/model.onnx",
+        champion=1,
+        phase=phase,
+        reason="",
+        begun=AT,
+        since=AT,
+    )
+
+
+def step(epoch: int, phase: Phase = Phase.SHADOW, model: ModelId = DE) -> Advanced:
+    return Advanced(model=model, at=AT, rollout=rollout(epoch, phase, model))
+
+
+def test_moves_and_steps_of_a_rollout_share_one_counter(ledger: SqlLedger) -> None:
+    """No epoch is taken twice, by either kind; the head is told in the newest of them."""
+    first = Head(model=DE, epoch=1, version=1, digest="d", artifact="a")
+    ledger.move(first, at=AT, previous=None, reason="first")
+    with pytest.raises(StaleHead, match="epoch 1"):
+        ledger.advance(step(1))
+    ledger.advance(step(2))
+    now = ledger.head(DE)
+    assert now is not None
+    assert (now.version, now.epoch) == (1, 2)
+    assert ledger.heads() == (now,)
+    late = Head(model=DE, epoch=2, version=2, digest="d2", artifact="b")
+    with pytest.raises(StaleHead, match="meanwhile"):
+        ledger.move(late, at=AT, previous=first, reason="late")
+    assert ledger.facts(Moved)[-1].head == first
+
+
+def test_a_model_has_one_open_rollout_until_its_end(ledger: SqlLedger) -> None:
+    """The newest step of each model counts; one at its end is open no more."""
+    for fact in (step(2), step(2, model=FR), step(3, Phase.CANARY)):
+        ledger.advance(fact)
+    assert ledger.rollouts() == (rollout(3, Phase.CANARY), rollout(2, model=FR))
+    ledger.advance(step(4, Phase.ROLLED_BACK))
+    assert ledger.rollouts() == (rollout(2, model=FR),)
+    assert [fact.rollout.epoch for fact in ledger.advances()] == [4, 2]
+
+
+def test_of_many_deployers_at_once_one_wins(ledger: SqlLedger) -> None:
+    """Eight threads take the same step: one does, the others are told."""
+
+    def try_(number: int) -> str:
+        try:
+            if number % 2:
+                ledger.advance(step(2))
+            else:
+                head = Head(model=DE, epoch=2, version=5, digest="d", artifact="a")
+                before = Head(model=DE, epoch=1, version=1, digest="d", artifact="a")
+                ledger.move(head, at=AT, previous=before, reason="mine")
+        except StaleHead:
+            return "told"
+        return "won"
+
+    with ThreadPoolExecutor(8) as threads:
+        came = list(threads.map(try_, range(8)))
+    assert sorted(came) == ["told"] * 7 + ["won"]
+
+
+def test_a_challengers_file_moves_with_its_home(ledger: SqlLedger) -> None:
+    """As those of champions do."""
+    ledger.advance(step(2))
+    ledger.re_root(Path("/old"), Path("/new"))
+    assert ledger.rollouts()[0].artifact == "/new/artifacts/eta-de/2/model.onnx"
+
+
+def test_a_rollouts_steps_belong_to_its_order(ledger: SqlLedger) -> None:
+    """One id leads from the decision to the last step."""
+    ledger.advance(step(2))
+    assert ledger.trace("o") == (step(2),)

@@ -69,6 +69,7 @@ def test_watching_alone_needs_nobody_to_hand_to(folder: Path) -> None:
         (LOG + HANDOVER + 'url = "https://x"\n', "handover: give either command or url"),
         (LOG + '[handover]\nurl = "serving/versions"\n', "handover.url"),
         (LOG + HANDOVER + 'time_limit = "soon"\n', "handover.time_limit: should be a duration"),
+        (LOG + HANDOVER + '[rollout]\nshadow = "1h"\n', "rollout: what is served elsewhere is"),
         ("[log]\n" + HANDOVER, "log.source: missing"),
         ('[log]\nsource = ""\n' + HANDOVER, "log.source"),
         (LOG + 'tabel = "x"\n' + HANDOVER, "log.tabel: unknown key"),

@@ -17,13 +17,16 @@ def promoted(candidate: Candidate, version: int, *, champion: Head | None) -> He
     )
 
 
-def rolled_back(model: ModelId, moves: Sequence[Moved], *, to: int | None = None) -> Head:
+def rolled_back(
+    model: ModelId, moves: Sequence[Moved], *, to: int | None = None, epoch: int | None = None
+) -> Head:
     """Return the head that makes an earlier champion answer again.
 
     Args:
         model: whose champion.
         moves: its history, oldest first.
         to: the version wanted; None for the newest of those older than the present one.
+        epoch: the one now; None for that of the last move.
 
     Raises:
         BadRequest: there is no such earlier champion.
@@ -45,7 +48,7 @@ def rolled_back(model: ModelId, moves: Sequence[Moved], *, to: int | None = None
     before = max(wanted, key=lambda head: head.version)
     return Head(
         model=model,
-        epoch=now.epoch + 1,
+        epoch=(now.epoch if epoch is None else epoch) + 1,
         version=before.version,
         digest=before.digest,
         artifact=before.artifact,

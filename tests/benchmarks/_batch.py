@@ -33,6 +33,7 @@ from driftloop.spec import Family, Fleet, load_fleet
 CORES = len(os.sched_getaffinity(0))
 NUMERIC, CATEGORICAL = 25, 0
 GROUP = 500_000
+AT_ONCE = 65_536
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -134,21 +135,22 @@ class _Bare:
         self._session: Any = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
         )
-        self._features = tuple(family.features)
+        self._features = family.numeric
+        (only,) = self._session.get_inputs()
+        self._input = only.name
 
-    def load(self, source: Path) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the model's inputs, float32 [n, 1] each."""
+    def load(self, source: Path) -> np.ndarray[Any, Any]:
+        """Return the model's input, float32 [n, features]."""
         read = pq.ParquetFile(source)
-        return {
-            name: read.read(columns=[name])[name].to_numpy().astype(np.float32)[:, None]
-            for name in self._features
-        }
+        inputs = np.empty((read.metadata.num_rows, len(self._features)), np.float32)
+        for place, name in enumerate(self._features):
+            inputs[:, place] = read.read(columns=[name])[name].to_numpy()
+        return inputs
 
-    def run(self, inputs: dict[str, np.ndarray[Any, Any]], at_once: int = 65_536) -> None:
-        """Score all rows, in pieces: at once it would take longer."""
-        size = len(next(iter(inputs.values())))
-        for start in range(0, size, at_once):
-            self._session.run(None, {n: x[start : start + at_once] for n, x in inputs.items()})
+    def run(self, inputs: np.ndarray[Any, Any], at_once: int = AT_ONCE) -> None:
+        """Score all rows, in pieces: all at once would take longer."""
+        for start in range(0, len(inputs), at_once):
+            self._session.run(None, {self._input: inputs[start : start + at_once]})
 
 
 def _write(file: Path, family: Family, rows: int, seed: int) -> None:

@@ -660,7 +660,9 @@ class System:
         family.need_own_log()
         # Before a row is logged: what cannot be written must not have been answered.
         check_writable(job.out)
-        if job.out.absolute() in files_of(job.source, job.folder):
+        out = Path(os.path.abspath(job.out))  # noqa: PTH100 - a source may not be there
+        source = os.path.abspath((job.folder or Path()) / job.source)  # noqa: PTH100 - likewise
+        if str(out) == source or out in files_of(job.source, job.folder):
             raise BadRequest("would overwrite its own source", where=str(job.out))
         # Not the sidecar that online asks: a large table would keep its requests waiting.
         with self.spool("batch") as spool, own_sidecar() as sidecar:

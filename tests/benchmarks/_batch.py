@@ -8,18 +8,20 @@ arrays that lie in memory already, by the same model file and on the same cores.
 import hashlib
 import os
 import shutil
-import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from driftloop import simulate
 from driftloop.batch import Batches, Job
 from driftloop.clock import SharedClock
 from driftloop.optimize import lower
@@ -27,70 +29,54 @@ from driftloop.prediction_log import SegmentSpool
 from driftloop.records import Head, ModelId, Task
 from driftloop.retrain import fit
 from driftloop.serve.slot import Slots
-from driftloop.simulate import Plan, Shape, write_monitors
 from driftloop.spec import Family, Fleet, load_fleet
+from tests.benchmarks._raw import Figure, Line, Plan, Raw
 
+WHO = ("ours", "bare")
 CORES = len(os.sched_getaffinity(0))
-NUMERIC, CATEGORICAL = 25, 0
+NUMERIC = 25
 GROUP = 500_000
+AT_ONCE = 65_536
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchFigures:
-    """Seconds of wall time and of CPU, of ours and of bare onnxruntime, for the same rows."""
-
-    rows: int
-    ours: float
-    ours_cpu: float
-    bare: float
-    bare_cpu: float
-
-    @property
-    def ratio(self) -> float:
-        """How many times as long ours takes."""
-        return self.ours / self.bare
-
-
-def batch(folder: Path, *, rows: int, seed: int, times: int = 1) -> tuple[BatchFigures, ...]:
-    """Return `times` measurements of each, one after the other, so that both see the same machine.
-
-    Args:
-        folder: where everything is made; some 1 GB for each million rows.
-        rows: how many.
-        seed: of rows and model.
-        times: how often.
-    """
-    fleet, family, head = _world(folder, seed)
-    source = folder / "rows.parquet"
-    _write(source, family, rows, seed)
-    bare = _Bare(Path(head.artifact), family)
-    inputs = bare.load(source)
-    found = []
-    for turn in range(times):
-        theirs = _timed(lambda: bare.run(inputs))
-        home = folder / f"home{turn}"
-        ours = _timed(lambda home=home: _score(home, fleet, family, head, source))  # type: ignore[misc]
-        shutil.rmtree(home)
-        found.append(
-            BatchFigures(
-                rows=rows, ours=ours[0], ours_cpu=ours[1], bare=theirs[0], bare_cpu=theirs[1]
-            )
-        )
-    return tuple(found)
+def measure_batch(raw: Raw, plan: Plan) -> None:
+    """Write a raw line for each turn of both, one after the other: they see the same machine."""
+    rows, turns = plan.rows(quick=1_000_000, full=10_000_000), 1 if plan.quick else 2
+    with TemporaryDirectory(prefix="driftloop-batch-") as made:
+        folder = Path(made)
+        fleet, family, head = _world(folder, plan.seed)
+        source = folder / "rows.parquet"
+        _write(source, family, rows, plan.seed)
+        bare = _Bare(Path(head.artifact), family)
+        inputs = bare.load(source)
+        for turn in range(turns):
+            home = folder / f"home{turn}"
+            theirs = _timed(partial(bare.run, inputs))
+            ours = _timed(partial(_score, home, fleet, family, head, source))
+            shutil.rmtree(home)
+            raw.note("batch", rows=rows, features=NUMERIC, cores=CORES, ours=ours, bare=theirs)
 
 
-def batch_ratio(found: tuple[BatchFigures, ...]) -> float:
-    """Return the middle one of the ratios."""
-    return statistics.median(each.ratio for each in found)
+def batch_figures(lines: Sequence[Line]) -> dict[str, Figure]:
+    """Return how the two compare, the best turn of each; derived from raw lines alone."""
+    found = [line for line in lines if line["what"] == "batch"]
+    best = {who: min((line[who] for line in found), key=itemgetter("wall_s")) for who in WHO}
+    ours, bare, rows = best["ours"], best["bare"], found[0]["rows"]
+    said = "predict-batch, log and file written, by onnxruntime on an array in memory"
+    return {
+        "batch_ratio": Figure(ours["wall_s"] / bare["wall_s"], "", said),
+        "batch_cpu_ratio": Figure(ours["cpu_s"] / bare["cpu_s"], "", "the same, of CPU"),
+        "batch_rows_per_s": Figure(rows / ours["wall_s"], "rows/s", "of predict-batch"),
+    }
 
 
 def _world(folder: Path, seed: int) -> tuple[Fleet, Family, Head]:
     """Make a family of 25 numbers, and a boosted model of it by the recipe that is the default."""
     end = START + timedelta(days=1)
-    shape = Shape(task=Task.REGRESSION, numeric=NUMERIC, categorical=CATEGORICAL, levels=2, nulls=0)
-    plan = Plan(start=START, end=end, models=1, shape=shape, rows=100, seed=seed)
-    write_monitors(plan, folder / "monitors")
+    shape = simulate.Shape(task=Task.REGRESSION, numeric=NUMERIC, categorical=0, levels=2, nulls=0)
+    plan = simulate.Plan(start=START, end=end, models=1, shape=shape, rows=100, seed=seed)
+    simulate.write_monitors(plan, folder / "monitors")
     fleet = load_fleet(folder / "monitors")
     (family,) = fleet.families
     given = next(_pieces(family, 20_000, seed))
@@ -134,21 +120,22 @@ class _Bare:
         self._session: Any = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
         )
-        self._features = tuple(family.features)
+        self._features = family.numeric
+        (only,) = self._session.get_inputs()
+        self._input = only.name
 
-    def load(self, source: Path) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the model's inputs, float32 [n, 1] each."""
+    def load(self, source: Path) -> np.ndarray[Any, Any]:
+        """Return the model's input, float32 [n, features]."""
         read = pq.ParquetFile(source)
-        return {
-            name: read.read(columns=[name])[name].to_numpy().astype(np.float32)[:, None]
-            for name in self._features
-        }
+        inputs = np.empty((read.metadata.num_rows, len(self._features)), np.float32)
+        for place, name in enumerate(self._features):
+            inputs[:, place] = read.read(columns=[name])[name].to_numpy()
+        return inputs
 
-    def run(self, inputs: dict[str, np.ndarray[Any, Any]], at_once: int = 65_536) -> None:
-        """Score all rows, in pieces: at once it would take longer."""
-        size = len(next(iter(inputs.values())))
-        for start in range(0, size, at_once):
-            self._session.run(None, {n: x[start : start + at_once] for n, x in inputs.items()})
+    def run(self, inputs: np.ndarray[Any, Any], at_once: int = AT_ONCE) -> None:
+        """Score all rows, in pieces: all at once would take longer."""
+        for start in range(0, len(inputs), at_once):
+            self._session.run(None, {self._input: inputs[start : start + at_once]})
 
 
 def _write(file: Path, family: Family, rows: int, seed: int) -> None:
@@ -170,16 +157,7 @@ def _pieces(family: Family, rows: int, seed: int) -> Iterator[pa.Table]:
         yield pa.table({family.time: times, **columns})
 
 
-def _timed(work: Any) -> tuple[float, float]:
+def _timed(work: Callable[[], None]) -> dict[str, float]:
     began, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began, time.process_time() - cpu
-
-
-if __name__ == "__main__":
-    import sys
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as made:
-        for each in batch(Path(made), rows=int(sys.argv[1]), seed=1, times=int(sys.argv[2])):
-            print(each, round(each.ratio, 3))  # noqa: T201 - tried by hand
+    return {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}

@@ -13,6 +13,7 @@ from statistics import median
 import psutil
 
 from driftloop.records import Head
+from tests.benchmarks._batch import batch_figures, measure_batch
 from tests.benchmarks._peers import measure_peers, peer_figures
 from tests.benchmarks._raw import Figure, Line, Plan, Raw
 from tests.benchmarks._served import Served, load, seen, serve, service, spent
@@ -49,6 +50,7 @@ def measure(raw: Raw, plan: Plan) -> None:
             _swaps(raw, served, process, rate, later)
             _kill(raw, served, process, rate)
         _logged(raw, served)
+    measure_batch(raw, plan)
     if not plan.quick:
         measure_peers(raw, plan, trees=TREES)
 
@@ -60,6 +62,7 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
         | _swap_figures(lines)
         | _kill_figures(lines)
         | _log_figures(lines)
+        | batch_figures(lines)
         | peer_figures(lines)
     )
 

@@ -27,7 +27,7 @@ SCRIPT = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 VARIABLE = re.compile(r"[A-Z_]+=")
-ADDRESS = re.compile(r"/v1/models/(?P<model>[\w-]+)/(?P<what>predict|labels)$")
+ADDRESS = re.compile(r"/v1/models/(?P<model>[\w-]+)/(?P<what>predict|labels|predictions)(/[^/]+)?$")
 
 
 def commands() -> list[list[str]]:
@@ -165,9 +165,14 @@ def test_curl_bodies_are_what_the_service_takes() -> None:
         found = ADDRESS.search(url)
         assert found is not None
         assert url.startswith(f"localhost:{port}/")
-        body = words[words.index("-d") + 1].encode()
         model = ModelId(found["model"])
         family = fleet.family(model)
+        seen.append(found["what"])
+        if found["what"] == "predictions":
+            assert found[3]
+            assert "-d" not in words
+            continue
+        body = words[words.index("-d") + 1].encode()
         if found["what"] == "predict":
             (row,) = parse_rows(family, body, now=datetime.now(UTC)).rows
             assert row is not None
@@ -178,8 +183,7 @@ def test_curl_bodies_are_what_the_service_takes() -> None:
         else:
             (label,) = parse_labels(family, model, body, now=datetime.now(UTC))
             assert label.model == model
-        seen.append(found["what"])
-    assert sorted(seen) == ["labels", "predict"]
+    assert sorted(seen) == ["labels", "predict", "predictions"]
 
 
 def test_the_demo_is_as_large_as_the_page_says() -> None:

@@ -143,6 +143,7 @@ class Batches:
             LogError: no more could be written; says how many rows are logged.
         """
         began = time.monotonic()
+        self._need_fill()
         with Journal(_folder(self.runs, job)) as journal:
             if job.anew:
                 journal.forget()
@@ -179,6 +180,15 @@ class Batches:
     def checker(self, model: ModelId) -> Checker:
         """Return what holds the rows of `model` to the family."""
         return Checker(self.family, model, self.clock.now(), self.family.requested)
+
+    def _need_fill(self) -> None:
+        missing = [*self.family.looked_up, *self.family.computed]
+        if missing and self.fill is None:
+            raise BadRequest(
+                f"nothing here looks up or computes {', '.join(missing)}",
+                where=self.family.name,
+                hint="such models are answered online",
+            )
 
     def _hand(self, model: ModelId, head: Head | None) -> Held:
         self.slots.refresh([] if head is None else [head])

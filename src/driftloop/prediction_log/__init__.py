@@ -19,7 +19,6 @@ from driftloop.prediction_log.source import (
     read_labels,
     read_source,
     without_made,
-    write_table,
 )
 from driftloop.prediction_log.spool import SegmentSpool, is_waiting, own, sealed, waiting
 from driftloop.prediction_log.store import named_files
@@ -70,5 +69,4 @@ __all__ = [
     "sealed",
     "waiting",
     "without_made",
-    "write_table",
 ]

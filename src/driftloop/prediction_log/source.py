@@ -62,27 +62,8 @@ def read_source(source: str) -> pa.Table:
     return table
 
 
-def write_table(table: pa.Table, file: Path) -> None:
-    """Write `table` to `file` as Parquet or CSV (by its ending), whole or not at all.
-
-    Raises:
-        BadRequest: the ending is neither.
-        LogError: the file could not be written.
-    """
-    check_ending(file)
-    options = "FORMAT parquet" if file.suffix.lower() == ".parquet" else "FORMAT csv, HEADER"
-    part = file.with_name(f".{file.name}.part")
-    try:
-        _copy(table, part, options)
-        part.replace(file)
-    except OSError as error:
-        raise LogError(f"cannot be written: {error}", where=str(file)) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def check_writable(file: Path) -> None:
-    """Check that `write_table` could write `file`, before work is done for it.
+    """Check that `file` could be written as a table, before work is done for it.
 
     Raises:
         BadRequest: its ending is unknown, it is a folder, or its folder is not there or closed.

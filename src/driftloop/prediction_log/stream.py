@@ -45,10 +45,10 @@ def files_of(source: str, folder: Path | None = None) -> tuple[Path, ...]:
     if QUERY.match(source):
         return ()
     check_ending(Path(source), hint="or give a query that starts with SELECT, FROM or WITH")
-    path = (folder or Path()).absolute() / source
-    if path.is_file():
-        return (path,)
-    found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 - of an absolute pattern
+    root = (folder or Path()).absolute()
+    if (root / source).is_file():
+        return (root / source,)
+    found = sorted(root / name for name in glob.glob(source, root_dir=root, recursive=True))  # noqa: PTH207 - absolute ones, too
     if not found or not any(letter in source for letter in _MAGIC):
         raise BadRequest("there is no such file", where=source)
     return tuple(found)
@@ -171,13 +171,12 @@ def repeated_id(files: Sequence[Path], scratch: Path) -> tuple[int, str] | None:
     """
     import duckdb
 
-    listed = [str(file) for file in files]
     with _apart(scratch) as con:
         try:
             twice = con.execute(
-                "SELECT id FROM read_parquet($files, union_by_name = true)"
+                f"SELECT id FROM read_parquet([{_listed(files)}], union_by_name = true)"  # noqa: S608 - files that are there
                 " WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1 LIMIT $many",
-                {"files": listed, "many": _SUSPECTS},
+                {"many": _SUSPECTS},
             ).fetchall()
         except duckdb.Error as error:
             raise LogError(
@@ -195,7 +194,7 @@ def repeated_id(files: Sequence[Path], scratch: Path) -> tuple[int, str] | None:
             if seen[id_]:
                 return start + row, id_
             seen[id_] += 1
-    raise LogError("its ids changed while they were compared", where=listed[0])
+    raise LogError("its ids changed while they were compared", where=str(files[0]))
 
 
 def join(parts: Sequence[Path], columns: Sequence[str], out: Path, scratch: Path) -> None:
@@ -210,12 +209,11 @@ def join(parts: Sequence[Path], columns: Sequence[str], out: Path, scratch: Path
     check_ending(out)
     options = "FORMAT parquet" if out.suffix.lower() == ".parquet" else "FORMAT csv, HEADER"
     part = out.with_name(f".{out.name}.part")
-    listed = ", ".join(f"'{_quoted(file)}'" for file in parts)
     names = ", ".join(f'"{name}"' for name in columns)
     try:
         with _apart(scratch) as con:
             con.execute(
-                f"COPY (SELECT {names} FROM read_parquet([{listed}]))"  # noqa: S608 - our own names
+                f"COPY (SELECT {names} FROM read_parquet([{_listed(parts)}]))"  # noqa: S608 - our own names
                 f" TO '{_quoted(part)}' ({options})"
             )
         _make_durable(part)
@@ -246,8 +244,7 @@ def _rows(con: "duckdb.DuckDBPyConnection", source: str, files: Sequence[Path]) 
     """Return a query for the rows of a query or of CSV files."""
     if not files:
         return source.strip().rstrip(";")
-    listed = ", ".join(f"'{_quoted(Path(glob.escape(str(file))))}'" for file in files)
-    read = f"read_csv([{listed}], sample_size = -1"
+    read = f"read_csv([{_listed(files)}], sample_size = -1"
     return f"FROM {read}{id_types(con, f'{read})')})"
 
 
@@ -257,6 +254,11 @@ def _told(file: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise BadRequest(f"cannot be read: {first_line(error)}", where=str(file)) from error
+
+
+def _listed(files: Sequence[Path]) -> str:
+    """Return the names of files for a list of DuckDB's, which takes each for a pattern."""
+    return ", ".join(f"'{_quoted(Path(glob.escape(str(file))))}'" for file in files)
 
 
 def _quoted(path: Path) -> str:

@@ -229,7 +229,10 @@ class OnnxModel:
             ArtifactError: as `predict`.
         """
         self._need(columns)
-        feed = {name: columns[name][:, None] for name in (*self._numbers, *self._texts)}
+        apart = self._texts if self._joined else (*self._numbers, *self._texts)
+        feed = {name: columns[name][:, None] for name in apart}
+        if self._joined:
+            feed[NUMBERS] = np.stack([columns[name] for name in self._numbers], axis=1)
         answer = self._one_a_row(self._run(feed))
         if not np.isfinite(answer).all():
             self._plain(answer)  # tells the row

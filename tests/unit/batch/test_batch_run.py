@@ -1,5 +1,6 @@
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,17 @@ def test_what_is_looked_up_is_filled_in_before_it_is_answered(bench: Any) -> Non
     bench.score(bench.source(trips(20)))
     assert {*bench.written()["prediction"].to_pylist()} == {10.0}
     assert bench.logged()["fallbacks"].to_pylist() == [["load"]] * 20
+
+
+def test_what_nothing_looks_up_is_refused(bench: Any) -> None:
+    """No answer is made of features that are merely missing."""
+    eta = bench.family
+    load = eta.features["load"].model_copy(update={"source": "trucks"})
+    family = eta.model_copy(update={"features": {**eta.features, "load": load}})
+    bench.fleet = replace(bench.fleet, families=(family,))
+    with pytest.raises(BadRequest, match="nothing here looks up or computes load"):
+        bench.score(bench.source(trips(5)))
+    assert not bench.segments()
 
 
 def test_one_row_group_larger_than_what_is_held_is_read_in_pieces(bench: Any) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from driftloop.errors import BadRequest, LogError
+from driftloop.errors import BadRequest
 from driftloop.prediction_log import (
     Ingester,
     Lake,
@@ -15,7 +16,6 @@ from driftloop.prediction_log import (
     history_rows,
     read_labels,
     read_source,
-    write_table,
 )
 from driftloop.prediction_log.source import AHEAD, EARLIEST, OBSERVED_AHEAD
 from driftloop.records import Label
@@ -44,25 +44,6 @@ def history(**given: pa.Array | None) -> pa.Table:
     return pa.table({k: v for k, v in (usual | given).items() if v is not None})
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv"])
-def test_a_written_table_is_read_back(tmp_path: Path, ending: str) -> None:
-    """Parquet and CSV keep text ids, numbers, nulls and UTC times."""
-    table = pa.table(
-        {
-            "id": ["007", "8"],
-            "x": pa.array([1.5, None]),
-            "name": pa.array(['it\'s, a "name"', None]),
-            "at": pa.array([NOON, None], TIMES),
-        }
-    )
-    file = tmp_path / f"it's a [file].{ending}"
-    write_table(table, file)
-    found = read_source(str(file))
-    assert found.to_pydict() == table.to_pydict()
-    assert found.schema.field("id").type == pa.string()
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
-
-
 def test_a_csv_is_sniffed_over_all_its_rows(tmp_path: Path) -> None:
     """A column of whole numbers that has a fraction at its very end is read as such."""
     file = tmp_path / "long.csv"
@@ -73,7 +54,7 @@ def test_a_csv_is_sniffed_over_all_its_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("begin", ["SELECT * FROM", "from", "WITH a AS (SELECT 1) FROM"])
 def test_a_query_reads_files(tmp_path: Path, begin: str) -> None:
     """Text that begins as a query is run by DuckDB."""
-    write_table(pa.table({"x": [1, 2]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "a.parquet")
     assert read_source(f"{begin} '{tmp_path}/*.parquet' ORDER BY x").to_pydict() == {"x": [1, 2]}
 
 
@@ -123,15 +104,6 @@ def test_a_csv_without_rows_says_so(tmp_path: Path, fleet: Fleet, text: str, sai
     file.write_text(text)
     with pytest.raises(BadRequest, match=said):
         read_labels(str(file), fleet, now=NOON)
-
-
-def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Where writing fails, the old file stays and nothing half written is left."""
-    with pytest.raises(BadRequest, match=r"\.txt"):
-        write_table(pa.table({"x": [1]}), tmp_path / "x.txt")
-    with pytest.raises(LogError, match="nowhere"):
-        write_table(pa.table({"x": [1]}), tmp_path / "nowhere" / "x.csv")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_history_becomes_rows_of_version_zero(
@@ -215,7 +187,7 @@ def test_history_that_does_not_fit_is_refused(
 def test_history_without_rows_is_refused(tmp_path: Path, eta: Family) -> None:
     """A Parquet file too, and a query that finds nothing."""
     file = tmp_path / "history.parquet"
-    write_table(history().slice(0, 0), file)
+    pq.write_table(history().slice(0, 0), file)
     for source in (str(file), f"FROM '{file}' WHERE false"):
         with pytest.raises(BadRequest, match="history of eta: it has no rows"):
             history_rows(eta, read_source(source))

@@ -21,6 +21,8 @@ WHAT: Mapping[str, str] = {
     "slack": "a local stand-in for Slack: the channels and what was paged",
     "prefect": "flow runs, schedules and artifacts",
     "mlflow": "versions, metrics and lineage",
+    "stream": "takes events, and keeps what features are made of",
+    "nats": "JetStream, which events can be read from",
     "worker": "runs the flows",
     "keeper": "looks after the work pool that Prefect's workers run the flows of",
     "ingester": "moves sealed segments into the lake",
@@ -44,8 +46,9 @@ def run_up(settings: Settings, *, only: str | None = None) -> None:
     from driftloop.wiring import System
 
     console = Console()
-    wanted = services(settings) if only is None else chosen(services(settings), only)
     system = System(settings)
+    found = services(settings, system.fleet.sources)
+    wanted = found if only is None else chosen(found, only)
     console.print(f"{len(system.fleet.models)} models; everything is kept in {settings.home}")
     system.check_versions()
     for old in system.settle():

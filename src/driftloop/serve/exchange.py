@@ -8,9 +8,18 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from driftloop.errors import BadRequest, DriftloopError, LogError, UnknownModel
+from driftloop.errors import (
+    BadRequest,
+    DriftloopError,
+    LogError,
+    UnknownModel,
+    UnknownSource,
+)
+from driftloop.serve.lookup import NothingFresh
 from driftloop.serve.request import BadRows, NotJson
 from driftloop.serve.slot import ChampionRefused, NoChampion
+from driftloop.serve.store import StoreError
+from driftloop.serve.stream import NotTaken
 
 UNAVAILABLE = 503
 BUSY = 429
@@ -244,7 +253,11 @@ def _status(error: DriftloopError) -> int:
         (NotLogged, UNAVAILABLE),
         (TooBusy, BUSY),
         (TooSlow, 504),
+        (NothingFresh, UNAVAILABLE),
+        (NotTaken, UNAVAILABLE),
+        (StoreError, UNAVAILABLE),
         (UnknownModel, 404),
+        (UnknownSource, 404),
         (TooLarge, 413),
         (NotJson, 400),
         (BadRequest, 422),

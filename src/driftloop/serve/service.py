@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from driftloop.errors import DriftloopError, LogError
+from driftloop.errors import DriftloopError, LogError, UnknownSource
 from driftloop.ports import Clock, Spool
 from driftloop.records import Head, Prediction
 from driftloop.serve.answer import answer
@@ -37,6 +37,7 @@ from driftloop.serve.peers import Peers, RefusedHead, Shown
 from driftloop.serve.recent import Recent
 from driftloop.serve.request import Given, Row, RowReader, parse_labels
 from driftloop.serve.slot import Held, Slot, Slots
+from driftloop.serve.sources import Sources
 from driftloop.spec import Family, Fleet
 
 INLINE_BYTES = 32 * 1024
@@ -93,9 +94,10 @@ class Service:
         peers: the workers beside this one.
         complete: looks up what callers do not send; None where there is nothing to look up.
         rollouts: challengers, if there are any.
+        sources: takes events, and shows what is held of a key; None where none are declared.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, a part each
         self,
         *,
         fleet: Fleet,
@@ -106,7 +108,9 @@ class Service:
         peers: Peers | None = None,
         complete: Complete | None = None,
         rollouts: Rollouts | None = None,
+        sources: Sources | None = None,
     ) -> None:
+        self.sources = sources
         self.fleet = fleet
         self.slots = slots
         self.bounds = bounds or Bounds()
@@ -157,7 +161,10 @@ class Service:
         self._threads.shutdown(cancel_futures=True)
 
     async def post(self, route: str, model: str, asked: Asked, receive: Receive) -> Reply:
-        """Return the reply to rows ("predict") or labels of `model`, counted, and told if bad."""
+        """Return the reply to rows ("predict") or labels of `model`, counted, and told if bad.
+
+        Of "events" it is the source's name that stands for the model's.
+        """
         began = time.perf_counter()
         if self._under_way >= self.bounds.requests:
             reply, whole = refusal(_too_busy(self._under_way)), began
@@ -168,7 +175,7 @@ class Service:
             finally:
                 self._under_way -= 1
         done = time.perf_counter()
-        known = model if self.slots.knows(model) else ""
+        known = model if self._knows(route, model) else ""
         self._metrics.request(route, known, reply.status, done - began)
         if reply.status == BUSY:
             self._recent.turned_away()
@@ -176,6 +183,11 @@ class Service:
             # A caller that sends slowly makes no slow service.
             self._recent.answered(known, done - whole, failed=reply.failed)
         return reply
+
+    def _knows(self, route: str, name: str) -> bool:
+        if route != "events":
+            return self.slots.knows(name)
+        return self.sources is not None and self.sources.takes(name)
 
     async def _worked(
         self, route: str, model: str, asked: Asked, receive: Receive
@@ -196,10 +208,10 @@ class Service:
 
     async def _answered(self, route: str, model: str, asked: Asked, body: bytes) -> Reply:
         try:
+            if route == "events":
+                return await self._take(model, body)
             if route == "labels":
-                if len(body) > INLINE_BYTES:
-                    return await self._in_thread(lambda: self._label(model, body))
-                return self._label(model, body)
+                return await self._labelled(model, body)
             if len(body) > INLINE_BYTES:
                 return await self._in_thread(
                     lambda: self._predict_all(model, [(body, asked.whole)])[0]
@@ -216,6 +228,16 @@ class Service:
         except Exception as error:  # noqa: BLE001 - see above
             _log.exception("a request for %s failed", model[:100], extra={"trace": asked.trace})
             return failure(error)
+
+    async def _labelled(self, model: str, body: bytes) -> Reply:
+        if len(body) > INLINE_BYTES:
+            return await self._in_thread(lambda: self._label(model, body))
+        return self._label(model, body)
+
+    async def _take(self, source: str, body: bytes) -> Reply:
+        if self.sources is None:
+            raise UnknownSource("no source is declared", hint="sources.toml declares them")
+        return await self.sources.take(source, body)
 
     async def _in_thread(self, work: Callable[[], Reply]) -> Reply:
         """Return what `work` does in a thread, if it does it in time.

@@ -554,9 +554,16 @@ def test_consistency_says_the_worst_difference(use: Use, prefect: Prefect) -> No
 
 
 def test_every_flow_is_deployed_once_with_its_limit() -> None:
-    """Watch and maintain run alone at their cadence; renewals as many at once as set."""
+    """Watch and maintain run alone at their cadence; renewals as many at once as set.
+
+    Tables are read anew where there are any.
+    """
     settings = Settings(watch_every=3, maintain_every=60, renew_slots=3)
-    found = {each.flow.name: (each.at_once, each.every) for each in deployments.deployed(settings)}
+    every = timedelta(minutes=5)
+    deployed = deployments.deployed(settings, refresh_every=every)
+    without = {each.flow.name for each in deployments.deployed(settings)}
+    found = {each.flow.name: (each.at_once, each.every) for each in deployed}
+    assert found.keys() - without == {"refresh-features"}
     assert found == {
         "watch": (1, timedelta(seconds=3)),
         "maintain": (1, timedelta(seconds=60)),
@@ -564,5 +571,6 @@ def test_every_flow_is_deployed_once_with_its_limit() -> None:
         "renew": (3, None),
         "score-batch": (1, None),
         "score-due": (1, timedelta(seconds=300)),
+        "refresh-features": (1, every),
     }
     assert found.keys() == deployments.FLOWS.keys()

@@ -744,7 +744,17 @@ class System:
                 runs=self.settings.batches,
                 publish=self.answers.publish,
                 told=told,
+                fill=self._fill(family),
             ).score(job, settle=settle)
+
+    def _fill(self, family: Family) -> "Callable[[pa.Table], pa.Table] | None":
+        """Return what makes the rows of a batch whole, as those of a request are."""
+        from driftloop.serve.batch import completed
+
+        lookups = self.lookups
+        if lookups is None or not (family.looked_up or family.computed):
+            return None
+        return lambda rows: completed(rows, family, lookups.complete)
 
     def batches_due(self) -> "tuple[Due, ...]":
         """Return the newest turn of every batch that a monitor asks for, done or not."""

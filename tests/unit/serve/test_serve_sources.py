@@ -1,7 +1,6 @@
 """Events over HTTP: taken by a stream process over its socket, and seen by the next request."""
 
 import asyncio
-import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +13,11 @@ import httpx
 import pytest
 import uvicorn
 from conftest import StoppedClock
-from fakes.streamed import NOON, streamed_fleet
+from fakes.streamed import NOON, streamed_fleet, written_model
 
 from driftloop.features.operator import layouts
 from driftloop.prediction_log import SegmentSpool
-from driftloop.records import Head, ModelId, Prediction
+from driftloop.records import Prediction
 from driftloop.serve.channel import StreamClient, StreamServer, socket_path
 from driftloop.serve.lookup import Lookups
 from driftloop.serve.online import online_app
@@ -142,29 +141,6 @@ def running(home: Path) -> Iterator[Running]:
     stream.end()
     states.close()
     tables.close()
-
-
-def written_model(file: Path) -> Head:
-    """Return a champion of eta-de that answers `distance + delay_mean`, null counting as 0."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1])
-        for name in ("distance", "delay_mean")
-    ]
-    out = helper.make_tensor_value_info("variable", TensorProto.FLOAT, [None, 1])
-    nodes = [
-        helper.make_node("Constant", [], ["zero"], value_float=0.0),
-        helper.make_node("IsNaN", ["delay_mean"], ["absent"]),
-        helper.make_node("Where", ["absent", "zero", "delay_mean"], ["delay"]),
-        helper.make_node("Add", ["distance", "delay"], ["variable"]),
-    ]
-    graph = helper.make_graph(nodes, "sum", inputs, [out])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Head(model=ModelId("eta-de"), epoch=1, version=1, digest=digest, artifact=str(file))
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -82,7 +82,7 @@ SETTLED = timedelta(minutes=1)
 """So long after it was served, by the wall clock, a row's events are in the log."""
 UNDONE = timedelta(days=30)
 """So long a batch that was stopped waits for somebody to go on with it, by the wall clock."""
-LOOK_EVERY = timedelta(minutes=5)
+LOOK_EVERY = timedelta(minutes=1)
 """How long a table that is due waits at most."""
 
 

@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Completed, Crashed, Running, Scheduled
 from pydantic import TypeAdapter
 
 from driftloop.batch import Due, Job, Scored
-from driftloop.errors import DriftloopError, LedgerError, LogError
+from driftloop.errors import BadRequest, DriftloopError, LedgerError, LogError
 from driftloop.loop.renew import Renewed
 from driftloop.loop.tell import Told
 from driftloop.loop.watch import Watched
@@ -42,6 +42,7 @@ from flows import deployments
 from flows.consistency import consistency
 from flows.maintain import maintain
 from flows.patience import patiently
+from flows.refresh_features import refresh_features
 from flows.renew import renew
 from flows.score_batch import score_batch
 from flows.score_due import score_due
@@ -171,7 +172,8 @@ class Prefect:
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     """Prefect's doors, as the flows see them."""
     fake = Prefect()
-    for name in ("watch", "renew", "score_batch", "score_due", "maintain", "consistency"):
+    told = ("watch", "renew", "score_batch", "score_due", "maintain", "consistency")
+    for name in (*told, "refresh_features"):
         monkeypatch.setattr(f"flows.{name}.acreate_markdown_artifact", fake.artifact)
     for name in ("renew", "maintain"):
         monkeypatch.setattr(f"flows.{name}.get_client", fake.client)
@@ -204,7 +206,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeSystem], FakeSystem]:
 
     def put(system: FakeSystem) -> FakeSystem:
         flows = ("watch", "renew", "score_batch", "score_due", "maintain", "consistency", "worker")
-        for name in flows:
+        for name in (*flows, "refresh_features"):
             monkeypatch.setattr(f"flows.{name}.the_system", lambda: system)
         return system
 
@@ -551,6 +553,28 @@ def test_consistency_says_the_worst_difference(use: Use, prefect: Prefect) -> No
     state = run(consistency)
     assert state.message == "9 rows compared, worst difference 0.25"
     assert "load of row r1" in prefect.artifacts["consistency"]
+
+
+def test_a_table_that_cannot_be_read_does_not_stop_the_others(
+    prefect: Prefect, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has failed, and says of which; where nothing is due it says that."""
+
+    def refresh(name: str) -> int:
+        if name == "planes":
+            raise BadRequest("there is no such file", where="planes.csv")
+        return 3
+
+    system: Any = use(FakeSystem())
+    monkeypatch.setattr(FakeSystem, "due_tables", lambda _: ("planes", "airports"), raising=False)
+    monkeypatch.setattr(FakeSystem, "refresh", staticmethod(refresh), raising=False)
+    state = run(refresh_features)
+    assert (state.is_failed(), state.message) == (True, "1 of 2 tables read")
+    assert "| airports | 3 keys |" in prefect.artifacts["refresh-features"]
+    assert "no such file" in prefect.artifacts["refresh-features"]
+    monkeypatch.setattr(FakeSystem, "due_tables", lambda _: (), raising=False)
+    assert run(refresh_features).message == "nothing is due"
+    assert system.due_tables() == ()
 
 
 def test_every_flow_is_deployed_once_with_its_limit() -> None:

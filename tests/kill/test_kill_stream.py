@@ -22,11 +22,11 @@ from integration.house import eventually, free_ports
 from kill.harness import HERE, Life, Lives, Orders, Point, killed
 
 from driftloop.clock import Clock
-from driftloop.features.operator import State, layouts, windowed
+from driftloop.features.operator import layouts, windowed
 from driftloop.prediction_log import Ingester, Lake
 from driftloop.serve.channel import StreamClient, socket_path
 from driftloop.serve.store.states import Named
-from driftloop.serve.stream import NotTaken
+from driftloop.serve.stream import NotTaken, state_of
 from driftloop.settings import Settings, nats_server
 from driftloop.wiring import System
 
@@ -230,7 +230,7 @@ def states_and_log(settings: Settings) -> tuple[Counter[str], Counter[str]]:
         for key in KEYS:
             stored = view.state(Named("departures", "origin", key))
             if stored is not None:
-                state = State.unpack(layout, stored.packed)
+                state = state_of(layout, stored)
                 at = round(NOON.timestamp() * 1e6)
                 made = state.values(at, features)
                 counted[key] = int(made["departures_60m"])  # type: ignore[arg-type]

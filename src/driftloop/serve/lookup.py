@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 from driftloop.errors import DriftloopError, LogError
 from driftloop.features.completion import Completion
-from driftloop.features.operator import Layout, State, Windowed, layouts, windowed
+from driftloop.features.operator import Layout, Windowed, layouts, windowed
 from driftloop.ports import Clock
 from driftloop.records import FeatureValue
 from driftloop.serve.request import Row
-from driftloop.serve.store import StateStore, StateView, TableStore, TableView
-from driftloop.serve.store.states import Named
-from driftloop.serve.stream import mark_of
+from driftloop.serve.store import Named, StateStore, StateView, TableStore, TableView
+from driftloop.serve.stream import mark_of, state_of
 from driftloop.spec import Family, Fleet
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -176,11 +175,8 @@ class Lookup:
             if given is None or each.source not in ready:
                 continue  # or its states are being made anew
             stored = view.state(Named(each.source, each.key, str(given)))
-            if stored is None:
-                state = State(each.layout)
-            else:
-                try:
-                    state = State.unpack(each.layout, stored.packed)
-                except LogError:
-                    continue
+            try:
+                state = state_of(each.layout, stored)
+            except LogError:
+                continue
             found.update(state.values(at, each.features))

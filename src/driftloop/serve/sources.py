@@ -6,14 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from driftloop.errors import LogError, UnknownSource
-from driftloop.features.operator import Layout, State, Windowed, layouts, windowed
+from driftloop.features.operator import Layout, Windowed, layouts, windowed
 from driftloop.ports import Clock
 from driftloop.serve.events import EventReader, Posted
 from driftloop.serve.exchange import Reply, told
 from driftloop.serve.request import nearest
-from driftloop.serve.store import StateStore, TableStore
-from driftloop.serve.store.states import Named
-from driftloop.serve.stream import Taken
+from driftloop.serve.store import Named, StateStore, Stored, TableStore
+from driftloop.serve.stream import Taken, state_of
 from driftloop.spec import Fleet, Source
 
 INLINE_BYTES = 32 * 1024
@@ -139,16 +138,13 @@ class Sources:
             for (of, field), layout in self._kept.items():
                 if of == source.name:
                     stored = view.state(Named(of, field, key))
-                    packed = stored.packed if stored is not None else None
-                    held.append({"field": field, **self._of_state(layout, packed, now)})
+                    held.append({"field": field, **self._of_state(layout, stored, now)})
         return {"position": position, "states": held}
 
-    def _of_state(
-        self, layout: Layout, packed: bytes | memoryview | None, now: datetime
-    ) -> dict[str, Any]:
+    def _of_state(self, layout: Layout, stored: Stored | None, now: datetime) -> dict[str, Any]:
         """Return what is held of one key by one field, and what its features are now."""
         try:
-            state = State(layout) if packed is None else State.unpack(layout, packed)
+            state = state_of(layout, stored)
         except LogError:
             return {"newest": None, "age_seconds": None, "events": 0, "features": {}}
         newest = _EPOCH + state.newest * _MICROSECOND if len(state) else None

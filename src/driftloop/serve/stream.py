@@ -44,8 +44,8 @@ from driftloop.features.operator import Layout, State
 from driftloop.ports import Clock, Spool
 from driftloop.records import Event
 from driftloop.serve.events import Posted
-from driftloop.serve.store import StateChange, StateStore, Stored
-from driftloop.serve.store.states import Named, Sequences
+from driftloop.serve.store import Later, Named, Sequences, StateChange, StateStore, Stored
+from driftloop.serve.store.states import LARGE
 from driftloop.spec import Source
 
 IDS_FOR = timedelta(hours=1)
@@ -56,6 +56,9 @@ MOST_UNLOGGED = 1000
 """So many batches may wait for the spool; then nothing more is taken."""
 MOST_HELD = 256 * 2**20
 """Bytes of states that are held in memory, as they are packed."""
+MOST_BESIDE = 64
+"""So often events are put beside a large state before it is written anew, and so many events at
+least: who reads it adds them to what was packed."""
 SWEPT = 2_000
 """States that one look at old ones looks at."""
 REPLAYED = 20_000
@@ -113,6 +116,21 @@ def mark_of(layouts: Mapping[tuple[str, str], Layout], source: str) -> str:
     """Return what tells states of `source` that were made for `layouts` from any other."""
     digests = [f"{key}:{each.digest}" for (of, key), each in layouts.items() if of == source]
     return " ".join(sorted(digests)) or "no key"
+
+
+def state_of(layout: Layout, stored: Stored | None) -> State:
+    """Return the state that is held of a key, an empty one where nothing is.
+
+    Raises:
+        LogError: it was packed for another layout, or is damaged.
+    """
+    if stored is None:
+        return State(layout)
+    state = State.unpack(layout, stored.packed)
+    for events in stored.later:
+        for event in events:
+            state.add(event.time, event.position, event.fields)
+    return state
 
 
 class Stream:
@@ -271,6 +289,7 @@ class Stream:
                 if value is not None:
                     named = Named(post.source, key, str(value))
                     batch.touched[named] = held = self._hold(change, layout, named)
+                    held.new.append(Later(at, batch.position, fields))
                     in_time &= held.state.add(at, batch.position, fields)
             accepted += 1
             late += not in_time
@@ -330,11 +349,19 @@ class Stream:
             self._held.move_to_end(named)
             return held
         stored = change.state(named)
-        state = State(layout) if stored is None else State.unpack(layout, bytes(stored.packed))
-        held = self._held[named] = _Held(state)
+        held = self._held[named] = _Held(state_of(layout, stored))
+        if stored is not None:
+            held.size, held.beside = len(stored.packed), len(stored.later)
+            self._held_bytes += held.size
         return held
 
     def _put(self, change: StateChange, named: Named, held: "_Held") -> None:
+        new, held.new = held.new, []
+        if held.size >= LARGE and held.beside < MOST_BESIDE and 0 < len(new) < MOST_BESIDE:
+            change.put_beside(named, held.state.newest, new)
+            held.beside += 1
+            return
+        held.beside = 0
         packed = held.state.pack()
         change.put(named, Stored(held.state.newest, packed))
         self._held_bytes += len(packed) - held.size
@@ -417,10 +444,16 @@ class Stream:
 
 @dataclass(slots=True)
 class _Held:
-    """A state in memory, and how many bytes it had when it was last packed."""
+    """A state in memory.
+
+    It had `size` bytes when it was last packed; then events were put beside it so often, and the
+    `new` ones are in no store yet.
+    """
 
     state: State
     size: int = 0
+    beside: int = 0
+    new: list[Later] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """The stream process's work: each event once, in the states and in the log, whatever breaks."""
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,15 @@ from driftloop.records import Event, FeatureValue
 from driftloop.serve.events import Posted
 from driftloop.serve.store import StateStore, StoreError
 from driftloop.serve.store.states import Named
-from driftloop.serve.stream import MOST_UNLOGGED, NotTaken, Post, Stream, Taken
+from driftloop.serve.stream import (
+    MOST_BESIDE,
+    MOST_UNLOGGED,
+    NotTaken,
+    Post,
+    Stream,
+    Taken,
+    state_of,
+)
 from driftloop.spec import Fleet, Source
 
 
@@ -69,8 +78,7 @@ class Here:
         """Return what the store makes of the events of `origin`, so long after noon."""
         (layout,) = layouts(self.fleet).values()
         with self.store.reading() as view:
-            stored = view.state(Named("departures", "origin", origin))
-            state = State(layout) if stored is None else State.unpack(layout, stored.packed)
+            state = state_of(layout, view.state(Named("departures", "origin", origin)))
             at = round((NOON.timestamp() + minutes * 60) * 1e6)
             (made,) = windowed(self.fleet.families[0]).values()
             return state.values(at, made)
@@ -81,8 +89,14 @@ class Here:
             return view.position
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Here]:
+@pytest.fixture(params=["states whole", "events beside states"])
+def here(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Here]:
+    """A home, and one to which every state is a large one: each promise holds there too."""
+    if request.param == "events beside states":
+        for module in ("store.states", "stream"):
+            monkeypatch.setattr(f"driftloop.serve.{module}.LARGE", 1)
     store = StateStore(tmp_path / "store", most_bytes=2**26)
     yield Here(streamed_fleet(tmp_path / "monitors"), store, KeptEvents(), StoppedClock(NOON))
     store.close()
@@ -303,6 +317,28 @@ def test_states_beyond_what_memory_may_hold_are_read_again(
     stream.tend()
     stream.take([post(departure("b", "JFK", 4.0))])
     assert here.features("JFK") == {"delay_mean": 3.0, "departures_60m": 2.0}
+
+
+def test_a_large_state_is_what_it_would_be_if_it_were_written_whole(here: Here) -> None:
+    """However often events were put beside it, late and out of order; read anew at any time."""
+    stream = here.stream()
+    seeded = random.Random(7)
+    named = Named("departures", "origin", "JFK")
+    (layout,) = layouts(here.fleet).values()
+    whole = State(layout)
+    for number in range(3 * MOST_BESIDE):
+        minutes = number / 10 + seeded.uniform(-20, 0)
+        stream.take([post(departure(f"e{number}", "JFK", float(number), minutes=minutes))])
+        at = round((NOON + timedelta(minutes=minutes)).timestamp() * 1e6)
+        whole.add(at, number + 1, {"delay": float(number)})
+        if number % 20 == 0:
+            stream = here.stream()
+        with here.store.reading() as view:
+            assert state_of(layout, view.state(named)).pack() == whole.pack()
+    with here.store.reading() as view:
+        stored = view.state(named)
+        assert stored is not None
+        assert len(stored.later) <= MOST_BESIDE
 
 
 def test_events_of_other_monitor_files_are_refused(here: Here) -> None:

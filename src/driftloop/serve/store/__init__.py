@@ -7,11 +7,22 @@ made again of the log (`serve.stream`), so a backup may leave it out.
 """
 
 from driftloop.serve.store.environment import StoreError
-from driftloop.serve.store.states import StateChange, StateStore, StateView, Stored
+from driftloop.serve.store.states import (
+    Later,
+    Named,
+    Sequences,
+    StateChange,
+    StateStore,
+    StateView,
+    Stored,
+)
 from driftloop.serve.store.tables import Loaded, TableStore, TableView
 
 __all__ = [
+    "Later",
     "Loaded",
+    "Named",
+    "Sequences",
     "StateChange",
     "StateStore",
     "StateView",

@@ -1,5 +1,10 @@
-"""The state of streams: what the operators know of each key, and how far each stream was taken."""
+"""The state of streams: what the operators know of each key, and how far each stream was taken.
 
+A state is kept whole, as it was packed. Of one that is large the newest events are kept beside it,
+some at a time: writing it anew for each would cost the more the more events its window holds.
+"""
+
+import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from driftloop.records import Event
+from driftloop.records import Event, FeatureValue
 from driftloop.serve.store.environment import LONGEST_KEY, Environment
 from driftloop.serve.store.keys import short
 
@@ -18,7 +23,10 @@ if TYPE_CHECKING:
 POSITION = b"position"
 SPANS = b"spans"
 IDS = ("ids0", "ids1")
+LARGE = 8 * 1024
+"""Bytes of a packed state from which on later events may be kept beside it."""
 _HEAD = struct.Struct(">q")
+_DIGEST = 16
 _NUMBER = struct.Struct(">Q")
 _encode = msgspec.msgpack.Encoder().encode
 _events = msgspec.msgpack.Decoder(list[Event])
@@ -34,15 +42,25 @@ class Named(NamedTuple):
     key: str
 
 
+class Later(NamedTuple):
+    """An event that came after a state was packed; `time` in microseconds since 1970."""
+
+    time: int
+    position: int
+    fields: Mapping[str, FeatureValue]
+
+
 class Stored(NamedTuple):
     """What is held of one key.
 
     `newest` is the time of its newest event, in microseconds since 1970, and `packed` the
-    operator's; it may lie in the file, and then cannot be read once the view is over.
+    operator's; it may lie in the file, and then cannot be read once the view is over. `later` are
+    the events that came after it was packed, as they were put beside it.
     """
 
     newest: int
     packed: bytes | memoryview
+    later: Sequence[Sequence[Later]] = ()
 
 
 class Sequences(msgspec.Struct, array_like=True):
@@ -55,6 +73,7 @@ class Sequences(msgspec.Struct, array_like=True):
     taken: list[tuple[int, int]]
 
 
+_later = msgspec.msgpack.Decoder(list[Later])
 _sequences = msgspec.msgpack.Decoder(Sequences)
 
 
@@ -66,7 +85,9 @@ class StateStore:
     """
 
     def __init__(self, folder: Path, *, most_bytes: int) -> None:
-        self._env = Environment(folder, ("states", "meta", "outbox", *IDS), most_bytes=most_bytes)
+        self._env = Environment(
+            folder, ("states", "later", "meta", "outbox", *IDS), most_bytes=most_bytes
+        )
 
     @contextmanager
     def reading(self) -> "Iterator[StateView]":
@@ -119,8 +140,17 @@ class StateView:
 
     def state(self, named: Named) -> Stored | None:
         """Return what is held of one key, None where nothing is."""
-        packed = self._txn.get(_state_key(named), db=self._states)
-        return _stored(packed) if packed is not None else None
+        key = _state_key(named)
+        whole = self._txn.get(key, db=self._states)
+        if whole is None:
+            return None
+        newest, packed = _HEAD.unpack_from(whole)[0], memoryview(whole)[_HEAD.size :]
+        if len(packed) < LARGE:
+            return Stored(newest, packed)
+        later = [*self._put_beside(key)]
+        times = [_HEAD.unpack_from(each)[0] for each in later]
+        events = [_later.decode(memoryview(each)[_HEAD.size :]) for each in later]
+        return Stored(max(newest, *times) if times else newest, packed, events)
 
     def mark(self, source: str) -> str | None:
         """Return what `StateChange.set_mark` said of `source`."""
@@ -131,6 +161,15 @@ class StateView:
         """Return which messages of a JetStream stream were taken, None if none ever was."""
         packed = self._txn.get(b"nats\0" + source.encode(), db=self._env["meta"])
         return _sequences.decode(packed) if packed is not None else None
+
+    def _put_beside(self, key: bytes) -> "Iterator[bytes | memoryview]":
+        """Yield what was put beside the state with `key`, in its order."""
+        prefix = _beside(key)
+        with self._txn.cursor(self._env["later"]) as cursor:
+            found = cursor.set_range(prefix)
+            while found and bytes(cursor.key()[:_DIGEST]) == prefix:
+                yield cursor.value()
+                found = cursor.next()
 
     def outbox(self) -> Iterator[tuple[int, list[Event]]]:
         """Yield what may not be in the log yet: the number it was put under, and the events."""
@@ -165,9 +204,19 @@ class StateChange(StateView):
         self._txn.put(POSITION, _NUMBER.pack(position), db=self._env["meta"])
 
     def put(self, named: Named, stored: Stored) -> None:
-        """Keep the state of one key."""
+        """Keep the state of one key in the place of what was held of it."""
         whole = b"".join((_HEAD.pack(stored.newest), stored.packed))
-        self._txn.put(_state_key(named), whole, db=self._states)
+        old = self._txn.replace(key := _state_key(named), whole, db=self._states)
+        if old is not None and len(old) >= LARGE:
+            self._remove_beside(key)
+
+    def put_beside(self, named: Named, newest: int, later: Sequence[Later]) -> None:
+        """Put events beside the state of one key, which has at least `LARGE` bytes.
+
+        `newest` is the time of the newest event of all of the key's.
+        """
+        key = _beside(_state_key(named)) + _NUMBER.pack(later[-1].position)
+        self._txn.put(key, _HEAD.pack(newest) + _encode(later), db=self._env["later"])
 
     def set_mark(self, source: str, mark: str) -> None:
         """Note what the states of `source` were made for."""
@@ -217,6 +266,7 @@ class StateChange(StateView):
         with self._txn.cursor(self._states) as cursor:
             found = cursor.set_range(prefix)
             while found and bytes(cursor.key()).startswith(prefix):
+                self._remove_beside(bytes(cursor.key()))
                 found = cursor.delete()
 
     def sweep(self, after: bytes, older_than: Mapping[str, int], most: int) -> bytes:
@@ -241,17 +291,29 @@ class StateChange(StateView):
                 if not place:
                     return b""
                 source = place.partition(b"\0")[0].decode()
-                newest = _HEAD.unpack_from(cursor.value())[0]
                 limit = older_than.get(source)
-                gone = limit is None or newest < limit
+                if gone := limit is None or self._newest(place, cursor.value()) < limit:
+                    self._remove_beside(place)
                 found = cursor.delete() if gone else cursor.next()
             return bytes(cursor.key()) if found else b""
+
+    def _newest(self, key: bytes, whole: bytes | memoryview) -> int:
+        times: list[int] = [_HEAD.unpack_from(each)[0] for each in (whole, *self._put_beside(key))]
+        return max(times)
+
+    def _remove_beside(self, key: bytes) -> None:
+        prefix = _beside(key)
+        with self._txn.cursor(self._env["later"]) as cursor:
+            found = cursor.set_range(prefix)
+            while found and bytes(cursor.key()[:_DIGEST]) == prefix:
+                found = cursor.delete()
+
+
+def _beside(key: bytes) -> bytes:
+    """Return what the keys of events begin with that are kept beside the state with `key`."""
+    return hashlib.blake2b(key, digest_size=_DIGEST).digest()
 
 
 def _state_key(named: Named) -> bytes:
     prefix = named.source.encode() + b"\0" + named.field.encode() + b"\0"
     return prefix + short(named.key, LONGEST_KEY - len(prefix))
-
-
-def _stored(packed: bytes | memoryview) -> Stored:
-    return Stored(_HEAD.unpack_from(packed)[0], memoryview(packed)[_HEAD.size :])

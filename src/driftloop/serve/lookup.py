@@ -1,7 +1,7 @@
 """What callers do not send: looked up in the online store, or computed of what is there."""
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -117,9 +117,10 @@ class Lookup:
             StoreError: the store cannot be read.
         """
         whole = []
-        with ExitStack() as stack:
-            tables = stack.enter_context(self._tables.reading()) if self._columns else None
-            states = stack.enter_context(self._states.reading()) if self._streamed else None
+        with (
+            self._tables.reading() if self._columns else nullcontext() as tables,
+            self._states.reading() if self._streamed else nullcontext() as states,
+        ):
             position = states.position if states is not None else None
             ready = [
                 source

@@ -343,7 +343,9 @@ class Service:
         given = [read(body, now=now, whole=whole) for body, whole in asked]
         rows = [[row for row in each.rows if row is not None] for each in given]
         if self._complete is not None:
-            rows = [[*self._complete(slot.family, each)] for each in rows]
+            # All at once: each look at the online store costs as much as what is found in it.
+            whole = iter(self._complete(slot.family, [row for each in rows for row in each]))
+            rows = [[*islice(whole, len(each))] for each in rows]
         if self._rollouts is None:
             by = [champion] * len(rows)
         else:

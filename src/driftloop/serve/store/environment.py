@@ -5,7 +5,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import lmdb
 
@@ -43,17 +44,18 @@ class Environment:
         self._key, self._lmdb, self._databases = _share(folder, databases, most_bytes)
         self._closed = False
 
-    @contextmanager
-    def reading(self) -> Iterator[lmdb.Transaction]:
-        """Yield a transaction that sees one moment, for as long as the block lasts.
+    def begin(self) -> lmdb.Transaction:
+        """Return a transaction that sees one moment, to be aborted by who asked for it.
 
-        What it gives lies in the file, and cannot be read after the block.
+        What it gives lies in the file, and cannot be read after that.
 
         Raises:
             StoreError: it cannot be read.
         """
-        with self._told("read"), self._lmdb.begin(buffers=True) as txn:
-            yield txn
+        try:
+            return self._lmdb.begin(buffers=True)
+        except lmdb.Error as error:
+            raise self.told("read", error) from error
 
     @contextmanager
     def writing(self) -> Iterator[lmdb.Transaction]:
@@ -63,8 +65,11 @@ class Environment:
             StoreError: it could not be written: the disk is full, or the file as large as it may
                 be.
         """
-        with self._told("written"), self._lmdb.begin(write=True) as txn:
-            yield txn
+        try:
+            with self._lmdb.begin(write=True) as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise self.told("written", error) from error
 
     def __getitem__(self, name: str) -> Database:
         """Return the database called `name`."""
@@ -84,22 +89,51 @@ class Environment:
             self._closed = True
             _give_up(self._key)
 
-    @contextmanager
-    def _told(self, done: str) -> Iterator[None]:
-        try:
-            yield
-        except lmdb.MapFullError as error:
-            raise StoreError(
+    def told(self, done: str, error: lmdb.Error) -> StoreError:
+        """Return what is told of an error of LMDB's."""
+        if isinstance(error, lmdb.MapFullError):
+            return StoreError(
                 f"is full: it may take {self._most / 2**30:g} GiB",
                 where=str(self.folder),
                 hint="let it grow with the setting store_gib, and restart what uses it",
-            ) from error
-        except lmdb.Error as error:
-            raise StoreError(
-                f"could not be {done}: {error}",
-                where=str(self.folder),
-                hint="see that the disk has room and the folder can be written",
-            ) from error
+            )
+        return StoreError(
+            f"could not be {done}: {error}",
+            where=str(self.folder),
+            hint="see that the disk has room and the folder can be written",
+        )
+
+
+class Reading:
+    """Reads one environment as it is at one moment, for as long as a `with` block lasts.
+
+    No generator makes it: a request has a few microseconds for all that it looks up.
+    """
+
+    __slots__ = ("_env", "_txn")
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+
+    def __enter__(self) -> Self:
+        """See all as it is now.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        self._txn = self._env.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Look no more; an error of LMDB's is told as ours."""
+        self._txn.abort()
+        if isinstance(error, lmdb.Error):
+            raise self._env.told("read", error) from error
 
 
 _Key = tuple[int, Path]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from driftloop.records import Event, FeatureValue
-from driftloop.serve.store.environment import LONGEST_KEY, Environment
+from driftloop.serve.store.environment import LONGEST_KEY, Environment, Reading
 from driftloop.serve.store.keys import short
 
 if TYPE_CHECKING:
@@ -89,15 +89,13 @@ class StateStore:
             folder, ("states", "later", "meta", "outbox", *IDS), most_bytes=most_bytes
         )
 
-    @contextmanager
-    def reading(self) -> "Iterator[StateView]":
-        """Yield the states as they are at one moment.
+    def reading(self) -> "StateView":
+        """Return what sees the states as they are at one moment, in a `with` block.
 
         Raises:
-            StoreError: they cannot be read.
+            StoreError: they cannot be read; on entering.
         """
-        with self._env.reading() as txn:
-            yield StateView(self._env, txn)
+        return StateView(self._env)
 
     @contextmanager
     def writing(self) -> "Iterator[StateChange]":
@@ -122,14 +120,13 @@ class StateStore:
         self._env.close()
 
 
-class StateView:
-    """All states as they were when it was made."""
+class StateView(Reading):
+    """All states as they were when it was entered."""
 
-    __slots__ = ("_env", "_states", "_txn")
+    __slots__ = ("_states",)
 
-    def __init__(self, env: Environment, txn: "lmdb.Transaction") -> None:
-        """Look at what `txn` sees."""
-        self._env, self._txn = env, txn
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
         self._states = env["states"]
 
     @property
@@ -195,7 +192,8 @@ class StateChange(StateView):
 
     def __init__(self, env: Environment, txn: "lmdb.Transaction") -> None:
         """Change what `txn` sees."""
-        super().__init__(env, txn)
+        super().__init__(env)
+        self._txn = txn
         packed = txn.get(SPANS, db=env["meta"])
         self._held_spans = _spans.decode(packed) if packed is not None else (-1, -2)
 

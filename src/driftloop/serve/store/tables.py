@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from driftloop.records import FeatureValue
-from driftloop.serve.store.environment import LONGEST_KEY, Environment, StoreError
+from driftloop.serve.store.environment import LONGEST_KEY, Environment, Reading, StoreError
 from driftloop.serve.store.keys import short
-
-if TYPE_CHECKING:
-    import lmdb
 
 AT_ONCE = 5_000
 """Rows in one transaction, so that other tables' writers need not wait long."""
@@ -96,15 +92,13 @@ class TableStore:
                 self._remove_others(source, self._generation(source))
         return kept
 
-    @contextmanager
-    def reading(self) -> "Iterator[TableView]":
-        """Yield the tables as they are at one moment.
+    def reading(self) -> "TableView":
+        """Return what sees the tables as they are at one moment, in a `with` block.
 
         Raises:
-            StoreError: they cannot be read.
+            StoreError: they cannot be read; on entering.
         """
-        with self._env.reading() as txn:
-            yield TableView(self._env, txn)
+        return TableView(self._env)
 
     def close(self) -> None:
         """Give it up."""
@@ -155,14 +149,13 @@ class TableStore:
             os.close(lock)
 
 
-class TableView:
-    """All tables as they were when it was made."""
+class TableView(Reading):
+    """All tables as they were when it was entered."""
 
-    __slots__ = ("_loaded", "_meta", "_rows", "_txn")
+    __slots__ = ("_loaded", "_meta", "_rows")
 
-    def __init__(self, env: Environment, txn: "lmdb.Transaction") -> None:
-        """Look at what `txn` sees."""
-        self._txn = txn
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
         self._rows, self._meta = env["rows"], env["meta"]
         self._loaded: dict[str, tuple[Loaded, bytes] | None] = {}
 

@@ -19,6 +19,7 @@ from driftloop.errors import BadRequest
 from driftloop.settings import Settings
 from flows.consistency import consistency
 from flows.maintain import maintain
+from flows.refresh_features import refresh_features
 from flows.release import release
 from flows.renew import renew
 from flows.score_batch import score_batch
@@ -35,7 +36,10 @@ ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 """What intervals are counted from: the same at every start, so that a restart shifts nothing."""
 FLOWS: Mapping[str, Flow[..., Any]] = {
     each.name: each
-    for each in (watch, renew, release, score_batch, score_due, maintain, consistency)
+    for each in (
+        *(watch, renew, release, score_batch, score_due, maintain, consistency),
+        refresh_features,
+    )
 }
 
 
@@ -53,8 +57,12 @@ class Deployed:
         return self.flow.name
 
 
-def deployed(settings: Settings) -> tuple[Deployed, ...]:
-    """Return what runs: each flow once, never a deployment per model."""
+def deployed(settings: Settings, *, refresh_every: timedelta | None = None) -> tuple[Deployed, ...]:
+    """Return what runs: each flow once, never a deployment per model or per table.
+
+    Where no table is to be read anew, `refresh_every` is None and nothing reads any.
+    """
+    refresh = (Deployed(flow=refresh_features, at_once=1, every=refresh_every),)
     return (
         Deployed(flow=watch, at_once=1, every=timedelta(seconds=settings.watch_every)),
         Deployed(flow=maintain, at_once=1, every=timedelta(seconds=settings.maintain_every)),
@@ -63,6 +71,7 @@ def deployed(settings: Settings) -> tuple[Deployed, ...]:
         Deployed(flow=release, at_once=1, every=timedelta(seconds=settings.release_every)),
         Deployed(flow=score_batch, at_once=1),
         Deployed(flow=score_due, at_once=1, every=timedelta(seconds=settings.batch_every)),
+        *(refresh if refresh_every is not None else ()),
     )
 
 
@@ -72,7 +81,11 @@ def pool_of(settings: Settings) -> str:
 
 
 async def apply(
-    client: PrefectClient, settings: Settings, *, job_template: dict[str, Any]
+    client: PrefectClient,
+    settings: Settings,
+    *,
+    job_template: dict[str, Any],
+    refresh_every: timedelta | None = None,
 ) -> dict[UUID, timedelta]:
     """Return the cadence of each scheduled deployment, by id, once all are as declared.
 
@@ -100,7 +113,7 @@ async def apply(
                 hint="name another; one that is not there yet is made, of type process",
             ) from None
     cadences = {}
-    for each in deployed(settings):
+    for each in deployed(settings, refresh_every=refresh_every):
         await _limit(client, each, pool)
         id_ = await _deploy(client, each, pool)
         if each.every is not None:

@@ -56,7 +56,12 @@ async def keep(settings: Settings, stop: threading.Event) -> None:
         async with get_client() as client:
             await await_api(client, settings)
             template = ProcessWorker.get_default_base_job_template()
-            cadences = await deployments.apply(client, settings, job_template=template)
+            cadences = await deployments.apply(
+                client,
+                settings,
+                job_template=template,
+                refresh_every=the_system().refresh_every,
+            )
             limits = await to_thread.run_sync(dead_after, settings)
             say(f"the flows are deployed to the work pool {settings.work_pool}: ready")
             due, away = time.monotonic(), False

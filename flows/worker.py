@@ -397,7 +397,12 @@ async def _work(settings: Settings, stop: threading.Event) -> None:
         await await_api(client, settings)
     async with get_client() as client:
         template = WarmWorker.get_default_base_job_template()
-        cadences = await deployments.apply(client, settings, job_template=template)
+        cadences = await deployments.apply(
+            client,
+            settings,
+            job_template=template,
+            refresh_every=the_system().refresh_every,
+        )
         for run in await clear_abandoned(client):
             say(f"{run.name} was left behind by a worker that died")
     worker = WarmWorker(name="warm", cadences=cadences, alive=lambda: beat(settings.home, "worker"))

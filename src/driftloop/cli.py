@@ -336,6 +336,21 @@ def predict_batch(
 
 
 @app.command()
+def refresh(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Which tables; all if left out.")
+    ] = None,
+) -> None:
+    """Read tables that features are looked up in into the online store, now."""
+    system = _system()
+    tables = [each.name for each in system.fleet.sources.values() if each.kind == "table"]
+    for name in sources or tables:
+        typer.echo(f"{name}: {system.refresh(name):,} keys in the online store")
+    if not sources and not tables:
+        typer.echo("sources.toml declares no table")
+
+
+@app.command()
 def report(
     model: Model,
     decision: Annotated[
@@ -586,6 +601,20 @@ def ingest() -> None:
     sys.stdout.flush()
     home = system.settings.home
     ingester.run(stop, system.settings.ingest_every, alive=lambda: beat(home, "ingester"))
+
+
+@app.command("_stream", hidden=True)
+def stream() -> None:
+    """Take events until told to stop."""
+    from driftloop.heartbeat import beat
+
+    system = _system("stream")
+
+    def say_ready() -> None:
+        typer.echo("the stream process is ready")
+        sys.stdout.flush()
+
+    system.run_stream(ready=say_ready, alive=lambda: beat(system.settings.home, "stream"))
 
 
 @app.command("_watchdog", hidden=True)

@@ -60,6 +60,10 @@ class UnknownModel(BadRequest):
     """No monitor declares this model, or it has no champion yet."""
 
 
+class UnknownSource(BadRequest):
+    """No source of this name is declared, or none of its kind."""
+
+
 class TooNew(BadRequest):
     """What is kept here was written by a newer driftloop; it was left as it is."""
 

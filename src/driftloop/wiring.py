@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from driftloop.clock import SharedClock
-from driftloop.errors import ArtifactError, BadRequest, CalledOff
+from driftloop.errors import ArtifactError, BadRequest, CalledOff, UnknownSource
 from driftloop.handover import Handover
 from driftloop.judge import judged, window_at
 from driftloop.ledger import SqlLedger
@@ -41,7 +41,7 @@ from driftloop.records import (
     version_key,
 )
 from driftloop.settings import Settings
-from driftloop.spec import Family, Fleet, load_fleet
+from driftloop.spec import Family, Fleet, Source, load_fleet
 from driftloop.trace import (
     Logged,
     Step,
@@ -72,7 +72,12 @@ if TYPE_CHECKING:
     )
     from driftloop.registry import MlflowRegistry
     from driftloop.serve.answers import Answers
+    from driftloop.serve.jetstream import JetStream
+    from driftloop.serve.lookup import Lookups
     from driftloop.serve.sidecar import Sidecar
+    from driftloop.serve.sources import Sources
+    from driftloop.serve.store import StateStore, TableStore
+    from driftloop.serve.stream import Post, Taken
     from driftloop.serve.worker import Worker
 
 
@@ -80,6 +85,8 @@ SETTLED = timedelta(minutes=1)
 """So long after it was served, by the wall clock, a row's events are in the log."""
 UNDONE = timedelta(days=30)
 """So long a batch that was stopped waits for somebody to go on with it, by the wall clock."""
+LOOK_EVERY = timedelta(minutes=1)
+"""How long a table that is due waits at most."""
 
 
 class System:
@@ -361,6 +368,129 @@ class System:
 
         return Answers(self.settings.answers, gib=self.settings.answers_gib)
 
+    @cached_property
+    def tables(self) -> "TableStore":
+        """The copies of batch tables that features are looked up in."""
+        from driftloop.serve.store import TableStore
+
+        return TableStore(self.settings.online_store / "tables", most_bytes=self._store_bytes)
+
+    @cached_property
+    def states(self) -> "StateStore":
+        """The state of streams that features are looked up in."""
+        from driftloop.serve.store import StateStore
+
+        return StateStore(self.settings.online_store / "streams", most_bytes=self._store_bytes)
+
+    @property
+    def _store_bytes(self) -> int:
+        return int(self.settings.store_gib * 2**30)
+
+    @cached_property
+    def lookups(self) -> "Lookups | None":
+        """What makes rows whole; None where no family has anything looked up or computed."""
+        if not any(family.looked_up or family.computed for family in self.fleet.served.families):
+            return None
+        from driftloop.serve.lookup import Lookups
+
+        return Lookups(self.fleet.served, tables=self.tables, states=self.states, clock=self.clock)
+
+    @property
+    def refresh_every(self) -> timedelta | None:
+        """How often to look for tables that are due, None where there are none."""
+        every = [each.refresh for each in self.fleet.sources.values() if each.refresh is not None]
+        # One that could not be read, or is new, does not wait long.
+        return min(*every, LOOK_EVERY) if every else None
+
+    def due_tables(self) -> tuple[str, ...]:
+        """Return the sources whose copies in the online store are older than their `refresh`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        now = self.clock.now()
+        due = []
+        with self.tables.reading() as view:
+            for name, source in self.fleet.sources.items():
+                if source.refresh is not None:
+                    loaded = view.loaded(name)
+                    # Who asks comes a moment early now and then.
+                    if loaded is None or now - loaded.loaded_at >= source.refresh * 0.95:
+                        due.append(name)
+        return tuple(due)
+
+    def refresh(self, name: str) -> int:
+        """Return how many keys of the table `name` are in the online store, read anew.
+
+        Raises:
+            UnknownSource: there is no such table.
+            BadRequest: it cannot be read, or does not fit; the store keeps what it had.
+            StoreError: the store could not be written; it keeps what it had.
+        """
+        from driftloop.prediction_log import read_source
+        from driftloop.serve.refresh import current_rows, wanted_columns
+
+        source = self.fleet.sources.get(name)
+        if source is None or source.source is None:
+            known = [each.name for each in self.fleet.sources.values() if each.kind == "table"]
+            raise UnknownSource(
+                f"there is no table {name!r}",
+                where="sources.toml",
+                hint=f"known: {', '.join(known) or 'none'}",
+            )
+        now = self.clock.now()
+        wanted = wanted_columns(self.fleet, name)
+        table = read_source(source.source, folder=self.fleet.folder)
+        rows = current_rows(source, wanted, table, now=now)
+        return self.tables.replace(name, tuple(wanted), rows, loaded_at=now)
+
+    def run_stream(self, *, ready: Callable[[], None], alive: Callable[[], None]) -> None:
+        """Take events until SIGTERM or SIGINT.
+
+        Raises:
+            ServiceError: it cannot listen.
+            LogError: another process takes the events of this home, or the log cannot be read.
+            StoreError: the online store cannot be read or written.
+        """
+        from driftloop.features.operator import layouts
+        from driftloop.prediction_log import EventLog, SegmentSpool
+        from driftloop.serve.process import run_stream
+        from driftloop.serve.stream import Stream
+
+        settings, fleet = self.settings, self.fleet.served
+        events = {n: source for n, source in fleet.sources.items() if source.kind == "events"}
+        # Always the same folder: it is the stream process's lock, and what a death left in it is
+        # sealed before the log is asked.
+        folder = settings.spool / "stream"
+        with SegmentSpool(
+            folder, seal_rows=settings.seal_rows, seal_every=settings.seal_every
+        ) as spool:
+            stream = Stream(
+                sources=events,
+                layouts=layouts(fleet),
+                store=self.states,
+                spool=spool,
+                clock=self.clock,
+            )
+            stream.agree(EventLog(settings.spool, self.log))
+            self.log.close()
+            named = any(each.nats for each in events.values())
+            bus = (lambda take: self._jetstream(events, take)) if named else None
+            run_stream(stream, settings.home, bus=bus, ready=ready, alive=alive)
+
+    def _jetstream(
+        self, events: Mapping[str, Source], take: "Callable[[Post], Awaitable[Taken]]"
+    ) -> "JetStream":
+        from driftloop.serve.jetstream import JetStream
+
+        return JetStream(
+            url=self.settings.nats_url,
+            sources=events,
+            clock=self.clock,
+            aside=self.settings.spool / "quarantine",
+            take=take,
+        )
+
     def ingester(self) -> "Ingester":
         """Return this home's writer of the lake, which it migrates first."""
         from driftloop.keep import expiries
@@ -414,6 +544,8 @@ class System:
             ),
             peers=Peers() if place is None else Peers(settings.workers_shown, place),
             rollouts=challengers,
+            complete=self.lookups.complete if self.lookups is not None else None,
+            sources=self._sources() if fleet.sources else None,
         )
         return online_app(
             service,
@@ -438,6 +570,18 @@ class System:
             patience=Patience(arrival=settings.arrive_within, drain=settings.drain_within),
             alive=alive,
             counted=None if place is None else Counted(settings.workers_shown / COUNTED, place),
+        )
+
+    def _sources(self) -> "Sources":
+        from driftloop.serve.channel import StreamClient, socket_path
+        from driftloop.serve.sources import Sources
+
+        return Sources(
+            self.fleet.served,
+            tables=self.tables,
+            states=self.states,
+            stream=StreamClient(socket_path(self.settings.home)),
+            clock=self.clock,
         )
 
     def trace(self, id_: str) -> tuple[Step, ...]:
@@ -675,7 +819,17 @@ class System:
                 runs=self.settings.batches,
                 publish=self.answers.publish,
                 told=told,
+                fill=self._fill(family),
             ).score(job, settle=settle)
+
+    def _fill(self, family: Family) -> "Callable[[pa.Table], pa.Table] | None":
+        """Return what makes the rows of a batch whole, as those of a request are."""
+        from driftloop.serve.batch import completed
+
+        lookups = self.lookups
+        if lookups is None or not (family.looked_up or family.computed):
+            return None
+        return lambda rows: completed(rows, family, lookups.complete)
 
     def batches_due(self) -> "tuple[Due, ...]":
         """Return the newest turn of every batch that a monitor asks for, done or not."""

@@ -9,7 +9,10 @@ from kill.lives import bear
 
 from driftloop import cli
 
-IMPORTED = ("driftloop.wiring", "driftloop.prediction_log", "driftloop.page.sandbox", "uvicorn")
+IMPORTED = (
+    *("driftloop.wiring", "driftloop.prediction_log", "driftloop.page.sandbox", "uvicorn"),
+    *("driftloop.serve.process", "driftloop.serve.jetstream"),
+)
 
 
 def run(_: str) -> None:

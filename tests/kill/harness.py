@@ -51,6 +51,7 @@ class Orders:
             "KILL_AT": str(self.folder),
             "KILL_LEASE": str(self.lease),
             "KILL_PAUSE": str(self.pause),
+            "KILL_ACK": str(self.lease),
             "PYTHONPATH": path,
         }
 

@@ -84,8 +84,13 @@ def run_demo(settings: Settings, *, models: str, minutes: float, stay: bool, res
             display.say("reading a year of departures")
             frame = flights()
             display.say("starting the services")
+            started = services(system.settings, system.fleet.sources)
             stack.enter_context(
-                Supervisor(system.settings, services(system.settings), on_event=display.service)
+                Supervisor(
+                    system.settings,
+                    started,
+                    on_event=display.service,
+                )
             )
             streams = _first_versions(system, frame, display)
             speed = (END - START).total_seconds() / (minutes * 60)
@@ -97,7 +102,7 @@ def run_demo(settings: Settings, *, models: str, minutes: float, stay: bool, res
             _show(console, system, found, display.tally)
             _show_audit(console, read_again)
             if stay:
-                console.print(addresses(services(system.settings)))
+                console.print(addresses(started))
                 console.print("[bold]Everything stays up: look around. Ctrl-C stops it.[/bold]")
                 while True:
                     time.sleep(3600)

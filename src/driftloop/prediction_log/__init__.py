@@ -5,6 +5,7 @@ segments into the `Lake` exactly once; everyone else reads the lake. Families th
 elsewhere have a `ForeignLog`, which is read and never written.
 """
 
+from driftloop.prediction_log.events import EventLog
 from driftloop.prediction_log.foreign import ForeignLog
 from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
 from driftloop.prediction_log.lake import Lake
@@ -40,6 +41,7 @@ __all__ = [
     "S3",
     "Contents",
     "DamagedSegment",
+    "EventLog",
     "Expired",
     "Expiry",
     "ForeignLog",

@@ -31,13 +31,14 @@ AHEAD, OBSERVED_AHEAD = timedelta(days=366), timedelta(days=1)
 """How far an event and an observation may lie ahead; over HTTP too, see `serve.request`."""
 
 
-def read_source(source: str) -> pa.Table:
+def read_source(source: str, *, folder: Path | None = None) -> pa.Table:
     """Return the rows that `source` names.
 
     Args:
         source: a Parquet or CSV file (by its ending), or a DuckDB query that begins with SELECT,
             FROM or WITH, in which files stand in quotes: `FROM 'flights/*.parquet'`. In a CSV an
             empty field is null, and the columns `id` and `model` are text.
+        folder: where relative paths begin, in a query too; the working folder if it is None.
 
     Raises:
         BadRequest: it is neither a file of these nor a query, there is no such file, a CSV has no
@@ -48,12 +49,14 @@ def read_source(source: str) -> pa.Table:
     with _connect() as con:
         try:
             if QUERY.match(source):
+                if folder is not None:
+                    con.execute("SET file_search_path = ?", [str(folder)])
                 return _arrow(con.execute(source))
-            path = _existing(source)
+            path = _existing(source if folder is None else str(folder / source))
             if path.suffix.lower() == ".parquet":
-                return _arrow(con.execute("FROM read_parquet(?)", [glob.escape(source)]))
+                return _arrow(con.execute("FROM read_parquet(?)", [glob.escape(str(path))]))
             refuse_blank(path)
-            table = _arrow(_read_csv(con, glob.escape(source)))
+            table = _arrow(_read_csv(con, glob.escape(str(path))))
         except duckdb.Error as error:
             raise BadRequest(f"cannot be read: {first_line(error)}", where=source) from error
     if not table.num_rows:

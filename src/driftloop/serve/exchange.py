@@ -8,9 +8,19 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from driftloop.errors import BadRequest, DriftloopError, LogError, ModelAway, UnknownModel
+from driftloop.errors import (
+    BadRequest,
+    DriftloopError,
+    LogError,
+    ModelAway,
+    UnknownModel,
+    UnknownSource,
+)
+from driftloop.serve.lookup import NothingFresh
 from driftloop.serve.request import BadRows, NotJson
 from driftloop.serve.slot import ChampionRefused, NoChampion
+from driftloop.serve.store import StoreError
+from driftloop.serve.stream import NotTaken
 
 UNAVAILABLE = 503
 BUSY = 429
@@ -249,7 +259,11 @@ def _status(error: DriftloopError) -> int:
         (TooBusy, BUSY),
         (TooSlow, 504),
         (ModelAway, UNAVAILABLE),
+        (NothingFresh, UNAVAILABLE),
+        (NotTaken, UNAVAILABLE),
+        (StoreError, UNAVAILABLE),
         (UnknownModel, 404),
+        (UnknownSource, 404),
         (TooLarge, 413),
         (NotJson, 400),
         (BadRequest, 422),

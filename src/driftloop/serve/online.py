@@ -36,7 +36,9 @@ from driftloop.serve.peers import RefusedHead, Shown, oldest_heads
 from driftloop.serve.recent import recently
 from driftloop.serve.retrieval import Published, nothing_published, retrieve
 from driftloop.serve.service import Service
+from driftloop.serve.sources import Sources
 from driftloop.serve.tokens import Guard
+from driftloop.spec import Fleet
 
 SHOW_EVERY = 1.0
 """Seconds after which a worker shows the others anew what it counted."""
@@ -44,7 +46,7 @@ FIRST_LOOK = 5.0
 """Seconds that nothing is accepted for at a start, at most, until the heads were read once."""
 
 _NOTHING_ASKED = Asked()
-_POSTED = re.compile(r"/v1/models/([^/]+)/(predict|labels)")
+_POSTED = re.compile(r"/v1/(?:models/([^/]+)/(predict|labels)|(events)/([^/]+))")
 _log = logging.getLogger(__name__)
 
 
@@ -135,7 +137,8 @@ class _Front(FastAPI):
         except BadRequest as error:
             asked, reply = _NOTHING_ASKED, refusal(error)
         else:
-            reply = await self._service.post(found[2], found[1], asked, receive)
+            route, name = found[2] or found[3], found[1] or found[4]
+            reply = await self._service.post(route, name, asked, receive)
         await send_reply(reply, asked, send)
 
 
@@ -180,6 +183,9 @@ class _Views:
         except DriftloopError as error:
             reply = refusal(error)
         return _response(reply)
+
+    async def events(self, source: str, request: Request) -> Response:
+        return await self._through("events", source, request)
 
     async def models(self) -> Response:
         heads = oldest_heads(self._shown())
@@ -305,7 +311,7 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
         400: {"model": schema.Refusal, "description": "The body is not JSON"},
         401: {"model": schema.Refusal, "description": "A token is needed, and none that is known"},
         403: {"model": schema.Refusal, "description": "The token is not good for this"},
-        404: {"model": schema.Refusal, "description": "No monitor declares the model"},
+        404: {"model": schema.Refusal, "description": "No monitor declares it"},
         408: {"model": schema.Refusal, "description": "The body did not come in time"},
         413: {"model": schema.Refusal, "description": largest},
         422: {"model": schema.Refusal, "description": "Fields cannot be used; all are named"},
@@ -343,6 +349,8 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
             500: {"model": schema.Refusal, "description": "The answers cannot be read"},
         },
     )(views.retrieved)
+    if service.sources is not None:
+        _add_source_routes(app, views, service.sources, fleet, refusals)
     unready: dict[int | str, dict[str, Any]] = {
         503: {"model": schema.Readiness, "description": "Not ready; the body says why"}
     }
@@ -368,3 +376,36 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
         return HTMLResponse(docs_page(app.openapi(), base=base))
 
     app.add_route("/docs", docs, include_in_schema=False)
+
+
+def _add_source_routes(
+    app: FastAPI,
+    views: _Views,
+    sources: Sources,
+    fleet: Fleet,
+    refusals: dict[int | str, dict[str, Any]],
+) -> None:
+    async def held(source: str, key: str) -> Response:
+        try:
+            return _response(sources.show(source, key))
+        except DriftloopError as error:
+            return _response(refusal(error))
+
+    app.post(
+        "/v1/events/{source}",
+        summary="Tell what happened",
+        description=schema.EVENTS_SAID,
+        status_code=202,
+        response_model=None,
+        responses={202: {"model": schema.Taken}, **refusals},
+        openapi_extra=schema.events_body(fleet.sources),
+    )(views.events)
+    shapes: dict[int | str, dict[str, Any]] = {
+        200: {"model": schema.HeldOfEvents | schema.HeldOfTable}
+    }
+    app.get(
+        "/v1/features/{source}/{key:path}",
+        summary="What the online store holds of a key, and how old it is",
+        response_model=None,
+        responses=shapes | {code: refusals[code] for code in (404, 503)},
+    )(held)

@@ -190,11 +190,11 @@ def parse_rows(family: Family, body: bytes, *, now: datetime, whole: bool = Fals
         NotJson: the body is not JSON.
         BadRows: with the faults of all rows, if none is without, or one is not enough.
     """
-    given, doubt = _decoded(body)
+    given, doubt = decoded(body)
     faults = Faults("rows")
-    items = _items(given, "rows", faults)
+    items = items_of(given, "rows", faults)
     rows = [_row(family, number, item, faults, now) for number, item in enumerate(items)]
-    _check_unique(items, faults)
+    check_unique(items, faults)
     bad = faults.told()
     if bad is None and doubt is not None:
         raise doubt
@@ -216,15 +216,15 @@ def parse_labels(family: Family, model: ModelId, body: bytes, *, now: datetime) 
         NotJson: the body is not JSON.
         BadRows: with the faults of all labels.
     """
-    given, doubt = _decoded(body)
+    given, doubt = decoded(body)
     faults = Faults("labels")
-    items = _items(given, "labels", faults)
+    items = items_of(given, "labels", faults)
     labels = [
         label
         for number, item in enumerate(items)
         if (label := _label(family, model, number, item, faults, now))
     ]
-    _check_unique(items, faults)
+    check_unique(items, faults)
     faults.check()
     if doubt is not None:
         raise doubt
@@ -245,15 +245,15 @@ def read_time(value: object) -> datetime:
     except ValueError:
         time = None
     if time is None or not isinstance(value, str | datetime):
-        msg = f"should be an ISO 8601 time, got {_shown(value)}"
+        msg = f"should be an ISO 8601 time, got {shown_of(value)}"
         raise ValueError(msg)
     if time.tzinfo is None:
-        msg = f"should have a time zone, got {_shown(value)}"
+        msg = f"should have a time zone, got {shown_of(value)}"
         raise ValueError(msg)
     try:
         return time.astimezone(UTC)
     except OverflowError:
-        msg = f"is outside the calendar in UTC: {_shown(value)}"
+        msg = f"is outside the calendar in UTC: {shown_of(value)}"
         raise ValueError(msg) from None
 
 
@@ -287,7 +287,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def _decoded(body: bytes) -> tuple[object, NotJson | None]:
+def decoded(body: bytes) -> tuple[object, NotJson | None]:
     """Return the decoded body; NaN, Infinity and 1e999 pass, so that their row can be named."""
     try:
         return msgspec.json.decode(body), None
@@ -299,11 +299,11 @@ def _decoded(body: bytes) -> tuple[object, NotJson | None]:
             raise refusal from error
 
 
-def _items(given: object, key: str, faults: Faults) -> list[Any]:
+def items_of(given: object, key: str, faults: Faults) -> list[Any]:
     """Return what is listed under `key`, or the one object that the body is."""
     if not isinstance(given, dict):
         faults.add(
-            None, "", f"should be an object, got {_shown(given)}", f'send {{"{key}": [...]}}'
+            None, "", f"should be an object, got {shown_of(given)}", f'send {{"{key}": [...]}}'
         )
         return []
     if key not in given:
@@ -312,7 +312,7 @@ def _items(given: object, key: str, faults: Faults) -> list[Any]:
     for name in given.keys() - {key}:
         faults.add(None, name, f"stands beside {key!r}", f"put it into each of the {key}")
     if not isinstance(items, list) or not items:
-        faults.add(None, key, f"should be a list of at least one, got {_shown(items)}")
+        faults.add(None, key, f"should be a list of at least one, got {shown_of(items)}")
         return []
     if len(items) > MOST_ROWS:
         what = f"{len(items):,} are too many for one request"
@@ -321,14 +321,14 @@ def _items(given: object, key: str, faults: Faults) -> list[Any]:
     return items
 
 
-def _check_unique(items: list[Any], faults: Faults) -> None:
+def check_unique(items: list[Any], faults: Faults) -> None:
     """Note every id of one request that stands in it twice."""
     seen: set[str] = set()
     for number, item in enumerate(items):
         given = item.get("id") if isinstance(item, dict) else None
         if isinstance(given, str):
             if given in seen:
-                faults.add(number, "id", f"{_shown(given)} stands twice in the request")
+                faults.add(number, "id", f"{shown_of(given)} stands twice in the request")
             seen.add(given)
 
 
@@ -369,7 +369,7 @@ def _shapes(family: Family) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]
 
 def _row(family: Family, number: int, given: object, faults: Faults, now: datetime) -> Row | None:
     if not isinstance(given, dict):
-        faults.add(number, "", f"should be an object, got {_shown(given)}")
+        faults.add(number, "", f"should be an object, got {shown_of(given)}")
         return None
     features: dict[str, FeatureValue] = dict.fromkeys(family.features)
     refused: set[str] = set()
@@ -391,8 +391,8 @@ def _row(family: Family, number: int, given: object, faults: Faults, now: dateti
     for name, feature in family.features.items():
         if feature.required and features[name] is None and name not in refused:
             faults.add(number, name, "is required", "give it a value")
-    row_id = _row_id(number, given, faults) or uuid.uuid4().hex
-    event_time = _time(number, family.time, given.get(family.time), faults, (now, AHEAD))
+    row_id = read_id(number, given, faults) or uuid.uuid4().hex
+    event_time = time_of(number, family.time, given.get(family.time), faults, (now, AHEAD))
     return Row(row_id, event_time, features) if event_time else None
 
 
@@ -410,11 +410,11 @@ def _label(
     family: Family, model: ModelId, number: int, given: object, faults: Faults, now: datetime
 ) -> Label | None:
     if not isinstance(given, dict):
-        faults.add(number, "", f"should be an object, got {_shown(given)}")
+        faults.add(number, "", f"should be an object, got {shown_of(given)}")
         return None
     for name in given.keys() - {"id", "value", "observed_at"}:
         faults.add(number, name, "unknown field", nearest(name, ("id", "value", "observed_at")))
-    label_id = _row_id(number, given, faults)
+    label_id = read_id(number, given, faults)
     if given.get("id") is None:
         faults.add(number, "id", "is required", "the id that the prediction was answered with")
     value, what, hint = _outcome(family, given.get("value"))
@@ -422,7 +422,7 @@ def _label(
         faults.add(number, "value", what, hint)
     at = given.get("observed_at")
     observed_at = (
-        now if at is None else _time(number, "observed_at", at, faults, (now, OBSERVED_AHEAD))
+        now if at is None else time_of(number, "observed_at", at, faults, (now, OBSERVED_AHEAD))
     )
     if what or label_id is None or observed_at is None:
         return None
@@ -435,36 +435,41 @@ def _outcome(family: Family, given: Any) -> tuple[float, str, str]:  # noqa: ANN
         return 0.0, "is required", ""
     if family.task is Task.MULTICLASS:
         return _class(family, given)
-    if what := _not_a_number(given):
+    if what := not_a_number(given):
         return 0.0, what, "send it once it is known" if what == NAN else ""
     if family.task is Task.BINARY and given not in (0, 1):
-        return 0.0, f"should be 0 or 1, got {_shown(given)}", ""
+        return 0.0, f"should be 0 or 1, got {shown_of(given)}", ""
     return float(given), "", ""
 
 
 def _class(family: Family, given: object) -> tuple[float, str, str]:
     if not isinstance(given, str):
-        what = f"should be the name of a class, got {_shown(given)}"
+        what = f"should be the name of a class, got {shown_of(given)}"
         return 0.0, what, f"known: {listed(family.classes)}"
     if given not in family.classes:
-        return 0.0, f"should be a class, got {_shown(given)}", nearest(given, family.classes)
+        return 0.0, f"should be a class, got {shown_of(given)}", nearest(given, family.classes)
     return float(family.classes.index(given)), "", ""
 
 
-def _row_id(number: int, given: Mapping[str, Any], faults: Faults) -> str | None:
+def read_id(number: int, given: Mapping[str, Any], faults: Faults) -> str | None:
+    """Return the `id` in `given`, None where there is none or it has a fault, which is noted."""
     row_id = given.get("id")
     if row_id is None:
         return None
     if not isinstance(row_id, str) or not 0 < len(row_id) <= LONGEST_ID:
-        what = f"should be a string of 1 to {LONGEST_ID} characters, got {_shown(row_id)}"
+        what = f"should be a string of 1 to {LONGEST_ID} characters, got {shown_of(row_id)}"
         faults.add(number, "id", what)
         return None
     return row_id
 
 
-def _time(
+def time_of(
     number: int, field: str, value: object, faults: Faults, latest: tuple[datetime, timedelta]
 ) -> datetime | None:
+    """Return the time that `value` is, or note its fault and return None.
+
+    `latest` is the time now, and how far ahead of it one may lie.
+    """
     hint = 'as in "2026-03-01T10:00:00Z"'
     if value is None:
         faults.add(number, field, "is required", hint)
@@ -481,10 +486,10 @@ def _time(
     return time
 
 
-def _not_a_number(value: object) -> str:
+def not_a_number(value: object) -> str:
     """Return why `value` cannot be given to a model as a number; empty if it can."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"should be a number, got {_shown(value)}"
+        return f"should be a number, got {shown_of(value)}"
     if value != value:  # noqa: PLR0124 - only NaN differs from itself
         return NAN
     return "" if -LARGEST <= value <= LARGEST else TOO_LARGE
@@ -502,15 +507,16 @@ def _instead(what: str, feature: Feature) -> str:
 def _unfit(value: object, feature: Feature) -> str:
     """Return why `value` cannot be one of `feature`; empty if it can."""
     if feature.kind == "numeric":
-        return _not_a_number(value)
+        return not_a_number(value)
     if not isinstance(value, str):
-        return f"should be a string, got {_shown(value)}"
+        return f"should be a string, got {shown_of(value)}"
     if feature.kind == "text" and len(value) > LONGEST_TEXT:
         return f"has {len(value):,} characters, at most {LONGEST_TEXT:,} are taken"
     return ""
 
 
-def _shown(value: object) -> str:
+def shown_of(value: object) -> str:
+    """Return how a value that has a fault is told to whoever sent it."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:

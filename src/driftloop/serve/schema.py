@@ -1,12 +1,13 @@
 """The shapes that the online service answers in, for its OpenAPI page and for its callers."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from driftloop.serve.request import LONGEST_TEXT, listed
-from driftloop.spec import Family, Fleet
+from driftloop.spec import Family, Fleet, Source
 
 
 class _Shape(BaseModel):
@@ -18,6 +19,51 @@ class Predicted(_Shape):
 
     id: str
     prediction: float | str
+
+
+class Taken(_Shape):
+    """What became of events.
+
+    `repeated` ones were known already by their ids. Of the accepted, `late` ones are logged, but
+    too old for the features of some key. `position` is that of the newest event of all sources.
+    """
+
+    accepted: int
+    repeated: int
+    late: int
+    position: int
+
+
+class HeldByField(_Shape):
+    """What is held of the events whose `field` is the key, and what features they make now."""
+
+    field: str
+    newest: datetime | None
+    age_seconds: float | None
+    events: int
+    features: dict[str, dict[str, float | str | None]]
+
+
+class HeldOfEvents(_Shape):
+    """What the online store holds of one key of a source of events."""
+
+    source: str
+    key: str
+    kind: Literal["events"]
+    position: int
+    states: list[HeldByField]
+
+
+class HeldOfTable(_Shape):
+    """What the online store holds of one key of a table; `row` is null where it has none."""
+
+    source: str
+    key: str
+    kind: Literal["table"]
+    loaded_at: datetime | None
+    age_seconds: float | None
+    rows: int
+    row: dict[str, float | str | None] | None
 
 
 class FieldFault(_Shape):
@@ -246,6 +292,38 @@ PARAMETERS: dict[str, Any] = {
         },
     ]
 }
+
+
+EVENTS_SAID = (
+    'Takes one event, or up to 10,000 as `{"events": [...]}`, all or none. They are durable, and '
+    "seen by the next request, once this is answered. An event with an `id` counts once however "
+    "often it is sent: after an error or no answer send the same again. Every field of the source "
+    "stands in it, null where it is not known. Its time may not lie further ahead of the service's "
+    "clock than the source's lateness, and a minute."
+)
+
+
+def events_body(sources: Mapping[str, Source]) -> dict[str, Any]:
+    """Return OpenAPI's description of a body of events: one event, or {"events": [...]}."""
+    event = {
+        "type": "object",
+        "properties": {"id": {"type": "string", "description": "made if absent"}},
+        "additionalProperties": True,
+    }
+    examples = {
+        source.name: {
+            "summary": f"One event of {source.name}",
+            "value": {
+                "id": "e1",
+                str(source.time): "2026-03-01T10:00:00Z",
+                **{n: 1.0 if kind == "numeric" else "a" for n, kind in source.fields.items()},
+            },
+            "x-source": source.name,
+        }
+        for source in sources.values()
+        if source.kind == "events"
+    }
+    return _body(event, "events", examples)
 
 
 def rows_described(fleet: Fleet) -> str:

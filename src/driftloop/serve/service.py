@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from driftloop.errors import ArtifactError, DriftloopError, LogError, ModelAway
+from driftloop.errors import ArtifactError, DriftloopError, LogError, ModelAway, UnknownSource
 from driftloop.ports import Clock, Spool
 from driftloop.records import Head, Prediction
 from driftloop.serve.answer import answer
@@ -37,6 +37,7 @@ from driftloop.serve.peers import Peers, RefusedHead, Shown
 from driftloop.serve.recent import Recent
 from driftloop.serve.request import Given, Row, RowReader, parse_labels
 from driftloop.serve.slot import Held, Slot, Slots
+from driftloop.serve.sources import Sources
 from driftloop.spec import Family, Fleet
 
 INLINE_BYTES = 32 * 1024
@@ -110,9 +111,10 @@ class Service:
         peers: the workers beside this one.
         complete: looks up what callers do not send; None where there is nothing to look up.
         rollouts: challengers, if there are any.
+        sources: takes events, and shows what is held of a key; None where none are declared.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, a part each
         self,
         *,
         fleet: Fleet,
@@ -123,7 +125,9 @@ class Service:
         peers: Peers | None = None,
         complete: Complete | None = None,
         rollouts: Rollouts | None = None,
+        sources: Sources | None = None,
     ) -> None:
+        self.sources = sources
         self.fleet = fleet
         self.slots = slots
         self.bounds = bounds or Bounds()
@@ -174,7 +178,10 @@ class Service:
         self._threads.shutdown(cancel_futures=True)
 
     async def post(self, route: str, model: str, asked: Asked, receive: Receive) -> Reply:
-        """Return the reply to rows ("predict") or labels of `model`, counted, and told if bad."""
+        """Return the reply to rows ("predict") or labels of `model`, counted, and told if bad.
+
+        Of "events" it is the source's name that stands for the model's.
+        """
         began = time.perf_counter()
         if self._under_way >= self.bounds.requests:
             reply, whole = refusal(_too_busy(self._under_way)), began
@@ -185,7 +192,7 @@ class Service:
             finally:
                 self._under_way -= 1
         done = time.perf_counter()
-        known = model if self.slots.knows(model) else ""
+        known = model if self._knows(route, model) else ""
         self._metrics.request(route, known, reply.status, done - began)
         if reply.status == BUSY:
             self._recent.turned_away()
@@ -193,6 +200,11 @@ class Service:
             # A caller that sends slowly makes no slow service.
             self._recent.answered(known, done - whole, failed=reply.failed)
         return reply
+
+    def _knows(self, route: str, name: str) -> bool:
+        if route != "events":
+            return self.slots.knows(name)
+        return self.sources is not None and self.sources.takes(name)
 
     async def _worked(
         self, route: str, model: str, asked: Asked, receive: Receive
@@ -213,10 +225,10 @@ class Service:
 
     async def _answered(self, route: str, model: str, asked: Asked, body: bytes) -> Reply:
         try:
+            if route == "events":
+                return await self._take(model, body)
             if route == "labels":
-                if len(body) > INLINE_BYTES:
-                    return await self._in_thread(lambda: self._label(model, body))
-                return self._label(model, body)
+                return await self._labelled(model, body)
             request = _Request(body, asked.whole, asked.key)
             if len(body) > INLINE_BYTES:
                 return await self._in_thread(lambda: self._predict_all(model, [request])[0])
@@ -232,6 +244,16 @@ class Service:
         except Exception as error:  # noqa: BLE001 - see above
             _log.exception("a request for %s failed", model[:100], extra={"trace": asked.trace})
             return failure(error)
+
+    async def _labelled(self, model: str, body: bytes) -> Reply:
+        if len(body) > INLINE_BYTES:
+            return await self._in_thread(lambda: self._label(model, body))
+        return self._label(model, body)
+
+    async def _take(self, source: str, body: bytes) -> Reply:
+        if self.sources is None:
+            raise UnknownSource("no source is declared", hint="sources.toml declares them")
+        return await self.sources.take(source, body)
 
     async def _in_thread(self, work: Callable[[], Reply]) -> Reply:
         """Return what `work` does in a thread, if it does it in time.
@@ -340,7 +362,9 @@ class Service:
         given = [read(each.body, now=now, whole=each.whole) for each in asked]
         rows = [[row for row in each.rows if row is not None] for each in given]
         if self._complete is not None:
-            rows = [[*self._complete(slot.family, each)] for each in rows]
+            # All at once: each look at the online store costs as much as what is found in it.
+            whole = iter(self._complete(slot.family, [row for each in rows for row in each]))
+            rows = [[*islice(whole, len(each))] for each in rows]
         if self._rollouts is None:
             by = [champion] * len(rows)
         else:

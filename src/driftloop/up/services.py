@@ -7,9 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from driftloop.errors import BadRequest
-from driftloop.settings import Settings, need_dask, need_tokens
+from driftloop.settings import Settings, nats_server, need_dask, need_nats, need_tokens
+from driftloop.spec import Source
 
 READY = re.compile(rb"\bready\s*$", re.MULTILINE)
 """A service without a port writes a line to its log that ends in this once it works."""
@@ -46,14 +48,22 @@ class Service:
     @property
     def url(self) -> str:
         """Its address for people, empty when it has no port."""
+        if self.name == "nats":
+            return ""  # no browser opens it
         return f"http://{self.host}:{self.port}" if self.port is not None else ""
 
 
-def services(settings: Settings, *, sidecar: bool = False) -> tuple[Service, ...]:
+def services(
+    settings: Settings,
+    sources: Mapping[str, Source] = MappingProxyType({}),
+    *,
+    sidecar: bool = False,
+) -> tuple[Service, ...]:
     """Return the services of one installation, in the order they are listed to people.
 
-    What a setting names by address runs elsewhere, and is not among them. `sidecar` says that
-    there are, or may be, models that could not be lowered.
+    What a setting names by address runs elsewhere, and is not among them. Where `sources` has
+    streams of events there is the stream process, and NATS where one of them names a subject.
+    `sidecar` says that there are, or may be, models that could not be lowered.
 
     Raises:
         BadRequest: they could not do what the settings ask for.
@@ -114,9 +124,23 @@ def services(settings: Settings, *, sidecar: bool = False) -> tuple[Service, ...
         argv=_driftloop("_watchdog"),
         env=own,
         after=("ingester",),
-        needs=("online", "sidecar", "pages", "prefect", "worker", "keeper", "slack"),
+        needs=("online", "sidecar", "pages", "prefect", "worker", "keeper", "slack", "stream"),
         beats=True,
         silence=120.0 + settings.watchdog_every,
+    )
+    events = [source for source in sources.values() if source.kind == "events"]
+    bus = any(source.nats for source in events)
+    if bus:
+        need_nats(settings)
+    own_bus = bus and not settings.nats.get_secret_value()
+    stream = Service(
+        name="stream",
+        argv=_driftloop("_stream"),
+        env=own,
+        # Its states may have to be made anew from the log, which the ingester brings up to date.
+        after=("ingester", *(("nats",) if own_bus else ())),
+        patience=600.0,
+        beats=True,
     )
     local_slack = settings.slack_token is None and not settings.slack_api
     slack = (_ours(settings, "slack", own, port="slack_port"),)
@@ -128,6 +152,8 @@ def services(settings: Settings, *, sidecar: bool = False) -> tuple[Service, ...
         *(slack if local_slack else ()),
         *(() if settings.prefect else (server,)),
         *(() if settings.mlflow_runs else (_mlflow(settings, own),)),
+        *((_nats(settings, own),) if own_bus else ()),
+        *((stream,) if events else ()),
         # Prefect's own workers, on whatever machines, then run the flows.
         replace(worker, name="keeper") if settings.work_pool else worker,
         ingester,
@@ -144,7 +170,7 @@ def chosen(found: Sequence[Service], names: str) -> tuple[Service, ...]:
     wanted = [name for part in names.split(",") if (name := part.strip())]
     known = [service.name for service in found]
     if wrong := [name for name in wanted if name not in known]:
-        away = [name for name in wrong if name in {"prefect", "mlflow", "slack"}]
+        away = [name for name in wrong if name in {"prefect", "mlflow", "slack", "nats"}]
         raise BadRequest(
             f"{', '.join(away)} runs elsewhere, as the settings have it"
             if away
@@ -209,6 +235,21 @@ def _mlflow(settings: Settings, env: Mapping[str, str]) -> Service:
         path="/health",
         awaited=False,
         patience=300.0,
+    )
+
+
+def _nats(settings: Settings, env: Mapping[str, str]) -> Service:
+    return Service(
+        name="nats",
+        argv=(
+            nats_server(),
+            *("--jetstream", "--store_dir", str(settings.home.absolute() / "nats")),
+            *("--addr", settings.host, "--port", str(settings.nats_port)),
+        ),
+        env=env,
+        host=settings.host,
+        port=settings.nats_port,
+        setting="nats_port",
     )
 
 

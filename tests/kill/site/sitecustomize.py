@@ -5,8 +5,9 @@ at each named point that it passes, for a file `<service>.<point>-before` or `-a
 the file by renaming it to `....hit` and ends by SIGKILL: one file, one death, however often the
 process is started again. Without KILL_AT nothing is done.
 
-KILL_LEASE, in seconds, makes leases of notices shorter, and KILL_PAUSE the longest pause before a
-service that died again and again is restarted, so that nobody waits half a minute for either.
+KILL_LEASE, in seconds, makes leases of notices shorter, KILL_PAUSE the longest pause before a
+service that died again and again is restarted, and KILL_ACK the time after which NATS sends again
+what was not acknowledged, so that nobody waits long for any of them.
 """
 
 import functools
@@ -79,11 +80,18 @@ POINTS: dict[str, tuple[tuple[str, str, Callable[..., bool]], ...]] = {
         ("MlflowRegistry.register", "register", _always),
         ("MlflowRegistry.point", "alias", _always),
     ),
+    "driftloop.serve.stream": (
+        # Before its transaction; in it, and at its end; between it and the log; after the log.
+        ("Stream.take", "take", _always),
+        ("Stream._finish", "commit", _always),
+        ("Stream._append", "log", _always),
+    ),
     "driftloop.serve.slot": (("Slot.take", "swap", _always),),
 }
 SHORTER: dict[str, tuple[str, str, Callable[[float], Any]]] = {
     # The module's constant, what says how long, and in which type.
     "driftloop.loop.tell": ("LEASE", "KILL_LEASE", lambda given: timedelta(seconds=given)),
+    "driftloop.serve.jetstream": ("ACKNOWLEDGE_WITHIN", "KILL_ACK", float),
     "driftloop.up.supervisor": ("LONGEST_PAUSE", "KILL_PAUSE", float),
 }
 

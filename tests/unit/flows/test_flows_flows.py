@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Completed, Crashed, Running, Scheduled
 from pydantic import TypeAdapter
 
 from driftloop.batch import Due, Job, Scored
-from driftloop.errors import DriftloopError, LedgerError, LogError
+from driftloop.errors import BadRequest, DriftloopError, LedgerError, LogError
 from driftloop.loop.release import Released
 from driftloop.loop.renew import Renewed
 from driftloop.loop.tell import Told
@@ -45,6 +45,7 @@ from flows import deployments
 from flows.consistency import consistency
 from flows.maintain import maintain
 from flows.patience import patiently
+from flows.refresh_features import refresh_features
 from flows.release import release
 from flows.renew import renew
 from flows.score_batch import score_batch
@@ -57,7 +58,10 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DE, FR, UK = ModelId("eta-de"), ModelId("eta-fr"), ModelId("churn-uk")
 
 
-REPORTING = ("watch", "renew", "release", "score_batch", "score_due", "maintain", "consistency")
+REPORTING = (
+    *("watch", "renew", "release", "score_batch", "score_due", "maintain", "consistency"),
+    "refresh_features",
+)
 
 
 @dataclass
@@ -592,10 +596,39 @@ def test_rollouts_are_reported_each_with_its_reason(prefect: Prefect, use: Use) 
     assert prefect.artifacts == {}
 
 
+def test_a_table_that_cannot_be_read_does_not_stop_the_others(
+    prefect: Prefect, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has failed, and says of which; where nothing is due it says that."""
+
+    def refresh(name: str) -> int:
+        if name == "planes":
+            raise BadRequest("there is no such file", where="planes.csv")
+        return 3
+
+    system: Any = use(FakeSystem())
+    monkeypatch.setattr(FakeSystem, "due_tables", lambda _: ("planes", "airports"), raising=False)
+    monkeypatch.setattr(FakeSystem, "refresh", staticmethod(refresh), raising=False)
+    state = run(refresh_features)
+    assert (state.is_failed(), state.message) == (True, "1 of 2 tables read")
+    assert "| airports | 3 keys |" in prefect.artifacts["refresh-features"]
+    assert "no such file" in prefect.artifacts["refresh-features"]
+    monkeypatch.setattr(FakeSystem, "due_tables", lambda _: (), raising=False)
+    assert run(refresh_features).message == "nothing is due"
+    assert system.due_tables() == ()
+
+
 def test_every_flow_is_deployed_once_with_its_limit() -> None:
-    """Watch and maintain run alone at their cadence; renewals as many at once as set."""
+    """Watch and maintain run alone at their cadence; renewals as many at once as set.
+
+    Tables are read anew where there are any.
+    """
     settings = Settings(watch_every=3, maintain_every=60, release_every=9, renew_slots=3)
-    found = {each.flow.name: (each.at_once, each.every) for each in deployments.deployed(settings)}
+    every = timedelta(minutes=5)
+    deployed = deployments.deployed(settings, refresh_every=every)
+    without = {each.flow.name for each in deployments.deployed(settings)}
+    found = {each.flow.name: (each.at_once, each.every) for each in deployed}
+    assert found.keys() - without == {"refresh-features"}
     assert found == {
         "watch": (1, timedelta(seconds=3)),
         "maintain": (1, timedelta(seconds=60)),
@@ -604,5 +637,6 @@ def test_every_flow_is_deployed_once_with_its_limit() -> None:
         "release": (1, timedelta(seconds=9)),
         "score-batch": (1, None),
         "score-due": (1, timedelta(seconds=300)),
+        "refresh-features": (1, every),
     }
     assert found.keys() == deployments.FLOWS.keys()

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from fakes.streamed import write_monitors
 
 from driftloop.errors import BadRequest
 from driftloop.settings import Settings, read_settings
+from driftloop.spec import Source, load_fleet
 from driftloop.up import chosen, services
 from driftloop.up.status import ServiceStatus, write_status
 from driftloop.up.watchdog import Watchdog
@@ -95,3 +98,37 @@ def test_the_watchdog_asks_no_service_that_does_not_run_here(tmp_path: Path) -> 
     assert "p99_ms" in {reading.metric for reading in dog.readings()}
     write_status(settings.home, [ServiceStatus(name="worker", state="healthy")])
     assert "p99_ms" not in {reading.metric for reading in dog.readings()}
+
+
+def test_streams_have_a_process_and_nats_where_a_subject_is_named(tmp_path: Path) -> None:
+    """Neither runs for a fleet without events; of NATS none is started that runs already."""
+    plain, named = (
+        load_fleet(write_monitors(tmp_path / (subject or "plain"), nats=subject)).sources
+        for subject in ("", "flights")
+    )
+    settings = read_settings()
+    assert {"stream", "nats"}.isdisjoint(names(settings))
+
+    def more(settings: Settings, sources: Mapping[str, Source]) -> set[str]:
+        found = services(settings, sources)
+        return {each.name for each in found} - set(names(settings))
+
+    tables = {name: source for name, source in plain.items() if source.kind == "table"}
+    assert more(settings, tables) == set()
+    assert more(settings, plain) == {"stream"}
+    assert more(settings, named) == {"stream", "nats"}
+    elsewhere = read_settings(nats="nats://u:hush@h:4222")
+    assert more(elsewhere, named) == {"stream"}
+    (stream,) = (each for each in services(elsewhere, named) if each.name == "stream")
+    assert "hush" not in str(stream.argv)
+    assert stream.env["DRIFTLOOP_NATS"] == "nats://u:hush@h:4222"
+
+
+def test_nats_that_is_not_installed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is started, with what to install."""
+    sources = load_fleet(write_monitors(tmp_path / "monitors", nats="flights")).sources
+    monkeypatch.setattr("driftloop.settings.find_spec", lambda _: None)
+    with pytest.raises(BadRequest, match=r"driftloop\[nats\]"):
+        services(read_settings(), sources)

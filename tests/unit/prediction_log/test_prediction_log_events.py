@@ -1,0 +1,56 @@
+"""Events read back from the log: in the lake, or sealed and about to be read into it."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from conftest import StoppedClock
+from fakes.streamed import NOON, streamed_fleet
+
+from driftloop.prediction_log import EventLog, Ingester, Lake, SegmentSpool
+from driftloop.records import Event
+from driftloop.spec import Fleet
+
+
+def event(position: int, *, source: str = "departures", minutes: float = 0.0) -> Event:
+    return Event(
+        id=f"e{position}",
+        source=source,
+        position=position,
+        event_time=NOON + timedelta(minutes=minutes),
+        received_at=NOON,
+        fields={"origin": "JFK", "delay": float(position)},
+    )
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    """A fleet with a source of events."""
+    return streamed_fleet(tmp_path / "monitors")
+
+
+def write(folder: Path, rows: Sequence[Event]) -> None:
+    with SegmentSpool(folder / "spool" / "stream") as spool:
+        spool.events("departures", rows)
+
+
+def test_events_are_read_from_lake_and_spool_by_position_each_once(
+    tmp_path: Path, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they are, and if they were logged twice; those before a time are left out."""
+    monkeypatch.setattr("driftloop.prediction_log.events.PAGE", 2)
+    source = fleet.sources["departures"]
+    lake = Lake(tmp_path / "lake", fleet, read_only=False)
+    log = EventLog(tmp_path / "spool", lake)
+    assert log.newest(source) == 0
+    assert list(log.since(source, NOON)) == []
+    early = event(3, minutes=-1)
+    write(tmp_path, [event(1), event(2), early, event(4), event(5)])
+    assert log.newest(source) == 5
+    with Ingester(tmp_path / "spool", lake, StoppedClock(NOON)) as ingester:
+        ingester.ingest()
+    write(tmp_path, [event(5), event(6), event(7)])
+    assert log.newest(source) == 7
+    assert list(log.since(source, NOON)) == [event(n) for n in (1, 2, 4, 5, 6, 7)]
+    lake.close()

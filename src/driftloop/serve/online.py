@@ -37,7 +37,7 @@ from driftloop.serve.recent import recently
 from driftloop.serve.retrieval import Published, nothing_published, retrieve
 from driftloop.serve.service import Service
 from driftloop.serve.sources import Sources
-from driftloop.serve.tokens import Guard
+from driftloop.serve.tokens import OPEN, Guard
 from driftloop.spec import Fleet
 
 SHOW_EVERY = 1.0
@@ -307,10 +307,13 @@ async def _unexpected(_: Request, error: Exception) -> Response:
 def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
     views, fleet, bounds = _Views(service, answers), service.fleet, service.bounds
     largest = f"The body is larger than {bounds.body // 1024 // 1024} MiB"
-    refusals: dict[int | str, dict[str, Any]] = {
-        400: {"model": schema.Refusal, "description": "The body is not JSON"},
+    barred: dict[int | str, dict[str, Any]] = {
         401: {"model": schema.Refusal, "description": "A token is needed, and none that is known"},
         403: {"model": schema.Refusal, "description": "The token is not good for this"},
+    }
+    refusals: dict[int | str, dict[str, Any]] = {
+        **barred,
+        400: {"model": schema.Refusal, "description": "The body is not JSON"},
         404: {"model": schema.Refusal, "description": "No monitor declares it"},
         408: {"model": schema.Refusal, "description": "The body did not come in time"},
         413: {"model": schema.Refusal, "description": largest},
@@ -345,6 +348,7 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
         response_model=None,
         responses={
             200: {"model": schema.Retrieved},
+            **barred,
             404: {"model": schema.Refusal, "description": "No such model, or no answer to the id"},
             500: {"model": schema.Refusal, "description": "The answers cannot be read"},
         },
@@ -366,10 +370,19 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
         ),
     ):
         responses: dict[int | str, dict[str, Any]] = {200: {"model": shape}}
+        if path not in OPEN:
+            responses |= barred
         if path == "/readyz":
             responses |= unready
         get(path, summary=summary, response_model=None, responses=responses)(does)
-    get("/metrics", summary="Counters for Prometheus", response_model=None)(views.measured)
+    get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_model=None,
+        # With a class that has a type of its own, refusals would be described in that type.
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **barred},
+    )(views.measured)
 
     async def docs(request: Request) -> Response:
         base = str(request.base_url).rstrip("/")

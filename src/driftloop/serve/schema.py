@@ -272,12 +272,6 @@ def labels_body(fleet: Fleet) -> dict[str, Any]:
 PARAMETERS: dict[str, Any] = {
     "parameters": [
         {
-            "name": "model",
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "title": "Model"},
-        },
-        {
             "name": "all",
             "in": "query",
             "description": "whether one row at fault refuses all of them",

@@ -261,11 +261,12 @@ class Service:
         Raises:
             TooSlow: it did not; what has begun goes on, and counts as under way until it ends.
         """
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        begun = self._threads.submit(work)
+        running = asyncio.wrap_future(begun)
         done, _ = await asyncio.wait([running], timeout=self.bounds.seconds)
         if done:
             return await running
-        if not running.cancel():
+        if not begun.cancel():
             self._under_way += 1
             running.add_done_callback(self._ended_late)
         raise _too_slow(self.bounds.seconds)

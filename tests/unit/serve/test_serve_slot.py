@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from driftloop.errors import ArtifactError, UnknownModel
-from driftloop.records import Head, ModelId
+from driftloop.optimize import with_samples
+from driftloop.records import Head, ModelId, Samples
 from driftloop.serve.model import load_model
 from driftloop.serve.slot import NoChampion, Slots
 from driftloop.spec import Fleet
@@ -159,6 +160,49 @@ def test_a_model_that_answers_nan_to_a_null_is_refused(fleet: Fleet, tmp_path: P
     head = Head(model=ModelId(MODEL), epoch=1, version=1, digest=digest, artifact=str(file))
     _, failed = Slots(fleet).refresh([head])
     assert "no finite number (row 1 of 2)" in str(failed[0].error)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda answers: [*answers[:-1], answers[-1] * 1.001], "recorded sample 3 of 3 with"),
+        (lambda answers: answers, None),
+    ],
+)
+def test_a_model_that_answers_its_samples_otherwise_is_refused(
+    fleet: Fleet, made: Any, tmp_path: Path, change: Any, said: str | None
+) -> None:
+    """A version must answer some rows as it did when it was made; else the champion stays."""
+    lowered = made["sloped"].file.read_bytes()
+    answers = change(load_model(made["sloped"].file, made["sloped"].digest).predict(COLUMNS))
+    content = with_samples(lowered, Samples(columns=COLUMNS, answers=answers))
+    file, digest = tmp_path / "model.onnx", hashlib.sha256(content).hexdigest()
+    file.write_bytes(content)
+    slots, champion = Slots(fleet), made["ten"].head(MODEL, epoch=1)
+    head = Head(model=ModelId(MODEL), epoch=2, version=2, digest=digest, artifact=str(file))
+    slots.refresh([champion])
+    _, failed = slots.refresh([head])
+    if said is None:
+        assert failed == ()
+        assert slots.slot(MODEL).hand().head == head
+    else:
+        assert said in str(failed[0].error)
+        assert slots.slot(MODEL).hand().head == champion
+
+
+def test_samples_that_cannot_be_read_are_a_refusal(fleet: Fleet, made: Any, tmp_path: Path) -> None:
+    """What stands where samples should is an ArtifactError, not a failure of the poll."""
+    import onnx
+
+    model = onnx.load(made["sloped"].file)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "driftloop.samples", '{"columns": 3}'
+    content = model.SerializeToString()
+    file, digest = tmp_path / "model.onnx", hashlib.sha256(content).hexdigest()
+    file.write_bytes(content)
+    head = Head(model=ModelId(MODEL), epoch=1, version=1, digest=digest, artifact=str(file))
+    _, failed = Slots(fleet).refresh([head])
+    assert "its recorded samples cannot be read" in str(failed[0].error)
 
 
 def test_a_head_outside_the_fleet_is_passed_over(fleet: Fleet, made: Any) -> None:

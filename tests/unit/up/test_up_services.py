@@ -1,14 +1,17 @@
 """Which services run here: all, those that are asked for, none that runs elsewhere already."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from fakes.streamed import write_monitors
 
 from driftloop.errors import BadRequest
+from driftloop.records import Head, ModelId
 from driftloop.settings import Settings, read_settings
 from driftloop.spec import Source, load_fleet
 from driftloop.up import chosen, services
@@ -34,6 +37,25 @@ def test_what_is_named_by_address_is_not_started() -> None:
     assert names(elsewhere) == here
     database = read_settings(prefect_database="postgresql://u@h/p", mlflow="postgresql://u@h/m")
     assert names(database) == names(read_settings())
+
+
+def test_a_sidecar_runs_where_a_model_may_need_one(tmp_path: Path) -> None:
+    """A family that lets pipelines answer as they were fitted, or a champion that does."""
+    assert "sidecar" not in names(Settings())
+    assert "sidecar" in [each.name for each in services(Settings(), sidecar=True)]
+    system = System(Settings(home=tmp_path / "home", monitors=MONITORS))
+    assert not system.needs_sidecar
+    head = Head(
+        model=ModelId("eta-de"), epoch=1, version=1, digest="d", artifact="/m/1/pipeline.skops"
+    )
+    system.ledger.move(head, at=datetime(2026, 3, 1, tzinfo=UTC), previous=None, reason="first")
+    assert system.needs_sidecar
+    system.ledger.close()
+    shutil.copytree(MONITORS, tmp_path / "monitors")
+    with (tmp_path / "monitors" / "eta.toml").open("a") as file:
+        file.write('\n[retrain]\nserve = "either"\n')
+    asked = System(Settings(home=tmp_path / "other", monitors=tmp_path / "monitors"))
+    assert asked.needs_sidecar
 
 
 def test_a_server_elsewhere_gets_no_database_of_ours() -> None:

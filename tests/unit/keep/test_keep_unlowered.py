@@ -6,13 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from threadpoolctl import threadpool_limits
 
+from driftloop.batch import Job
 from driftloop.clock import Clock
 from driftloop.errors import ArtifactError
 from driftloop.keep import backup, restore
 from driftloop.records import ModelId
+from driftloop.retrain import predict, unpack
 
 DE = ModelId("eta-de")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -57,7 +61,7 @@ def test_they_are_backed_up_restored_and_rolled_back_to(
 ) -> None:
     """By their file's digest; MLflow has the file and why it is not ONNX; a damaged one is refused.
 
-    A rollback loads the file first, in a process of its own.
+    A rollback loads the file first, in a process of its own, and a batch is scored in one.
     """
     heads = here.heads
     assert {Path(head.artifact).name for head in heads} == {"pipeline.skops"}
@@ -84,3 +88,11 @@ def test_they_are_backed_up_restored_and_rolled_back_to(
     first.write_bytes(content)
     head = other.system.roll_back(DE, to=1, who="me")
     assert (head.version, head.digest, head.lowered) == (1, heads[0].digest, False)
+    (tmp_path / "rows.csv").write_text("asked_at,distance\n2026-02-28T10:00:00Z,100\n")
+    out = tmp_path / "scored.parquet"
+    scored = other.system.predict_batch(Job(model=DE, source=str(tmp_path / "rows.csv"), out=out))
+    assert (scored.rows, scored.head) == (1, head)
+    (row,) = pq.read_table(out).to_pylist()
+    pipeline = unpack(content, where="first")
+    table = pa.table({"distance": [100.0], "load": pa.nulls(1), "vehicle": pa.nulls(1)})
+    assert row["prediction"] == predict(pipeline, table)[0]

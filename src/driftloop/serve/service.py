@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -375,25 +376,17 @@ class Service:
             ]
         predictions: list[list[Prediction]] = [[] for _ in rows]
         took = []
-        for wanted in {id(each): each for each in by}.values():
-            held = wanted
-            places = [place for place, each in enumerate(by) if each is wanted]
-            began = time.perf_counter()
-            asked_of_it = [row for place in places for row in rows[place]]
-            try:
-                answers = iter(answer(held, slot.family, asked_of_it, now=now))
-            except ArtifactError:
-                # Of several that failed together each is asked alone, before anybody is blamed.
-                if self._rollouts is None or len(asked) > 1:
-                    raise
-                self._rollouts.failed(slot, held)
-                if held is champion:
-                    raise
-                held, by, began = champion, [champion], time.perf_counter()
-                answers = iter(answer(held, slot.family, asked_of_it, now=now))
+        chosen = tuple(by)
+        for held in {id(each): each for each in chosen}.values():
+            places = [place for place, each in enumerate(chosen) if each is held]
+            asked_of_it = [rows[place] for place in places]
+            answering, answers, seconds = self._asked(
+                slot, champion, held, asked_of_it, now=now, alone=len(asked) == 1
+            )
             for place in places:
+                by[place] = answering
                 predictions[place] = [*islice(answers, len(rows[place]))]
-            took.append((held, places, time.perf_counter() - began))
+            took.append((answering, places, seconds))
         every = [each for part in predictions for each in part]
         self._keep(self._spool.predictions, slot.family.name, every)
         if self._rollouts is not None:
@@ -406,6 +399,36 @@ class Service:
             _answer_told(slot, held, each, part)
             for held, each, part in zip(by, given, predictions, strict=True)
         ]
+
+    def _asked(
+        self,
+        slot: Slot,
+        champion: Held,
+        held: Held,
+        rows: Sequence[Sequence[Row]],
+        *,
+        now: datetime,
+        alone: bool,
+    ) -> tuple[Held, Iterator[Prediction], float]:
+        """Return who answered the rows of these requests, what, and in how many seconds.
+
+        The champion answers in place of a challenger that cannot. Of several requests that fail
+        together each is asked alone, before anybody is blamed; who is away is so for all of them.
+        """
+        every = [row for each in rows for row in each]
+        began = time.perf_counter()
+        try:
+            answers = answer(held, slot.family, every, now=now)
+        except ArtifactError as error:
+            if self._rollouts is None or not (alone or isinstance(error, ModelAway)):
+                raise
+            for _ in rows:
+                self._rollouts.failed(slot, held)
+            if held is champion:
+                raise
+            held, began = champion, time.perf_counter()
+            answers = answer(champion, slot.family, every, now=now)
+        return held, iter(answers), time.perf_counter() - began
 
     def _label(self, model: str, body: bytes) -> Reply:
         slot = self.slots.slot(model)

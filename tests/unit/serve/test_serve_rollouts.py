@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from driftloop.errors import ArtifactError, LogError
+from driftloop.errors import ArtifactError, LogError, ModelAway
 from driftloop.records import ModelId, Phase, Prediction, Role, Rollout, Served, Shadow
 from driftloop.serve import rollouts as module
 from driftloop.serve.online import online_app
@@ -206,6 +206,32 @@ def test_a_challenger_that_fails_harms_nobody_and_is_counted(
     serving.challengers.close()
     (canary,) = [row for row in serving.spool.counted if row.role is Role.CANARY]
     assert (canary.version, canary.requests, canary.errors) == (2, meant, meant)
+
+
+def test_a_challenger_that_is_away_harms_nobody_and_is_asked_once(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests of one turn go to the champion together: nobody waits for it one by one."""
+    serving.goes_to(phase=Phase.CANARY, share=0.5)
+    keys = [f"r{n}" for n in range(100)]
+    share = serving.versions(keys).count(2)
+    assert 0 < share < 100
+    challenger = serving.challengers._slots.slot(DE).hand().model
+    asked: list[object] = []
+
+    def away(columns: object) -> list[float]:
+        asked.append(columns)
+        raise ModelAway("the sidecar is not there")
+
+    monkeypatch.setattr(challenger, "predict", away, raising=False)
+    serving.spool.kept.clear()
+    assert serving.versions(keys) == [1] * 100
+    assert {(row.version, _whole(row)) for row in serving.spool.kept} == {(1, 10)}
+    assert len(serving.spool.kept) == 100
+    assert len(asked) < share
+    serving.challengers.close()
+    errors = sum(each.errors for each in serving.spool.counted if each.role is Role.CANARY)
+    assert errors == share
 
 
 @pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.CANARY])

@@ -41,6 +41,7 @@ ROUND_EVERY = 5.0
 DEAD_AFTER = timedelta(minutes=15)
 """How long a run may be under way, or about to be, at least before it is taken for dead."""
 LONGEST_BATCH = timedelta(days=1)
+LONGEST_REFRESH = timedelta(hours=1)
 TAKEN_UP = timedelta(days=1)
 """Orders that are older, in the clock's time, are left as they are."""
 
@@ -120,6 +121,7 @@ def dead_after(settings: Settings) -> Mapping[str, timedelta]:
         "release": timedelta(seconds=3 * settings.release_every),
         "score-batch": LONGEST_BATCH,
         "score-due": LONGEST_BATCH,
+        "refresh-features": LONGEST_REFRESH,
     }
     return {flow: max(after, DEAD_AFTER) for flow, after in missed.items()}
 

@@ -1,9 +1,12 @@
 """Whether what was served is what the log says: features made again, in two ways, and compared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from driftloop.errors import DriftloopError
 from driftloop.features.compare import Difference, worst
@@ -32,7 +35,8 @@ class Consistency:
         """Return a reading for each family that is made of events, and keep them in the ledger.
 
         Its value is the worst relative difference of a feature as it was served from the same
-        feature by the operator's replay and by SQL, over the rows predicted since the last check
+        feature by the operator's replay and by SQL (but for what fell back, which the rows say),
+        over the rows predicted since the last check
         and up to `until`: by then all that they were made of has to be in the log. Without such
         rows it is None, and says so.
         """
@@ -67,10 +71,8 @@ class Consistency:
             "replayed": replayed(family, self.fleet, rows, events, looked_up=streamed),
             "in SQL": self.log.ask(sql, {"rows": rows, **tables}),
         }
-        found = {
-            how: worst(rows, again, (name for name in again.column_names if name != "row"))
-            for how, again in made.items()
-        }
+        fell_back = _fell_back(family, rows, streamed)
+        found = {how: worst(rows, again, fell_back) for how, again in made.items()}
         how = max(found, key=lambda each: found[each].size)
         return found[how].size, _said(found[how], rows, how, made[how])
 
@@ -86,6 +88,22 @@ class Consistency:
             read = self.log.events(self.fleet.sources[name], after=after, upto=upto)
             found[name] = read if before is None or len(read) > len(before) else before
         return found
+
+
+def _fell_back(
+    family: Family, rows: pa.Table, streamed: Sequence[str]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which rows a fallback stood in for a feature, or for one that it is computed of.
+
+    They say so themselves: as while the states of a stream were made anew.
+    """
+    fallbacks = [set(each or ()) for each in rows["fallbacks"].to_pylist()]
+    found = {name: np.array([name in each for each in fallbacks], bool) for name in streamed}
+    nowhere = np.zeros(len(fallbacks), bool)
+    for name, feature in family.computed.items():
+        of = [found[need] for need in feature.needs if need in found]
+        found[name] = np.logical_or.reduce([nowhere, *of])
+    return found
 
 
 def _said(found: Difference, rows: pa.Table, how: str, again: pa.Table) -> str:

@@ -121,6 +121,18 @@ def test_a_row_that_was_served_otherwise_is_named(
     assert str(found.problem).startswith(f"{name} of row r51 was served as {value!r}, and is ")
 
 
+def test_what_fell_back_is_passed_over(system: System, eta: Family) -> None:
+    """The row itself says that its value is no feature's, as while states are made anew."""
+    stream = events(40)
+    rows = served(eta, system.fleet, stream)
+    place = ("departures", "origin")
+    names = tuple(each.name for each in windowed(eta)[place])
+    features = Completion(eta).of(dict.fromkeys(eta.features) | SENT, {"age": 1.5}).features
+    logged(system, stream, [*rows[:20], replace(rows[20], features=features, fallbacks=names)])
+    (found,) = consistency(system).check(until=NOON + 100 * MINUTE)
+    assert (found.value, found.n) == (0.0, 21)
+
+
 def test_an_event_that_was_counted_twice_shows(system: System, eta: Family) -> None:
     """Here: the state that served had one event more than the log has."""
     stream = events(30)

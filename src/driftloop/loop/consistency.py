@@ -19,6 +19,7 @@ from driftloop.spec import Family, Fleet
 MOST = 20_000
 """Rows of a family that are compared at a time; of more, those whose ids hash lowest."""
 METRIC = "consistency"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +44,21 @@ class Consistency:
         last = self.ledger.facts(Compared, last=1)
         since = last[-1].until if last else None
         families = [family for family in self.fleet.families if windowed(family)]
-        readings = tuple(self._reading(family, since, until) for family in families)
+        readings, done = [], until
+        for family in families:
+            try:
+                readings.append(self._reading(family, since, until))
+            except DriftloopError as error:
+                readings.append(_reading(family, None, 0, str(error)))
+                done = since or EPOCH  # what could not be compared is, the next time
         if readings:
             now = self.clock.now()
-            self.ledger.append(Compared(at=now, until=until, readings=readings))
-        return readings
+            self.ledger.append(Compared(at=now, until=done, readings=tuple(readings)))
+        return tuple(readings)
 
     def _reading(self, family: Family, since: datetime | None, until: datetime) -> Reading:
-        try:
-            rows = self.log.served(family, since=since, until=until, most=self.most)
-            found = self._worst(family, rows) if rows.num_rows else None
-        except DriftloopError as error:
-            return _reading(family, None, 0, str(error))
+        rows = self.log.served(family, since=since, until=until, most=self.most)
+        found = self._worst(family, rows) if rows.num_rows else None
         if found is None:
             return _reading(family, None, 0, "no row was served with events since the last check")
         size, said = found
@@ -83,7 +87,7 @@ class Consistency:
         found: dict[str, pa.Table] = {}
         for (name, _), features in windowed(family).items():
             reach = max(feature.window for feature in features)
-            after = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest - reach)
+            after = EPOCH + timedelta(microseconds=earliest - reach)
             before = found.get(name)
             read = self.log.events(self.fleet.sources[name], after=after, upto=upto)
             found[name] = read if before is None or len(read) > len(before) else before

@@ -131,7 +131,8 @@ class FeatureLog(Protocol):
     ) -> pa.Table:
         """Return rows predicted in (since, until] that were served with events.
 
-        Columns: row, id, at (microseconds since 1970), position, and the family's features.
+        Columns: row, id, at (microseconds since 1970), position, fallbacks, and the family's
+        features.
         """
         ...
 

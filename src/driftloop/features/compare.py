@@ -1,6 +1,6 @@
 """How far values that were served lie from the same values made again."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+Flags = NDArray[np.bool_]
 ODD = 1.0
 """The difference of a value from none, and of two texts."""
 
@@ -21,14 +22,19 @@ class Difference:
     place: int = 0
 
 
-def worst(served: pa.Table, again: pa.Table, names: Iterable[str]) -> Difference:
+def worst(served: pa.Table, again: pa.Table, passed_over: Mapping[str, Flags]) -> Difference:
     """Return the worst difference of two tables of the same rows in the same order.
 
     A number's is relative to the larger of both, or to 1 if both are smaller.
+
+    Args:
+        served: one of them.
+        again: the other.
+        passed_over: what is compared, and of each which rows are not, shape (rows,).
     """
     found = Difference()
-    for name in names:
-        sizes = _sizes(served[name], again[name])
+    for name, flags in passed_over.items():
+        sizes = np.where(flags, 0.0, _sizes(served[name], again[name]))
         if len(sizes) and sizes.max() > found.size:
             place = int(sizes.argmax())
             found = Difference(float(sizes[place]), name, place)

@@ -1,9 +1,12 @@
 """Whether what was served is what the log says: features made again, in two ways, and compared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from driftloop.errors import DriftloopError
 from driftloop.features.compare import Difference, worst
@@ -16,6 +19,7 @@ from driftloop.spec import Family, Fleet
 MOST = 20_000
 """Rows of a family that are compared at a time; of more, those whose ids hash lowest."""
 METRIC = "consistency"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,25 +36,29 @@ class Consistency:
         """Return a reading for each family that is made of events, and keep them in the ledger.
 
         Its value is the worst relative difference of a feature as it was served from the same
-        feature by the operator's replay and by SQL, over the rows predicted since the last check
+        feature by the operator's replay and by SQL (but for what fell back, which the rows say),
+        over the rows predicted since the last check
         and up to `until`: by then all that they were made of has to be in the log. Without such
         rows it is None, and says so.
         """
         last = self.ledger.facts(Compared, last=1)
         since = last[-1].until if last else None
         families = [family for family in self.fleet.families if windowed(family)]
-        readings = tuple(self._reading(family, since, until) for family in families)
+        readings, done = [], until
+        for family in families:
+            try:
+                readings.append(self._reading(family, since, until))
+            except DriftloopError as error:
+                readings.append(_reading(family, None, 0, str(error)))
+                done = since or EPOCH  # what could not be compared is, the next time
         if readings:
             now = self.clock.now()
-            self.ledger.append(Compared(at=now, until=until, readings=readings))
-        return readings
+            self.ledger.append(Compared(at=now, until=done, readings=tuple(readings)))
+        return tuple(readings)
 
     def _reading(self, family: Family, since: datetime | None, until: datetime) -> Reading:
-        try:
-            rows = self.log.served(family, since=since, until=until, most=self.most)
-            found = self._worst(family, rows) if rows.num_rows else None
-        except DriftloopError as error:
-            return _reading(family, None, 0, str(error))
+        rows = self.log.served(family, since=since, until=until, most=self.most)
+        found = self._worst(family, rows) if rows.num_rows else None
         if found is None:
             return _reading(family, None, 0, "no row was served with events since the last check")
         size, said = found
@@ -67,10 +75,8 @@ class Consistency:
             "replayed": replayed(family, self.fleet, rows, events, looked_up=streamed),
             "in SQL": self.log.ask(sql, {"rows": rows, **tables}),
         }
-        found = {
-            how: worst(rows, again, (name for name in again.column_names if name != "row"))
-            for how, again in made.items()
-        }
+        fell_back = _fell_back(family, rows, streamed)
+        found = {how: worst(rows, again, fell_back) for how, again in made.items()}
         how = max(found, key=lambda each: found[each].size)
         return found[how].size, _said(found[how], rows, how, made[how])
 
@@ -81,11 +87,27 @@ class Consistency:
         found: dict[str, pa.Table] = {}
         for (name, _), features in windowed(family).items():
             reach = max(feature.window for feature in features)
-            after = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest - reach)
+            after = EPOCH + timedelta(microseconds=earliest - reach)
             before = found.get(name)
             read = self.log.events(self.fleet.sources[name], after=after, upto=upto)
             found[name] = read if before is None or len(read) > len(before) else before
         return found
+
+
+def _fell_back(
+    family: Family, rows: pa.Table, streamed: Sequence[str]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which rows a fallback stood in for a feature, or for one that it is computed of.
+
+    They say so themselves: as while the states of a stream were made anew.
+    """
+    fallbacks = [set(each or ()) for each in rows["fallbacks"].to_pylist()]
+    found = {name: np.array([name in each for each in fallbacks], bool) for name in streamed}
+    nowhere = np.zeros(len(fallbacks), bool)
+    for name, feature in family.computed.items():
+        of = [found[need] for need in feature.needs if need in found]
+        found[name] = np.logical_or.reduce([nowhere, *of])
+    return found
 
 
 def _said(found: Difference, rows: pa.Table, how: str, again: pa.Table) -> str:

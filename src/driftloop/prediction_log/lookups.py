@@ -43,7 +43,7 @@ class Lookups:
         """Return rows that were served with events, as they were: at most so many, picked by id.
 
         They were predicted in (since, until]. Columns: row (a number), id, at (microseconds since
-        1970), position, and the family's features.
+        1970), position, fallbacks, and the family's features.
 
         Raises:
             LogError: there is no lake yet, or it cannot be read.
@@ -51,14 +51,15 @@ class Lookups:
         features = ", ".join(quoted(family))
         sql = f"""
             WITH found AS (
-                SELECT id, event_time, position, {features}
+                SELECT id, event_time, position, fallbacks, {features}
                 FROM lake."{family.table}_predictions"
                 WHERE position IS NOT NULL AND predicted_at <= $until
                       AND ($since IS NULL OR predicted_at > $since)
                 QUALIFY row_number() OVER (PARTITION BY model, id ORDER BY arrived_at, rowid) = 1
                 ORDER BY hash(id), id LIMIT $most
             )
-            SELECT row_number() OVER () AS row, id, epoch_us(event_time) AS at, position, {features}
+            SELECT row_number() OVER () AS row, id, epoch_us(event_time) AS at, position, fallbacks,
+                   {features}
             FROM found
         """  # noqa: S608 - identifiers come from the checked spec
         return self._store.arrow(sql, {"since": since, "until": until, "most": most})

@@ -104,6 +104,17 @@ def test_what_was_served_is_what_the_log_makes(system: System, eta: Family) -> N
     assert len(system.ledger.facts(Compared)) == 3
 
 
+def test_what_could_not_be_compared_is_the_next_time(system: System, eta: Family) -> None:
+    """As where there was no log yet: the reading says why, and no row is passed over for it."""
+    (none,) = consistency(system).check(until=NOON + 100 * MINUTE)
+    assert none.value is None
+    assert "no prediction log here yet" in str(none.problem)
+    stream = events(5)
+    logged(system, stream, served(eta, system.fleet, stream))
+    (found,) = consistency(system).check(until=NOON + 100 * MINUTE)
+    assert (found.value, found.n) == (0.0, 5)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "size"),
     [("delay_mean_30m", 41.0, 4.5 / 41.0), ("carrier_last", "c9", 1.0), ("share", None, 1.0)],
@@ -119,6 +130,18 @@ def test_a_row_that_was_served_otherwise_is_named(
     (found,) = consistency(system).check(until=NOON + 100 * MINUTE)
     assert found.value == pytest.approx(size)
     assert str(found.problem).startswith(f"{name} of row r51 was served as {value!r}, and is ")
+
+
+def test_what_fell_back_is_passed_over(system: System, eta: Family) -> None:
+    """The row itself says that its value is no feature's, as while states are made anew."""
+    stream = events(40)
+    rows = served(eta, system.fleet, stream)
+    place = ("departures", "origin")
+    names = tuple(each.name for each in windowed(eta)[place])
+    features = Completion(eta).of(dict.fromkeys(eta.features) | SENT, {"age": 1.5}).features
+    logged(system, stream, [*rows[:20], replace(rows[20], features=features, fallbacks=names)])
+    (found,) = consistency(system).check(until=NOON + 100 * MINUTE)
+    assert (found.value, found.n) == (0.0, 21)
 
 
 def test_an_event_that_was_counted_twice_shows(system: System, eta: Family) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from driftloop.records import Kind, LogSummary
-from driftloop.spec import Family
+from driftloop.spec import Family, Feature
 
 Make = Callable[..., Any]
 
@@ -49,6 +49,15 @@ def test_each_fault_is_counted(
     got = pick(faulty, metric, column)
     assert (got.kind, got.n, got.baseline, got.problem) == (Kind.QUALITY, n, baseline, None)
     assert got.value == pytest.approx(value)
+
+
+def test_a_key_is_not_measured(churn: Family, binary: Make, measured: Make) -> None:
+    """It is logged to be looked up by, and the rows measured need not have it."""
+    keyed = churn.model_copy(
+        update={"features": {**churn.features, "customer": Feature(kind="key")}}
+    )
+    got = measured(keyed, binary(20, seed=1), binary(50, seed=2))
+    assert {r.column for r in got.readings} == {*churn.features, "prediction", None}
 
 
 def test_a_feature_without_a_range_has_none_to_leave(

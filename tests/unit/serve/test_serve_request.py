@@ -47,6 +47,37 @@ def test_one_row_and_many_read_alike(eta: Family) -> None:
     assert isinstance(one[0].features["distance"], float)
 
 
+def looking(eta: Family) -> Family:
+    """Return the family with a key, and with features that callers do not send."""
+    more = {
+        "town": {"kind": "key", "required": True},
+        "busy": {"kind": "numeric", "from": "towns", "key": "town", "of": "busy"},
+        "twice": {"kind": "numeric", "expression": "load * 2"},
+    }
+    made = {name: Feature.model_validate(each) for name, each in more.items()}
+    return eta.model_copy(update={"features": {**made, **eta.features}})
+
+
+def test_rows_have_room_for_what_is_not_sent(eta: Family) -> None:
+    """Each feature stands in the family's order, null until it is looked up or computed."""
+    body = json.dumps({**ROW, "town": "Ulm"}).encode()
+    family = looking(eta)
+    (careful,) = parse_rows(family, body, now=NOW).rows
+    (quick,) = RowReader(family).read(body, now=NOW).rows
+    assert careful == quick
+    assert list(quick.features) == list(family.features)
+    assert (quick.features["town"], quick.features["busy"]) == ("Ulm", None)
+
+
+def test_what_is_looked_up_or_computed_is_refused(eta: Family) -> None:
+    """It is not the caller's to send; a key that is required is."""
+    assert faults(looking(eta), {**ROW, "busy": 1.0, "twice": 2.0}) == [
+        (0, "busy", "is looked up"),
+        (0, "twice", "is computed"),
+        (0, "town", "is required"),
+    ]
+
+
 def test_what_is_absent_is_null_and_ids_are_made(eta: Family) -> None:
     """An optional feature that is absent, null or an empty category is null; ids are unlike."""
     row = {"asked_at": "2026-03-01T10:00:00+01:00", "distance": 1}

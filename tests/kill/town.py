@@ -247,6 +247,8 @@ def town(folder: Path) -> Iterator[Town]:
         ingest_every=0.5,
         seal_every=0.2,
         poll_every=0.25,
+        # A process that is killed is then the service, which the supervisor starts anew.
+        workers=1,
     )
     settings.home.mkdir()
     stand_at(settings, BEGIN)

@@ -37,9 +37,9 @@ def test_the_settings_file_has_every_setting_with_its_default(tmp_path: Path) ->
     on = re.sub(r"^# (\w+ = )", r"\1", file.read_text(), flags=re.MULTILINE)
     assert re.findall(r"^(\w+) = ", on, re.MULTILINE) == list(Settings.model_fields)
     file.write_text(on)
-    fields = Settings.model_fields.items()
-    without = dict.fromkeys(name for name, field in fields if field.default is None)
-    assert read_settings(config=file).model_copy(update=without) == read_settings(
+    # What has no default stands there as a place to fill in.
+    empty = dict.fromkeys(n for n, field in Settings.model_fields.items() if field.default is None)
+    assert read_settings(config=file).model_copy(update=empty) == read_settings(
         home=tmp_path / ".driftloop", monitors=tmp_path / "monitors"
     )
 

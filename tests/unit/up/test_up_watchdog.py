@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from fakes.sandbox_server import SandboxServer, running
@@ -384,3 +385,35 @@ def test_an_edit_of_the_monitors_shows(
     (found,) = (v for v in dog.look() if v.reading.metric == "monitors")
     assert found.level is Level.WARN
     assert said in found.reason
+
+
+def test_a_refused_version_is_named_with_its_reason(
+    dog: Watchdog, system: System, slack: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is paged reads which model, which version and why; of very many the first five."""
+    refused = [
+        {"model": f"m{n}", "version": n, "digest": "d", "error": "answers its samples otherwise"}
+        for n in range(1, 8)
+    ]
+    said: dict[str, dict[str, object]] = {
+        "/readyz": {"ready": True, "refused": refused},
+        "/v1/service": {"error_rate": None, "p99_ms": None, "requests": 0},
+    }
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["Authorization"])
+        return httpx.Response(200, json=said[request.url.path])
+
+    client = httpx.Client
+    monkeypatch.setattr(
+        "driftloop.up.watchdog.httpx.Client",
+        lambda **options: client(**options, transport=httpx.MockTransport(answer)),
+    )
+    reading = next(each for each in dog.readings() if each.metric == "refused")
+    assert reading.value == 7
+    assert reading.problem is not None
+    assert reading.problem.startswith("m1 version 1: answers its samples otherwise; m2 version 2")
+    assert reading.problem.endswith("; and 2 more")
+    own = system.settings.own_token.read_text()
+    assert asked == [f"Bearer {own}"] * 2

@@ -92,7 +92,7 @@ class Challengers:
         self._counting = threading.Lock()
         self._counts: dict[tuple[ModelId, int, Role], _Count] = {}
         self._flushed = tick()
-        self._dropped = 0
+        self._dropped = self._told = 0
         self._waiting: deque[_Asked] = deque()
         self._rows = 0
         self._wake = threading.Event()
@@ -211,6 +211,9 @@ class Challengers:
         """Write down what was counted; what cannot be written is counted on."""
         with self._counting:
             counts, self._counts = self._counts, {}
+            dropped, self._told = self._dropped - self._told, self._dropped
+        if dropped:
+            _log.warning("%d rows were not answered in shadow: too many waited", dropped)
         self._flushed, now = self._tick(), self._clock.now()
         for (model, version, role), count in counts.items():
             row = Served(
@@ -231,10 +234,11 @@ class Challengers:
     # -- shadows -----------------------------------------------------------------------------
 
     def _to_be_shadowed(self, asked: _Asked) -> None:
-        if self._rows + len(asked.predictions) > MOST_ROWS:
-            self._dropped += len(asked.predictions)
-            return
-        self._rows += len(asked.predictions)
+        with self._counting:
+            if self._rows + len(asked.predictions) > MOST_ROWS:
+                self._dropped += len(asked.predictions)
+                return
+            self._rows += len(asked.predictions)
         self._waiting.append(asked)
         self._wake.set()
 
@@ -245,7 +249,8 @@ class Challengers:
                 time.sleep(AFTER)
             self._wake.clear()
             waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            self._rows -= sum(len(each.predictions) for each in waiting)
+            with self._counting:
+                self._rows -= sum(len(each.predictions) for each in waiting)
             for _, together in groupby(waiting, key=lambda each: each.slot.model):
                 try:
                     self._shadow([*together])

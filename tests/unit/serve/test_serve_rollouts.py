@@ -189,15 +189,16 @@ def test_a_request_is_answered_by_one_version_by_its_routing_key(serving: Servin
     assert epochs <= {(1, 1), (2, 3)}
 
 
+@pytest.mark.parametrize("error", [ArtifactError("it fails"), ModelAway("its sidecar is away")])
 def test_a_challenger_that_fails_harms_nobody_and_is_counted(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, error: ArtifactError
 ) -> None:
     """The champion answers in its place; each such request counts against the challenger."""
     serving.goes_to(phase=Phase.CANARY, share=0.5)
     challenger = serving.challengers._slots.slot(DE).hand().model
 
     def fails(_: object) -> list[float]:
-        raise ArtifactError("it fails")
+        raise error
 
     monkeypatch.setattr(challenger, "predict", fails, raising=False)
     keys = [f"r{n}" for n in range(60)]

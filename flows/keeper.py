@@ -122,7 +122,6 @@ def dead_after(settings: Settings) -> Mapping[str, timedelta]:
         "refresh-features": DEAD_AFTER,
         "score-batch": LONGEST_BATCH,
         "score-due": LONGEST_BATCH,
-        "refresh-features": LONGEST_REFRESH,
     }
     return {flow: max(after, DEAD_AFTER) for flow, after in missed.items()}
 

@@ -5,8 +5,10 @@ a request was due, so that a stall counts for all who would have come.
 """
 
 import os
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from statistics import median
 
@@ -226,33 +228,30 @@ def _kill(raw: Raw, served: Served, process: psutil.Process, rate: float) -> Non
     # Its connections: more requests than these cannot have been in its hands.
     held = {each.raddr.port for each in victim.net_connections("tcp") if each.raddr}
     victim.kill()
-    killed = time.monotonic()
-    back = next(
-        (time.monotonic() - killed for found in _looks(process) if _are_up(found, workers, victim)),
-        None,
-    )
+    back = _seconds_until_back(process, workers, served.made.settings.online_port)
     line = seen(client)
     raw.note("kill", workers=len(workers), connections=sorted(held), back_s=back, **line)
 
 
-def _looks(process: psutil.Process) -> Iterator[list[psutil.Process]]:
-    until = time.monotonic() + RESTARTED_WITHIN
-    while time.monotonic() < until:
-        time.sleep(0.02)
-        yield process.children()
+def _seconds_until_back(
+    process: psutil.Process, before: Sequence[psutil.Process], port: int
+) -> float | None:
+    """Return after how long as many as before have connections; new callers come all the time."""
+    killed = time.monotonic()
+    with ExitStack() as callers:
+        while (passed := time.monotonic() - killed) < RESTARTED_WITHIN:
+            callers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1.0))
+            time.sleep(0.02)
+            new = [each for each in process.children() if each not in before]
+            if new and all(_is_called(each) for each in new):
+                return passed
+    return None
 
 
-def _are_up(
-    found: list[psutil.Process], before: list[psutil.Process], victim: psutil.Process
-) -> bool:
-    return len(found) == len(before) and victim not in found and all(map(_answers, found))
-
-
-def _answers(worker: psutil.Process) -> bool:
-    """Return whether a worker has connections: it has taken requests."""
+def _is_called(worker: psutil.Process) -> bool:
     try:
         return any(each.raddr for each in worker.net_connections("tcp"))
-    except psutil.Error:
+    except psutil.Error:  # it is not there yet, or gone already
         return False
 
 

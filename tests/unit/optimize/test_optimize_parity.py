@@ -29,6 +29,7 @@ from driftloop.optimize import lower, parity
 from driftloop.optimize.parity import _trials
 from driftloop.retrain import Fitted, fit, predict, probabilities
 from driftloop.retrain.fit import _frame
+from driftloop.serve.model import OnnxModel
 from driftloop.spec import Family, Feature
 
 MONITORS = Path(__file__).parents[2] / "monitors"
@@ -159,6 +160,20 @@ def test_the_file_says_what_it_takes_and_gives(churn: Family) -> None:
     }
     assert json.loads(said["driftloop.numbers"]) == ["tenure", "spend"]
     assert lower(fit(churn, table, seed=1).pipeline, churn) == content
+
+
+@pytest.mark.parametrize("recipe", ["gradient_boosting", "linear"])
+def test_the_service_answers_the_same_by_rows_and_by_columns(churn: Family, recipe: str) -> None:
+    """Online and in batches: what the fitted model says, nulls among it."""
+    family, table = with_recipe(churn, recipe), rows(churn)
+    fitted = fit(family, table, seed=1)
+    model = OnnxModel(lower(fitted.pipeline, family), digest="d", where="here")
+    given = {name: table[name].to_pylist() for name in family.features}
+    columns = {name: np.array(given[name], np.float32) for name in family.numeric}
+    columns |= {n: np.array([v or "" for v in given[n]], object) for n in family.categorical}
+    expected = predict(fitted, table)
+    assert model.predict(given) == pytest.approx(expected, abs=1e-5)
+    assert model.predict_columns(columns).tolist() == model.predict(given)
 
 
 def test_another_process_makes_the_same_file() -> None:

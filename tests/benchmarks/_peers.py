@@ -62,32 +62,37 @@ def measure_peers(raw: Raw, plan: Plan, *, trees: int) -> None:
         seed=plan.seed, watched=1, trees=trees, words="numeric", online_port=free_port()
     ) as made:
         served = serve(made)
-        file = served.requests(made.settings.home / "requests", many=BODIES)
-        with service(served, "online") as process:
-            _measure(raw, "ours", process, served.made.settings.online_port, file)
+        rates = {}
         for peer in PEERS:
             try:
                 _install(peer)
                 with _peer(peer, served) as (process, port):
-                    _measure(raw, peer.name, process, port, _requests(peer, served))
+                    asked = _requests(peer, served)
+                    rates[peer.name] = SHARE * _full(raw, peer.name, process, port, asked)
+                    _paced(raw, peer.name, process, port, asked, peer.name, rates[peer.name])
             except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                 said = getattr(error, "stderr", None) or error
                 raw.note("peer_missing", by=peer.name, why=str(said).strip()[-500:])
+        asked = served.requests(made.settings.home / "rows", many=BODIES)
+        port = made.settings.online_port
+        with service(served, "online") as process:
+            _full(raw, "ours", process, port, asked)
+            for name, rate in rates.items():
+                _paced(raw, "ours", process, port, asked, name, rate)
 
 
 def peer_figures(lines: Sequence[Line]) -> dict[str, Figure]:
     """Return the figure `peer_ratios`, and why a peer is not in it."""
     found = {(line["by"], line["load"]): line for line in lines if line["what"] == "peer"}
-    ours = {kind: line for (by, kind), line in found.items() if by == "ours"}
     ratios: dict[str, float] = {}
-    for name in {by: None for by, _ in found if by != "ours"}:
-        full, paced = found[name, "full"], found[name, "paced"]
-        ratios[f"{name}_rps"] = _rate(ours["full"]) / _rate(full)
-        ratios[f"{name}_cpu"] = _cpu(full) / _cpu(ours["full"])
-        ratios[f"{name}_p99"] = paced["p99_ms"] / ours["paced"]["p99_ms"]
+    for name in {by: None for by, kind in found if by == kind}:
+        ours, theirs = found["ours", "full"], found[name, "full"]
+        ratios[f"{name}_rps"] = _rate(ours) / _rate(theirs)
+        ratios[f"{name}_cpu"] = _cpu(theirs) / _cpu(ours)
+        ratios[f"{name}_p99"] = found[name, name]["p99_ms"] / found["ours", name]["p99_ms"]
     missing = [f"{line['by']}: {line['why']}" for line in lines if line["what"] == "peer_missing"]
     note = "ours answers so many times as much, for so many times less CPU, and so much sooner"
-    note += f" at {SHARE:.0%} of each one's maximum; one model, 25 numbers a row"
+    note += f" at {SHARE:.0%} of the other's maximum; one model, 25 numbers a row"
     return {"peer_ratios": Figure(ratios or None, "x", "; ".join([note, *missing]))}
 
 
@@ -99,18 +104,39 @@ def _cpu(line: Line) -> float:
     return float(line["service_cpu_s"] / line["requests"])
 
 
-def _measure(raw: Raw, by: str, process: psutil.Process, port: int, file: Path) -> None:
-    def note(kind: str, seconds: float, *flags: str) -> float:
-        before = spent(process)
-        told = seen(load(port, f"--requests={file}", f"--seconds={seconds}", *flags))
-        if told["failed"]:
-            raise RuntimeError(f"{told['failed']} of {told['sent']} requests failed")
-        raw.note("peer", by=by, load=kind, service_cpu_s=spent(process) - before, **told)
-        return _rate(told)
+def _full(raw: Raw, by: str, process: psutil.Process, port: int, file: Path) -> float:
+    """Return how many requests a second are answered at most."""
+    callers = f"--callers={CALLERS}"
+    _asked(raw, by, "warm-up", process, port, file, 2.0, callers)
+    return _rate(_asked(raw, by, "full", process, port, file, 5.0, callers))
 
-    note("warm-up", 2.0, f"--callers={CALLERS}", "--run=w")
-    rate = SHARE * note("full", 5.0, f"--callers={CALLERS}", "--run=f")
-    note("paced", 8.0, f"--callers={MOST_UNDER_WAY}", f"--rate={rate}", "--run=p")
+
+def _paced(
+    raw: Raw, by: str, process: psutil.Process, port: int, file: Path, kind: str, rate: float
+) -> None:
+    """Note latencies at `rate`; what is of the same `kind` is compared."""
+    flags = (f"--callers={MOST_UNDER_WAY}", f"--rate={rate}")
+    _asked(raw, by, kind, process, port, file, 8.0, *flags)
+
+
+def _asked(
+    raw: Raw,
+    by: str,
+    kind: str,
+    process: psutil.Process,
+    port: int,
+    file: Path,
+    seconds: float,
+    *flags: str,
+) -> Line:
+    before = spent(process)
+    told = seen(
+        load(port, f"--requests={file}", f"--seconds={seconds}", f"--run={by}-{kind}", *flags)
+    )
+    if told["failed"]:
+        raise RuntimeError(f"{told['failed']} of {told['sent']} requests failed")
+    raw.note("peer", by=by, load=kind, service_cpu_s=spent(process) - before, **told)
+    return told
 
 
 def _requests(peer: Peer, served: Served) -> Path:
@@ -142,6 +168,8 @@ def _peer(peer: Peer, served: Served) -> Iterator[tuple[psutil.Process, int]]:
     port = free_port()
     argv = peer.start((PLACE / peer.name).absolute(), folder, port)
     own = {**os.environ, "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # Threads for one row would wait for each other, and burn what the other worker needs.
+    own["OMP_NUM_THREADS"] = "1"
     own["PATH"] = f"{(PLACE / peer.name / 'bin').absolute()}:{own.get('PATH', '')}"
     with (folder / "log").open("w") as log:
         process = psutil.Popen(

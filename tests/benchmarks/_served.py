@@ -8,26 +8,39 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from http.client import HTTPConnection
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from driftloop.records import MODEL_FILE, Head, ModelId
 from driftloop.spec import Family
 from driftloop.up import Supervisor, services, status
 from tests.benchmarks._load import ID
 from tests.benchmarks._raw import Line
-from tests.benchmarks._world import NOW, NUMBERS, WORDS, World, columns, times
+from tests.benchmarks._world import NOW, PLACES, WORDS, World, columns, times
 
 THOUSAND = 1000.0
 FITTED = 20_000
 """Rows that the one model under all of them is fitted on."""
+AT = 200
+"""Places that are looked up."""
+BEFORE = 50
+"""Events of each before the first request."""
+VISITS, VISITS_EVERY = 20, 0.1
+"""Events in one request, and seconds between two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +77,12 @@ class Served:
         The bodies rotate: one row again and again would flatter the caches.
         """
         told = {name: values.tolist() for name, values in self.told(many).items()}
+        told["place"] = [place(int(number)) for number in self.made.rng.integers(0, AT, many)]
+        sent = [name for name, feature in self.family.features.items() if feature.requested]
         at = NOW.isoformat()
 
         def row(number: int, part: str) -> dict[str, Any]:
-            given = {name: told[name][number % many] for name in (*NUMBERS, *WORDS)}
+            given = {name: told[name][number % many] for name in sent}
             return {"id": f"{ID.decode()}{part}", "asked_at": at, **given}
 
         with file.open("w") as lines:
@@ -80,12 +95,56 @@ class Served:
         return file
 
 
+def place(number: int) -> str:
+    """Return the name of a place."""
+    return f"place-{number:03}"
+
+
+def write_places(made: World) -> None:
+    """Write the table of places, and read it into the online store."""
+    table = {"place": [place(n) for n in range(AT)], "size": [float(n) for n in range(AT)]}
+    pq.write_table(pa.table(table), made.settings.home / PLACES)
+    made.system.refresh("places")
+
+
+@contextmanager
+def visits(port: int) -> Iterator[None]:
+    """Send events for as long as the block takes, once each place has some."""
+    ended = threading.Event()
+    counted = count()
+
+    def send(caller: HTTPConnection, many: int) -> None:
+        at = (NOW - timedelta(minutes=20) + timedelta(milliseconds=next(counted))).isoformat()
+        events = [{"at": at, "place": place(n % AT), "amount": n % 7 + 0.1} for n in range(many)]
+        caller.request("POST", "/v1/events/visits", json.dumps({"events": events}))
+        answer = caller.getresponse()
+        if answer.read() and answer.status != HTTPStatus.ACCEPTED:
+            raise RuntimeError(f"events were answered with {answer.status}")
+
+    def trickle() -> None:
+        while not ended.wait(VISITS_EVERY):
+            send(caller, VISITS)
+
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10.0)) as caller:
+        for _ in range(BEFORE):
+            send(caller, AT)
+        with ThreadPoolExecutor(1) as thread:
+            sending = thread.submit(trickle)
+            try:
+                yield
+            finally:
+                ended.set()
+                sending.result()
+
+
 @contextmanager
 def service(served: Served, *names: str) -> Iterator[psutil.Process]:
     """Run the service as `driftloop up` does, and yield its process, those of `names` beside it."""
-    wanted = tuple(each for each in services(served.made.settings) if each.name in names)
-    with Supervisor(served.made.settings, wanted):
-        pids = {each.name: each.pid for each in status(served.made.settings.home)}
+    made = served.made
+    known = services(made.settings, made.system.fleet.sources)
+    wanted = tuple(each for each in known if each.name in names)
+    with Supervisor(made.settings, wanted):
+        pids = {each.name: each.pid for each in status(made.settings.home)}
         yield psutil.Process(pids["online"])
 
 

@@ -40,7 +40,27 @@ AT_ONCE = 1_000_000
 """Rows that are made up at once, of a window that is too large to hold."""
 NUMBERS = tuple(f"x{n:02}" for n in range(20))
 WORDS = tuple(f"c{n:02}" for n in range(5))
+LOOKED_UP = {
+    "x16": 'from = "visits", key = "place", aggregate = "count", window = "30m"',
+    "x17": 'from = "visits", key = "place", aggregate = "mean", of = "amount", window = "30m"',
+    "x18": 'from = "places", key = "place", of = "size"',
+    "x19": 'expression = "x17 / max(x16, 1)"',
+}
+"""What callers do not send where features are looked up: of a stream, of a table, computed."""
+SOURCES = """
+[visits]
+kind = "events"
+time = "at"
+fields = {{ place = "categorical", amount = "numeric" }}
+lateness = "15m"
+[places]
+kind = "table"
+source = "{places}"
+key = "place"
+refresh = "1d"
+"""
 KINDS = np.array([f"kind-{n}" for n in range(8)], dtype=object)
+PLACES = "places.parquet"
 MONITORS = {
     "owners": '[bench]\nchannel = "#ml-bench"\n',
     "platform": 'owner = "bench"\n',
@@ -123,18 +143,33 @@ class World:
 
 @contextmanager
 def world(
-    *, seed: int, trees: int = 20, watched: int = 1, words: str = "categorical", **given: object
+    *,
+    seed: int,
+    trees: int = 20,
+    watched: int = 1,
+    words: str = "categorical",
+    looked_up: bool = False,
+    **given: object,
 ) -> Iterator[World]:
     """Yield the families `renewed` (one model) and `quiet` (`watched` models), without rows.
 
-    `words` is the kind of the features WORDS.
+    `words` is the kind of the features WORDS. With `looked_up` callers send `place` instead of
+    the features LOOKED_UP, and a file of places is to be written into the home.
     """
     with TemporaryDirectory(prefix="driftloop-bench-") as folder:
         home, monitors = Path(folder) / "home", Path(folder) / "monitors"
         monitors.mkdir()
         home.mkdir()
-        features = [f'{name} = {{ kind = "numeric" }}' for name in NUMBERS]
+        own = LOOKED_UP if looked_up else {}
+        features = [
+            f'{name} = {{ kind = "numeric"{f", {own[name]}" if name in own else ""} }}'
+            for name in NUMBERS
+        ]
         features += [f'{name} = {{ kind = "{words}" }}' for name in WORDS]
+        if looked_up:
+            features.append('place = { kind = "key", required = true }')
+            sources = SOURCES.format(places=home / PLACES)
+            (monitors / "sources.toml").write_text(sources)
         files = MONITORS | {
             name: FAMILY.format(
                 markets=", ".join(f'"{market}"' for market in markets),

@@ -9,16 +9,29 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
+from math import isclose
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import psutil
 
+from driftloop.features.replay import replayed
 from driftloop.records import Head
-from tests.benchmarks._batch import batch_figures, measure_batch
+from tests.benchmarks._batch import batch
 from tests.benchmarks._peers import measure_peers, peer_figures
 from tests.benchmarks._raw import Figure, Line, Plan, Raw
-from tests.benchmarks._served import Served, load, seen, serve, service, spent
+from tests.benchmarks._served import (
+    Served,
+    load,
+    seen,
+    serve,
+    service,
+    spent,
+    visits,
+    write_places,
+)
 from tests.benchmarks._watch import free_port
 from tests.benchmarks._world import world
 
@@ -33,26 +46,31 @@ MANY, EVERY = 8, 20
 WARM_UP = 2.0
 KILL_AFTER, KILL_FOR = 2.0, 6.0
 RESTARTED_WITHIN = 20.0
-INGESTED_WITHIN = 60.0
+REPLAYED = 100_000
+"""Served rows whose features are made again, at most."""
 
 
 def measure(raw: Raw, plan: Plan) -> None:
     """Write raw lines: load, swaps, kill, logged, and those of the parts that have their own."""
     os.environ.update(DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
     models, swaps = (20, 10) if plan.quick else (200, 120)
-    with world(seed=plan.seed, watched=models, trees=TREES, online_port=free_port()) as made:
+    with world(
+        seed=plan.seed, watched=models, trees=TREES, looked_up=True, online_port=free_port()
+    ) as made:
         served = serve(made)
+        write_places(made)
         # Versions that will be swapped in lie ready, as after a training.
         later = [
             served.head(served.family.models[n % models], 2 + n // models) for n in range(swaps)
         ]
-        with service(served, "online") as process:
+        with service(served, "online", "stream") as process, visits(made.settings.online_port):
             rate = SHARE * _maxima(raw, plan, served, process)
             _paced(raw, plan, served, process, rate)
             _swaps(raw, served, process, rate, later)
             _kill(raw, served, process, rate)
         _logged(raw, served)
-    measure_batch(raw, plan)
+        _features(raw, served)
+    _batch(raw, plan)
     if not plan.quick:
         measure_peers(raw, plan, trees=TREES)
 
@@ -64,7 +82,8 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
         | _swap_figures(lines)
         | _kill_figures(lines)
         | _log_figures(lines)
-        | batch_figures(lines)
+        | _feature_figures(lines)
+        | _batch_figures(lines)
         | peer_figures(lines)
     )
 
@@ -131,7 +150,8 @@ def _load_figures(lines: Sequence[Line]) -> dict[str, Figure]:
         "rps": Figure(
             _middle([line["requests"] / line["wall_s"] for line in full]),
             "requests/s",
-            f"one row each, {models} models in turn, logged; {workers} workers, client included",
+            f"one row each, {models} models in turn, features looked up, logged;"
+            f" {workers} workers, client included",
         ),
         "service_cpu_us": Figure(
             _middle([line["service_cpu_s"] / line["requests"] * 1e6 for line in full]),
@@ -318,6 +338,79 @@ def _log_figures(lines: Sequence[Line]) -> dict[str, Figure]:
             logged["missing"], "rows", f"of {logged['answered']:,} answered are not in the lake"
         ),
         "log_twice": Figure(logged["twice"], "rows", "are in it more than once"),
+    }
+
+
+# -- features -------------------------------------------------------------------------------
+
+
+def _features(raw: Raw, served: Served) -> None:
+    """Make the features of served rows again, of the events in the log, and count differences."""
+    log, family = served.made.system.log, served.family
+    rows = log.query(
+        "SELECT row_number() OVER () AS row, epoch_us(event_time) AS at, * EXCLUDE (event_time)"
+        f" FROM lake.{family.table}_predictions WHERE position IS NOT NULL LIMIT {REPLAYED}"
+    ).sort_by("row")
+    events = log.query(
+        "SELECT DISTINCT ON (position) position, epoch_us(event_time) AS at, place, amount"
+        " FROM lake.visits_events"
+    )
+    streamed = [name for name, feature in family.features.items() if feature.aggregate is not None]
+    again = replayed(family, served.made.system.fleet, rows, {"visits": events}, looked_up=streamed)
+    wrong = 0
+    for name in again.column_names[1:]:
+        pairs = zip(rows[name].to_pylist(), again[name].to_pylist(), strict=True)
+        wrong += sum(not _same(one, other) for one, other in pairs)
+    raw.note(
+        "features",
+        rows=rows.num_rows,
+        events=events.num_rows,
+        features=again.column_names[1:],
+        filled=sum(len(again) - again[name].null_count for name in streamed),
+        mismatches=wrong,
+    )
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return isclose(one, other, rel_tol=1e-9)
+
+
+def _feature_figures(lines: Sequence[Line]) -> dict[str, Figure]:
+    found = next((line for line in lines if line["what"] == "features"), None)
+    if found is None:
+        return {"feature_mismatches": Figure(None, "values", "no features were replayed")}
+    note = f"of {len(found['features'])} features of {found['rows']:,} served rows differ when"
+    note += f" they are made again of {found['events']:,} logged events"
+    return {"feature_mismatches": Figure(found["mismatches"], "values", note)}
+
+
+# -- batches --------------------------------------------------------------------------------
+
+
+def _batch(raw: Raw, plan: Plan) -> None:
+    with TemporaryDirectory(prefix="driftloop-bench-") as folder:
+        rows = plan.rows(quick=1_000_000, full=10_000_000)
+        for each in batch(Path(folder), rows=rows, seed=plan.seed, times=1 if plan.quick else 3):
+            raw.note("batch", **asdict(each))
+
+
+def _batch_figures(lines: Sequence[Line]) -> dict[str, Figure]:
+    found = [line for line in lines if line["what"] == "batch"]
+    rows = found[0]["rows"] if found else 0
+    return {
+        "batch_ratio": Figure(
+            _middle([line["ours"] / line["bare"] for line in found]),
+            "x",
+            f"{rows:,} rows from a file to answers and log beside onnxruntime on an array, wall",
+        ),
+        "batch_cpu_ratio": Figure(
+            _middle([line["ours_cpu"] / line["bare_cpu"] for line in found]), "x", "the same, CPU"
+        ),
+        "batch_rows_per_s": Figure(
+            _middle([line["rows"] / line["ours"] for line in found]), "rows/s", "of ours"
+        ),
     }
 
 

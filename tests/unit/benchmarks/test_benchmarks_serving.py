@@ -59,16 +59,16 @@ def test_what_fails_beside_the_dead_worker_is_told_apart() -> None:
 
 
 def test_peers_are_ratios_of_one_run() -> None:
-    """Ours answers ten times as much, for a tenth of the CPU, and in half the time."""
+    """Ours answers ten times as much, for a tenth of the CPU, and in half the time at its load."""
 
     def peer(by: str, kind: str, **noted: Any) -> dict[str, Any]:
         return load(kind, 10_000, what="peer", by=by) | noted
 
     found = values(
         peer("ours", "full"),
-        peer("ours", "paced"),
+        peer("ours", "mlflow"),
         peer("mlflow", "full", requests=1000),
-        peer("mlflow", "paced", p99_ms=8.0),
+        peer("mlflow", "mlflow", p99_ms=8.0),
     )
     assert found["peer_ratios"] == {"mlflow_rps": 10.0, "mlflow_cpu": 10.0, "mlflow_p99": 2.0}
 

@@ -20,7 +20,6 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-from fakes.streamed import write_monitors, written_model
 
 from driftloop.features.operator import layouts
 from driftloop.prediction_log import SegmentSpool
@@ -31,27 +30,27 @@ from driftloop.up import Supervisor, services
 from driftloop.wiring import System
 from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
 from tests.benchmarks._watch import free_port
+from tests.fakes.streamed import write_monitors, written_model
 
 KEYS = 1_000
 BATCH = 500
 SUBJECT = "bench.departures"
 PATIENCE = 120.0
-PROBES = 300
-"""Events that are awaited in an answer; the first of them warm connections up."""
 WARM = 20
+"""Events that are awaited in an answer before those that count: connections, and the model."""
 BESIDE = 500
 """Events a second that come beside them."""
 
 
 def measure_streams(raw: Raw, plan: Plan) -> None:
     """Note events through the operator alone and through NATS, and the ages of events."""
-    count = plan.rows(quick=40_000, full=400_000)
+    count = plan.rows(quick=20_000, full=400_000)
     with TemporaryDirectory() as folder:
         _operator(raw, plan, Path(folder), count)
     with TemporaryDirectory() as folder, _house(Path(folder)) as house:
         _through_nats(raw, plan, house, count)
     with TemporaryDirectory() as folder, _house(Path(folder)) as house:
-        _ages(raw, house)
+        _ages(raw, house, probes=100 if plan.quick else 300)
 
 
 def stream_figures(lines: Sequence[Line]) -> dict[str, Figure]:
@@ -186,7 +185,7 @@ async def _publish(settings: Settings, plan: Plan, count: int) -> None:
     await client.close()
 
 
-def _ages(raw: Raw, house: _House) -> None:
+def _ages(raw: Raw, house: _House, *, probes: int) -> None:
     """Post events, and ask until an answer has each, while others come beside them."""
     system, settings = house.system, house.settings
     model = settings.artifacts / "eta-de"
@@ -199,16 +198,16 @@ def _ages(raw: Raw, house: _House) -> None:
         if each.name in ("online", "stream", "nats", "ingester")
     )
     with Supervisor(settings, wanted):
-        asyncio.run(_probe(raw, settings.online_url))
+        asyncio.run(_probe(raw, settings.online_url, probes))
 
 
-async def _probe(raw: Raw, url: str) -> None:
+async def _probe(raw: Raw, url: str, probes: int) -> None:
     limits = httpx.Limits(max_connections=4)
     async with httpx.AsyncClient(base_url=url, timeout=30.0, limits=limits) as http:
         while (await http.get("/readyz")).status_code != httpx.codes.OK:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.05)
         beside = asyncio.create_task(_come_beside(http))
-        for number in range(PROBES + WARM):
+        for number in range(probes + WARM):
             key, now = f"probe-{number}", datetime.now(UTC).isoformat()
             began = time.perf_counter()
             event = {"departed_at": now, "origin": key, "delay": 5.0}

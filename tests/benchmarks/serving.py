@@ -32,6 +32,7 @@ from tests.benchmarks._served import (
     visits,
     write_places,
 )
+from tests.benchmarks._streams import measure_streams, stream_figures
 from tests.benchmarks._watch import free_port
 from tests.benchmarks._world import world
 
@@ -43,8 +44,7 @@ MOST_UNDER_WAY = 64
 SHARE = 0.5
 MANY, EVERY = 8, 20
 """While versions are swapped every twentieth request has eight rows, which one version answers."""
-WARM_UP = 2.0
-KILL_AFTER, KILL_FOR = 2.0, 6.0
+KILL_AFTER, KILL_FOR = 1.0, 3.0
 RESTARTED_WITHIN = 20.0
 REPLAYED = 100_000
 """Served rows whose features are made again, at most."""
@@ -70,6 +70,7 @@ def measure(raw: Raw, plan: Plan) -> None:
             _kill(raw, served, process, rate)
         _logged(raw, served)
         _features(raw, served)
+    measure_streams(raw, plan)
     _batch(raw, plan)
     if not plan.quick:
         measure_peers(raw, plan, trees=TREES)
@@ -83,6 +84,7 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
         | _kill_figures(lines)
         | _log_figures(lines)
         | _feature_figures(lines)
+        | stream_figures(lines)
         | _batch_figures(lines)
         | peer_figures(lines)
     )
@@ -97,7 +99,7 @@ def _maxima(raw: Raw, plan: Plan, served: Served, process: psutil.Process) -> fl
     found = []
     for number in range(-1, 3 if plan.quick else 8):
         flags = (f"--requests={requests}", f"--callers={CALLERS}")
-        seconds = WARM_UP if number < 0 or plan.quick else 5.0
+        seconds = 1.0 if plan.quick else 5.0
         line = _loaded(raw, served, process, "full", f"f{number + 1}", seconds, *flags)
         if number >= 0:
             found.append(line["requests"] / line["wall_s"])
@@ -109,7 +111,7 @@ def _paced(raw: Raw, plan: Plan, served: Served, process: psutil.Process, rate: 
         served.made.settings.home / "mixed", many=BODIES, rows=MANY, every=EVERY
     )
     flags = (f"--requests={requests}", f"--callers={MOST_UNDER_WAY}", f"--rate={rate}")
-    seconds = 5.0 if plan.quick else 30.0
+    seconds = 3.0 if plan.quick else 30.0
     for number in range(1 if plan.quick else 3):
         _loaded(raw, served, process, "paced", f"p{number}", seconds, *flags, "--thousands")
 

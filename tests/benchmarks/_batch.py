@@ -61,6 +61,9 @@ def measure_batch(raw: Raw, plan: Plan) -> None:
 def batch_figures(lines: Sequence[Line]) -> dict[str, Figure]:
     """Return how the two compare, the best turn of each; derived from raw lines alone."""
     found = [line for line in lines if line["what"] == "batch"]
+    if not found:
+        names = ("batch_ratio", "batch_cpu_ratio", "batch_rows_per_s")
+        return {name: Figure(None, "", "no batch was scored") for name in names}
     best = {who: min((line[who] for line in found), key=itemgetter("wall_s")) for who in WHO}
     ours, bare, rows = best["ours"], best["bare"], found[0]["rows"]
     said = "predict-batch, log and file written, by onnxruntime on an array in memory"

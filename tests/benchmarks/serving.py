@@ -9,17 +9,15 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import isclose
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import psutil
 
 from driftloop.features.replay import replayed
 from driftloop.records import Head
-from tests.benchmarks._batch import batch
+from tests.benchmarks._batch import batch_figures, measure_batch
 from tests.benchmarks._peers import measure_peers, peer_figures
 from tests.benchmarks._raw import Figure, Line, Plan, Raw
 from tests.benchmarks._served import (
@@ -32,6 +30,7 @@ from tests.benchmarks._served import (
     visits,
     write_places,
 )
+from tests.benchmarks._sidecar import gathered
 from tests.benchmarks._streams import measure_streams, stream_figures
 from tests.benchmarks._watch import free_port
 from tests.benchmarks._world import world
@@ -71,7 +70,8 @@ def measure(raw: Raw, plan: Plan) -> None:
         _logged(raw, served)
         _features(raw, served)
     measure_streams(raw, plan)
-    _batch(raw, plan)
+    measure_batch(raw, plan)
+    _sidecar(raw, plan)
     if not plan.quick:
         measure_peers(raw, plan, trees=TREES)
 
@@ -85,7 +85,8 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
         | _log_figures(lines)
         | _feature_figures(lines)
         | stream_figures(lines)
-        | _batch_figures(lines)
+        | batch_figures(lines)
+        | _sidecar_figures(lines)
         | peer_figures(lines)
     )
 
@@ -388,32 +389,18 @@ def _feature_figures(lines: Sequence[Line]) -> dict[str, Figure]:
     return {"feature_mismatches": Figure(found["mismatches"], "values", note)}
 
 
-# -- batches --------------------------------------------------------------------------------
+# -- what cannot be lowered -----------------------------------------------------------------
 
 
-def _batch(raw: Raw, plan: Plan) -> None:
-    with TemporaryDirectory(prefix="driftloop-bench-") as folder:
-        rows = plan.rows(quick=1_000_000, full=10_000_000)
-        for each in batch(Path(folder), rows=rows, seed=plan.seed, times=1 if plan.quick else 3):
-            raw.note("batch", **asdict(each))
+def _sidecar(raw: Raw, plan: Plan) -> None:
+    if not plan.quick:
+        raw.note("sidecar", figures=gathered(seed=plan.seed))
 
 
-def _batch_figures(lines: Sequence[Line]) -> dict[str, Figure]:
-    found = [line for line in lines if line["what"] == "batch"]
-    rows = found[0]["rows"] if found else 0
-    return {
-        "batch_ratio": Figure(
-            _middle([line["ours"] / line["bare"] for line in found]),
-            "x",
-            f"{rows:,} rows from a file to answers and log beside onnxruntime on an array, wall",
-        ),
-        "batch_cpu_ratio": Figure(
-            _middle([line["ours_cpu"] / line["bare_cpu"] for line in found]), "x", "the same, CPU"
-        ),
-        "batch_rows_per_s": Figure(
-            _middle([line["rows"] / line["ours"] for line in found]), "rows/s", "of ours"
-        ),
-    }
+def _sidecar_figures(lines: Sequence[Line]) -> dict[str, Figure]:
+    found = next((line["figures"] for line in lines if line["what"] == "sidecar"), None)
+    note = "of a scikit-learn model: one request at a time, and all that wait gathered, 16 callers"
+    return {"sidecar": Figure(found, "", note)}
 
 
 def _loads(lines: Sequence[Line], kind: str) -> list[Line]:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,10 @@ def visits(port: int) -> Iterator[None]:
 
     def trickle() -> None:
         while not ended.wait(VISITS_EVERY):
-            send(caller, VISITS)
+            try:
+                send(caller, VISITS)
+            except (OSError, HTTPException):
+                caller.close()  # its worker was killed; the next request connects anew
 
     with closing(HTTPConnection("127.0.0.1", port, timeout=10.0)) as caller:
         for _ in range(BEFORE):

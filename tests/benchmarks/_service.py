@@ -25,7 +25,7 @@ def main() -> None:
 def _serve(*, without_log: bool) -> None:
     import uvicorn
 
-    from driftloop.records import Label, Prediction
+    from driftloop.records import Label, Prediction, Served
     from driftloop.settings import read_settings
     from driftloop.wiring import System
 
@@ -35,6 +35,8 @@ def _serve(*, without_log: bool) -> None:
         def predictions(self, family: str, rows: Sequence[Prediction]) -> None: ...
 
         def labels(self, family: str, rows: Sequence[Label]) -> None: ...
+
+        def served(self, family: str, rows: Sequence[Served]) -> None: ...
 
         def close(self) -> None: ...
 

@@ -3,6 +3,10 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 ARGS ?=
+# What starts whole installations, or counts on its share of the machine, runs on its own; the rest
+# on two cores, where a module's tests stay together: they share what its first one starts.
+ALONE := tests/integration tests/kill
+SHARED := -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
 
 .PHONY: help install demo test test-all bench soak lint format lock
 
@@ -26,10 +30,12 @@ demo: install
 	$(BIN)/driftloop demo $(ARGS)
 
 test: install lint
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) -m "not long" $(ARGS)
+	$(BIN)/python -m pytest $(ALONE) -m "not long" $(ARGS)
 
 test-all: install lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) $(ARGS)
+	$(BIN)/python -m pytest $(ALONE) $(ARGS)
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -1,0 +1,239 @@
+"""What answers: the online service, what it looks up, and the stream process."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from driftloop.errors import UnknownSource
+from driftloop.spec import Source
+from driftloop.wiring.parts import Parts
+
+if TYPE_CHECKING:
+    import socket
+
+    from fastapi import FastAPI
+
+    from driftloop.serve.answers import Answers
+    from driftloop.serve.jetstream import JetStream
+    from driftloop.serve.lookup import Lookups
+    from driftloop.serve.sources import Sources
+    from driftloop.serve.store import StateStore, TableStore
+    from driftloop.serve.stream import Post, Taken
+    from driftloop.serve.worker import Worker
+
+
+LOOK_EVERY = timedelta(minutes=1)
+"""How long a table that is due waits at most."""
+
+
+class Serving(Parts):
+    """What answers: the online service, what it looks up, and the stream process. See `System`."""
+
+    @cached_property
+    def answers(self) -> "Answers":
+        """The answers of batches that are readable by id."""
+        from driftloop.serve.answers import Answers
+
+        return Answers(self.settings.answers, gib=self.settings.answers_gib)
+
+    @cached_property
+    def tables(self) -> "TableStore":
+        """The copies of batch tables that features are looked up in."""
+        from driftloop.serve.store import TableStore
+
+        return TableStore(self.settings.online_store / "tables", most_bytes=self._store_bytes)
+
+    @cached_property
+    def states(self) -> "StateStore":
+        """The state of streams that features are looked up in."""
+        from driftloop.serve.store import StateStore
+
+        return StateStore(self.settings.online_store / "streams", most_bytes=self._store_bytes)
+
+    @property
+    def _store_bytes(self) -> int:
+        return int(self.settings.store_gib * 2**30)
+
+    @cached_property
+    def lookups(self) -> "Lookups | None":
+        """What makes rows whole; None where no family has anything looked up or computed."""
+        if not any(family.looked_up or family.computed for family in self.fleet.served.families):
+            return None
+        from driftloop.serve.lookup import Lookups
+
+        return Lookups(self.fleet.served, tables=self.tables, states=self.states, clock=self.clock)
+
+    @property
+    def refresh_every(self) -> timedelta | None:
+        """How often to look for tables that are due, None where there are none."""
+        every = [each.refresh for each in self.fleet.sources.values() if each.refresh is not None]
+        # One that could not be read, or is new, does not wait long.
+        return min(*every, LOOK_EVERY) if every else None
+
+    def due_tables(self) -> tuple[str, ...]:
+        """Return the sources whose copies in the online store are older than their `refresh`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        now = self.clock.now()
+        due = []
+        with self.tables.reading() as view:
+            for name, source in self.fleet.sources.items():
+                if source.refresh is not None:
+                    loaded = view.loaded(name)
+                    # Who asks comes a moment early now and then.
+                    if loaded is None or now - loaded.loaded_at >= source.refresh * 0.95:
+                        due.append(name)
+        return tuple(due)
+
+    def refresh(self, name: str) -> int:
+        """Return how many keys of the table `name` are in the online store, read anew.
+
+        Raises:
+            UnknownSource: there is no such table.
+            BadRequest: it cannot be read, or does not fit; the store keeps what it had.
+            StoreError: the store could not be written; it keeps what it had.
+        """
+        from driftloop.prediction_log import read_source
+        from driftloop.serve.refresh import current_rows, wanted_columns
+
+        source = self.fleet.sources.get(name)
+        if source is None or source.source is None:
+            known = [each.name for each in self.fleet.sources.values() if each.kind == "table"]
+            raise UnknownSource(
+                f"there is no table {name!r}",
+                where="sources.toml",
+                hint=f"known: {', '.join(known) or 'none'}",
+            )
+        now = self.clock.now()
+        wanted = wanted_columns(self.fleet, name)
+        table = read_source(source.source, folder=self.fleet.folder)
+        rows = current_rows(source, wanted, table, now=now)
+        return self.tables.replace(name, tuple(wanted), rows, loaded_at=now)
+
+    def run_stream(self, *, ready: Callable[[], None], alive: Callable[[], None]) -> None:
+        """Take events until SIGTERM or SIGINT.
+
+        Raises:
+            ServiceError: it cannot listen.
+            LogError: another process takes the events of this home, or the log cannot be read.
+            StoreError: the online store cannot be read or written.
+        """
+        from driftloop.features.operator import layouts
+        from driftloop.prediction_log import EventLog, SegmentSpool
+        from driftloop.serve.process import run_stream
+        from driftloop.serve.stream import Stream
+
+        settings, fleet = self.settings, self.fleet.served
+        events = {n: source for n, source in fleet.sources.items() if source.kind == "events"}
+        # Always the same folder: it is the stream process's lock, and what a death left in it is
+        # sealed before the log is asked.
+        folder = settings.spool / "stream"
+        with SegmentSpool(
+            folder, seal_rows=settings.seal_rows, seal_every=settings.seal_every
+        ) as spool:
+            stream = Stream(
+                sources=events,
+                layouts=layouts(fleet),
+                store=self.states,
+                spool=spool,
+                clock=self.clock,
+            )
+            stream.agree(EventLog(settings.spool, self.log))
+            self.log.close()
+            named = any(each.nats for each in events.values())
+            bus = (lambda take: self._jetstream(events, take)) if named else None
+            run_stream(stream, settings.home, bus=bus, ready=ready, alive=alive)
+
+    def _jetstream(
+        self, events: Mapping[str, Source], take: "Callable[[Post], Awaitable[Taken]]"
+    ) -> "JetStream":
+        from driftloop.serve.jetstream import JetStream
+
+        return JetStream(
+            url=self.settings.nats_url,
+            sources=events,
+            clock=self.clock,
+            aside=self.settings.spool / "quarantine",
+            take=take,
+        )
+
+    def online_app(self, place: int | None = None) -> "FastAPI":
+        """Return the online service; with a `place`, one of its several workers."""
+        from driftloop.serve.exchange import Bounds
+        from driftloop.serve.online import online_app
+        from driftloop.serve.peers import Peers
+        from driftloop.serve.rollouts import Challengers
+        from driftloop.serve.service import Service
+        from driftloop.serve.sidecar import loader
+        from driftloop.serve.slot import Memory, Slots
+        from driftloop.serve.tokens import Guard, own_token
+
+        settings = self.settings
+        tokens = settings.tokens
+        fleet, spool = self.fleet.served, self.spool("online")
+        memory, load = Memory(settings.models_mib * 2**20), loader(self.sidecar)
+        challengers = Challengers(
+            slots=Slots(fleet, memory=memory, load=load),
+            rollouts=self.ledger.rollouts,
+            spool=spool,
+            clock=self.clock,
+        )
+
+        def closing() -> None:
+            challengers.close()
+            spool.close()
+
+        service = Service(
+            fleet=fleet,
+            slots=Slots(fleet, memory=memory, lazy=True, load=load),
+            spool=spool,
+            clock=self.clock,
+            bounds=Bounds(
+                requests=settings.most_requests,
+                body=settings.most_body_mib * 2**20,
+                seconds=settings.answer_within,
+            ),
+            peers=Peers() if place is None else Peers(settings.workers_shown, place),
+            rollouts=challengers,
+            complete=self.lookups.complete if self.lookups is not None else None,
+            sources=self._sources() if fleet.sources else None,
+        )
+        return online_app(
+            service,
+            heads=self.ledger.heads,
+            poll_every=settings.poll_every,
+            closing=closing,
+            guard=None if tokens is None else Guard(tokens, own=own_token(settings.own_token)),
+            answers=self.answers.get,
+        )
+
+    def online_worker(
+        self, door: "socket.socket", *, place: int | None = None, alive: int | None = None
+    ) -> "Worker":
+        """Return what answers online on `door`, alone or, with a `place`, beside others."""
+        from driftloop.serve.door import COUNTED, Counted
+        from driftloop.serve.worker import Patience, Worker
+
+        settings = self.settings
+        return Worker(
+            self.online_app(place),
+            door,
+            patience=Patience(arrival=settings.arrive_within, drain=settings.drain_within),
+            alive=alive,
+            counted=None if place is None else Counted(settings.workers_shown / COUNTED, place),
+        )
+
+    def _sources(self) -> "Sources":
+        from driftloop.serve.channel import StreamClient, socket_path
+        from driftloop.serve.sources import Sources
+
+        return Sources(
+            self.fleet.served,
+            tables=self.tables,
+            states=self.states,
+            stream=StreamClient(socket_path(self.settings.home)),
+            clock=self.clock,
+        )

@@ -151,7 +151,7 @@ def test_check_reports_faults_with_exit_code_2(tmp_path: Path) -> None:
         (("--models", "eta-de,eta-xx", "check"), "eta-xx"),
         (("predict-batch", "eta-de", "a.csv", "--out", "no/x.csv"), "no such folder"),
         (("predict-batch", "eta-de", "a.csv", "--out", "."), "ending"),
-        (("predict-batch", "eta-de", "a.csv", "--out", "a.csv"), "there is no such file"),
+        (("predict-batch", "eta-de", "a.csv", "--out", "a.csv"), "overwrite its own source"),
         (("--home", "/dev/null", "train"), "/dev/null"),
     ],
 )

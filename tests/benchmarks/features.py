@@ -1,10 +1,7 @@
 """Features of events: what they cost, whether operator and SQL agree, and what they are worth."""
 
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,23 +22,6 @@ from tests.benchmarks._raw import Figure, Line, Plan, Raw
 
 MONITORS = Path(__file__).parents[2] / "monitors"
 FAMILY = "late-arrival"
-SOURCES = """
-[departures]
-kind = "events"
-time = "departed_at"
-fields = { origin = "categorical", delay = "numeric" }
-lateness = "15m"
-"""
-FEATURES = 'origin = { kind = "key", required = true }\n' + "\n".join(
-    f'{name}_{window} = {{ kind = "numeric", from = "departures", key = "origin",'
-    f' aggregate = "{aggregate}", window = "{window}"{of} }}'
-    for window in ("30m", "60m")
-    for name, aggregate, of in (
-        ("mean_delay", "mean", ', of = "delay"'),
-        ("worst_delay", "max", ', of = "delay"'),
-        ("departures", "count", ""),
-    )
-)
 MONTHS = (*range(5, 13),)
 LARGEST = 4
 """So many models, those with most flights, are fitted in the quick form, for two months."""
@@ -52,14 +32,14 @@ PERMITTED = 1e-9
 
 def measure(raw: Raw, plan: Plan) -> None:
     """Write raw lines: operator, agreement, lift."""
-    with looking() as fleet:
-        family = fleet.family_named(FAMILY)
-        frame = flights()
-        events = _events(frame)
-        rows = _rows(frame, family)
-        _operator(raw, fleet, family, events)
-        found = _agreement(raw, fleet, family, rows, events, part=0.1 if plan.quick else 1.0)
-        _lift(raw, plan, family, frame, found)
+    fleet = load_fleet(MONITORS)
+    family = fleet.family_named(FAMILY)
+    frame = flights()
+    events = _events(frame)
+    rows = _rows(frame, family)
+    _operator(raw, fleet, family, events)
+    found = _agreement(raw, fleet, family, rows, events, part=0.1 if plan.quick else 1.0)
+    _lift(raw, plan, family, frame, found)
 
 
 def figures(lines: Sequence[Line]) -> dict[str, Figure]:
@@ -92,19 +72,6 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
         "roc_auc_with": Figure(mean("roc_auc_with"), "", "with them"),
         "better_share": Figure(float(better), "", "share of model-months with a lower log loss"),
     }
-
-
-@contextmanager
-def looking() -> Iterator[Fleet]:
-    """Give the shipped fleet, with departures as a source of late-arrival's features."""
-    with tempfile.TemporaryDirectory() as folder:
-        monitors = Path(shutil.copytree(MONITORS, Path(folder) / "monitors"))
-        (monitors / "sources.toml").write_text(SOURCES, encoding="utf-8")
-        file = monitors / f"{FAMILY}.toml"
-        text = file.read_text(encoding="utf-8")
-        if "departures_30m" not in text:
-            file.write_text(text.replace("[features]\n", f"[features]\n{FEATURES}\n"))
-        yield load_fleet(monitors)
 
 
 def _events(frame: pd.DataFrame) -> pa.Table:

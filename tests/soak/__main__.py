@@ -108,6 +108,8 @@ def _write_monitors(folder: Path, frame: "pd.DataFrame", every: float) -> None:
         shown = ", ".join(f"{key} = {json.dumps(value)}" for key, value in parameters.items())
         markets = json.dumps(busiest(frame, count))
         kept = re.sub(r"(?s)markets = \[.*?\n\]", f"markets = {markets}", text)
+        # These flights depart now, and nothing has departed before them.
+        kept = re.sub(r'(?m)^\w+ = \{.* from = "departures".*\n', "", kept)
         kept = kept[: kept.index("[retrain]")]
         harmed = name == "air-time"
         (folder / f"{name}.toml").write_text(

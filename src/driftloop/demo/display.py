@@ -155,7 +155,8 @@ class Display:
             Text(f"{now:%a %d %b %Y}", style="bold"),
             ProgressBar(total=1.0, completed=min(done, 1.0), width=40),
             f"{time.monotonic() - self._began:4.0f} s",
-            f"{self.tally.rows:,} predictions  {self.tally.labels:,} labels",
+            f"{self.tally.rows:,} predictions  {self.tally.labels:,} labels"
+            + (f"  {self.tally.events:,} events" if self.tally.events else ""),
             Text(
                 f"{len(self.tally.failures)} failed",
                 style="bold red" if self.tally.failures else "green",

@@ -80,8 +80,11 @@ def flights(folder: Path | None = None) -> "pd.DataFrame":
 
 
 def departures(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the departures of `flights` as events, in their order: departed_at, origin, delay."""
-    gone = frame.loc[frame["departed"].notna(), ["departed", "origin", "delay"]]
+    """Return the departures of `flights` as events, in their order.
+
+    Columns: id, departed_at (UTC), origin and delay (minutes).
+    """
+    gone = frame.loc[frame["departed"].notna(), ["id", "departed", "origin", "delay"]]
     events = gone.rename(columns={"departed": "departed_at"})
     return events.sort_values("departed_at", kind="stable").reset_index(drop=True)
 

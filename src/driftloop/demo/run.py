@@ -20,16 +20,26 @@ from rich.table import Table
 from driftloop.clock import Clock
 from driftloop.demo.audit import Audit, audit
 from driftloop.demo.display import Display
-from driftloop.demo.flights import flights
+from driftloop.demo.flights import departures, flights
 from driftloop.demo.outcome import FamilyOutcome, draw, outcome
-from driftloop.demo.replay import TARGETS, Tally, Traffic, replay, traffic
+from driftloop.demo.replay import (
+    TARGETS,
+    Happenings,
+    Tally,
+    Traffic,
+    happenings,
+    replay,
+    traffic,
+)
 from driftloop.errors import BadRequest, ServiceError
+from driftloop.features.operator import windowed
 from driftloop.loop.watch import first_orders
-from driftloop.records import ModelId, Window
+from driftloop.records import ModelId, Reading, Window
 from driftloop.settings import Settings
 from driftloop.show import addresses
-from driftloop.spec import Family, load_fleet
+from driftloop.spec import Family, Source, load_fleet
 from driftloop.up import Supervisor, services, status
+from driftloop.vitals import CONSISTENT
 from driftloop.wiring import System
 
 if TYPE_CHECKING:
@@ -39,6 +49,8 @@ HISTORY = datetime(2013, 1, 1, 5, tzinfo=UTC)
 START = datetime(2013, 3, 1, 5, tzinfo=UTC)
 END = datetime(2014, 1, 1, 5, tzinfo=UTC)
 """Midnights in New York: trained on January and February, replayed from March on."""
+SOURCE = "departures"
+"""The source of events that the flights are, where a family is made of it."""
 STANDING = datetime(9999, 1, 1, tzinfo=UTC)
 """A clock that is yet to start shows its origin for as long."""
 MARKETS = {
@@ -92,15 +104,19 @@ def run_demo(settings: Settings, *, models: str, minutes: float, stay: bool, res
                     on_event=display.service,
                 )
             )
-            streams = _first_versions(system, frame, display)
+            gone = departures(frame)
+            streams = _first_versions(system, frame, gone, display)
+            happening = [happenings(gone, each, start=START, end=END) for each in _sources(system)]
             speed = (END - START).total_seconds() / (minutes * 60)
-            _year(system, streams, display, speed)
+            _year(system, streams, happening, display, speed)
             found = _outcomes(system, timedelta(seconds=speed * PACE["watch_every"]))
             read_again = audit(system, messages=_messages(system.settings))
+            made_again = system.compare_features()
             display.refresh()
             live.stop()
             _show(console, system, found, display.tally)
             _show_audit(console, read_again)
+            _show_features(console, made_again, display.tally)
             if stay:
                 console.print(addresses(started))
                 console.print("[bold]Everything stays up: look around. Ctrl-C stops it.[/bold]")
@@ -109,7 +125,9 @@ def run_demo(settings: Settings, *, models: str, minutes: float, stay: bool, res
         except KeyboardInterrupt:
             console.print("stopping")
             return 0 if display.over else 130
-    return 1 if display.tally.failures or read_again.untrue or read_again.repeated else 0
+    inconsistent = any(each.value is None or each.value > CONSISTENT for each in made_again)
+    untrue = read_again.untrue or read_again.repeated or inconsistent
+    return 1 if display.tally.failures or untrue else 0
 
 
 # -- before ---------------------------------------------------------------------------------
@@ -157,18 +175,23 @@ def _prepared(settings: Settings, models: str, *, restart: bool) -> System:
     return System(made)
 
 
-def _first_versions(system: System, frame: "pd.DataFrame", display: Display) -> list[Traffic]:
+def _sources(system: System) -> list[Source]:
+    """Return the source that the flights are, where one of the fleet's families is made of it."""
+    used = {source for family in system.fleet.families for source, _ in windowed(family)}
+    return [system.fleet.sources[SOURCE]] if SOURCE in used else []
+
+
+def _first_versions(
+    system: System, frame: "pd.DataFrame", gone: "pd.DataFrame", display: Display
+) -> list[Traffic]:
     display.say("handing January and February to the log")
+    _past(system, gone[gone["departed_at"] < START])
     known = frame[(frame["scheduled_departure"] >= HISTORY) & (frame["landed"] <= START)]
     expected = 0
-    spool = system.spool("history")
-    try:
+    with system.spool("history") as spool:
         for family in system.fleet.families:
-            table = _history(known, family)
-            expected += table.num_rows
-            spool.history(family, table)
-    finally:
-        spool.close()
+            predictions, labels = _history(system, known, family)
+            expected += spool.checked_history(family, predictions, labels)[0]
     _wait(lambda: _logged(system) >= expected, "the history did not reach the lake")
     orders = first_orders(system.fleet, system.ledger.heads(), system.clock.now())
     display.say(f"training the first version of {len(orders)} models")
@@ -186,7 +209,26 @@ def _first_versions(system: System, frame: "pd.DataFrame", display: Display) -> 
     ]
 
 
-def _history(known: "pd.DataFrame", family: Family) -> pa.Table:
+def _past(system: System, gone: "pd.DataFrame") -> None:
+    """Hand the log what happened before the year, as `driftloop backfill-events` does."""
+    from driftloop.prediction_log import past_events
+
+    sources = _sources(system)
+    with system.spool("past") as spool:
+        for source in sources:
+            table = pa.Table.from_pandas(gone, preserve_index=False)
+            spool.events(source.name, past_events(source, table, now=START))
+    if sources and not system.is_read(within=DRAINED_WITHIN):
+        raise ServiceError(
+            f"past events did not reach the lake within {DRAINED_WITHIN:g} s",
+            hint="see the ingester's log",
+        )
+
+
+def _history(system: System, known: "pd.DataFrame", family: Family) -> tuple[pa.Table, pa.Table]:
+    """Return predictions and labels, features of events made of the log's, as `backfill` does."""
+    from driftloop.prediction_log import history_rows, without_made
+
     models = {market: f"{family.name}-{market}" for market in family.markets}
     mine = known[known["market"].isin(models.keys())]
     table = mine[["id", family.time, *family.requested]].assign(
@@ -194,7 +236,9 @@ def _history(known: "pd.DataFrame", family: Family) -> pa.Table:
         label=mine[TARGETS[family.name]],
         observed_at=mine["landed"],
     )
-    return pa.Table.from_pandas(table, preserve_index=False)
+    whole, made = without_made(family, pa.Table.from_pandas(table, preserve_index=False))
+    predictions, labels = history_rows(family, whole)
+    return (system.with_features(family, predictions) if made else predictions), labels
 
 
 def _logged(system: System) -> int:
@@ -210,25 +254,31 @@ def _logged(system: System) -> int:
 # -- the year -------------------------------------------------------------------------------
 
 
-def _year(system: System, streams: Sequence[Traffic], display: Display, speed: float) -> None:
+def _year(
+    system: System,
+    streams: Sequence[Traffic],
+    happening: Sequence[Happenings],
+    display: Display,
+    speed: float,
+) -> None:
     settings, stop = system.settings, threading.Event()
     started = datetime.now(UTC) + timedelta(seconds=1)
     Clock(origin=START, started=started, speed=speed).write(settings.clock)
     display.say(f"the year begins, {speed:,.0f} times as fast as it was")
     display.watching = True
     with ThreadPoolExecutor(2) as pool:
-        halves = [streams[::2], streams[1::2]]
         senders = [
             pool.submit(
                 replay,
                 half,
+                events,
                 url=settings.online_url,
                 clock=system.clock,
                 end=END,
                 tally=display.tally,
                 stop=stop.is_set,
             )
-            for half in halves
+            for half, events in _halves(system, streams, happening)
             if half
         ]
         try:
@@ -244,6 +294,21 @@ def _year(system: System, streams: Sequence[Traffic], display: Display, speed: f
     display.say("the year is over: waiting for the log, then drawing what came of it")
     _wait(lambda: not any(settings.spool.rglob("*.ndjson")), "the spool was not drained")
     display.over = True
+
+
+def _halves(
+    system: System, streams: Sequence[Traffic], happening: Sequence[Happenings]
+) -> tuple[tuple[Sequence[Traffic], Sequence[Happenings]], ...]:
+    """Return what each of two senders sends: whoever asks for what is made of events sends them."""
+    if not happening:
+        return (streams[::2], ()), (streams[1::2], ())
+    made = {
+        model for family in system.fleet.families if windowed(family) for model in family.models
+    }
+    return (
+        ([each for each in streams if each.model in made], happening),
+        ([each for each in streams if each.model not in made], ()),
+    )
 
 
 def _outcomes(system: System, cadence: timedelta) -> tuple[FamilyOutcome, ...]:
@@ -277,6 +342,18 @@ def _show_audit(console: Console, found: Audit) -> None:
     )
     for line in (*found.untrue[:5], *found.repeated[:5]):
         console.print(f"  [red]{line}[/red]")
+
+
+def _show_features(console: Console, found: Sequence[Reading], tally: Tally) -> None:
+    for each in found:
+        value = "not known" if each.value is None else f"{each.value:.3g}"
+        right = each.value is not None and each.value <= CONSISTENT
+        console.print(
+            f"{each.column}: {tally.events:,} events; features of {each.n:,} served rows were made "
+            f"again of the log: worst difference [{'green' if right else 'red'}]{value}[/]"
+        )
+        if each.problem and not right:
+            console.print(f"  [red]{each.problem}[/red]")
 
 
 def _messages(settings: Settings) -> str:

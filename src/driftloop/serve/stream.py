@@ -23,8 +23,9 @@ taken.
 The states are made anew from the log where they are not what the log tells: when the monitors ask
 for other windows or fields (`mark`), and when the log has positions that the store does not know,
 as after the store was removed or a backup was brought back. Nothing is kept of a key to which no
-event came for its longest window, the lateness, and another lateness (a day at least); an event
-that is older than that finds no newest event of its key to be late against.
+event came for its longest window, the lateness, and another lateness (a day at least), by the time
+of its source's newest event: who sends late what had gathered finds the states as they were. An
+event that is older than that finds no newest event of its key to be late against.
 """
 
 import logging
@@ -170,6 +171,7 @@ class Stream:
         self._ids_for = max(lateness, IDS_FOR).total_seconds()
         self._held: OrderedDict[Named, _Held] = OrderedDict()
         self._held_bytes = 0
+        self._newest: dict[str, datetime] = {}
         self._sent: list[int] = []
         self._unsent = 0
         self._place = b""
@@ -226,7 +228,11 @@ class Stream:
             self._try_log_left()
         self._store.forget_dead_readers()
         now = self._clock.now()
-        older = {name: _micros(self._forgotten(name, now)) for name in self._sources}
+        older = {
+            # Until an event came nothing is known of its source's time, and all is kept.
+            name: _micros(self._forgotten(name, min(now, self._newest.get(name, _EPOCH))))
+            for name in self._sources
+        }
         logged = len(self._sent)
         with self._store.writing() as change:
             self._clear_outbox(change)
@@ -293,6 +299,7 @@ class Stream:
                     in_time &= held.state.add(at, batch.position, fields)
             accepted += 1
             late += not in_time
+            self._newest[post.source] = max(event.time, self._newest.get(post.source, _EPOCH))
             batch.events.append(
                 Event(
                     id=event.id,

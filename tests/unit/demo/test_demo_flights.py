@@ -164,9 +164,9 @@ def test_the_year_is_whole_and_the_fleet_is_its_large_markets(year: pd.DataFrame
 
 
 def test_every_row_is_one_that_its_family_takes(year: pd.DataFrame) -> None:
-    """The features of both families are columns, and nearly all values within their ranges."""
+    """What callers send of both families are columns, and nearly all values within their ranges."""
     for family in load_fleet(MONITORS).families:
-        for name, feature in family.features.items():
+        for name, feature in family.requested.items():
             column = year[name].dropna()
             if feature.range is not None:
                 assert column.between(*feature.range).mean() > 0.999, name

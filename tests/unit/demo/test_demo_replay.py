@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from driftloop.clock import Clock
-from driftloop.demo.replay import Tally, Traffic, replay, traffic
+from driftloop.demo.replay import Happenings, Tally, Traffic, happenings, replay, traffic
 from driftloop.records import ModelId
-from driftloop.spec import Family, load_fleet
+from driftloop.spec import Family, Source, load_fleet
 
 MONITORS = Path(__file__).parents[3] / "monitors"
 MODEL = ModelId("late-arrival-jfk-dl")
@@ -79,6 +79,22 @@ def stream(late: Family) -> Traffic:
     return traffic(departures(late), late, MODEL, start=START, end=END)
 
 
+@pytest.fixture
+def source() -> Source:
+    """The events that the demo feeds."""
+    return load_fleet(MONITORS).sources["departures"]
+
+
+@pytest.fixture
+def happening(source: Source) -> Happenings:
+    """A departure each half hour, from a day before the start to a day after the end."""
+    at = pd.date_range(START - timedelta(days=1), END + timedelta(days=1), freq="30min")
+    delays = [None if n % 5 == 0 else float(n % 7) for n in range(len(at))]
+    ids = [f"e{n:04d}" for n in range(len(at))]
+    events = pd.DataFrame({"id": ids, "departed_at": at, "origin": "JFK", "delay": delays})
+    return happenings(events, source, start=START, end=END)
+
+
 def departures(family: Family) -> pd.DataFrame:
     """Rows of two markets, hourly from a day before the start to a day after the end."""
     hours = 24 * (DAYS + 2)
@@ -99,7 +115,7 @@ def departures(family: Family) -> pd.DataFrame:
             "late": [None if n % 10 == 0 else float(n % 2) for n in range(hours)],
         }
     )
-    for name, feature in family.features.items():
+    for name, feature in family.requested.items():
         frame[name] = "LAX" if feature.kind == "categorical" else 1.0
     frame.loc[frame.index % 7 == 0, "temp"] = float("nan")
     return frame
@@ -111,7 +127,7 @@ def test_traffic_is_the_market_between_start_and_end(late: Family, stream: Traff
     mine = frame[(frame["market"] == "jfk-dl")]
     mine = mine[(mine["scheduled_departure"] >= START) & (mine["scheduled_departure"] < END)]
     assert [row["id"] for row in stream.rows] == mine["id"].tolist()
-    assert all(set(row) == {"id", "scheduled_departure", *late.features} for row in stream.rows)
+    assert all(set(row) == {"id", "scheduled_departure", *late.requested} for row in stream.rows)
     assert {row["temp"] for row in stream.rows} == {None, 1.0}
     landed = mine[mine["landed"].notna()]
     assert sorted(label["id"] for label in stream.labels) == landed["id"].tolist()
@@ -144,6 +160,69 @@ def test_each_row_and_label_is_sent_once_in_order_and_not_before_its_time(
     }
     assert (tally.rows, tally.labels) == (len(rows), len(labels))
     assert (tally.requests, tally.failures) == (len(server.came), [])
+
+
+def test_events_are_those_between_start_and_end(happening: Happenings) -> None:
+    """In order, with their ids; what is not known is null."""
+    assert happening.happened_at[0] == START
+    assert happening.happened_at[-1] == END - timedelta(minutes=30)
+    assert len(happening.events) == DAYS * 48
+    assert set(happening.events[0]) == {"id", "departed_at", "origin", "delay"}
+    assert None in {event["delay"] for event in happening.events}
+    assert json.loads(json.dumps(happening.events, allow_nan=False))
+
+
+def test_a_row_is_sent_after_all_that_happened_and_before_what_makes_it_late(
+    server: Noted, stream: Traffic, happening: Happenings
+) -> None:
+    """Each event once; a row finds those up to its time, and none newer by the lateness or more.
+
+    So it is however much falls due at once: between two looks more time passes than that.
+    """
+    tally = Tally()
+    replay(
+        [stream],
+        [happening],
+        url=server.url,
+        clock=server.clock,
+        end=END,
+        tally=tally,
+        stop=lambda: False,
+    )
+    came: list[str] = []
+    for at, path, body in server.came:
+        for event in body.get("events", []):
+            assert path == "/v1/events/departures"
+            assert datetime.fromisoformat(event["departed_at"]) <= at
+            came.append(event["departed_at"])
+        for row in body.get("rows", []):
+            asked = datetime.fromisoformat(row["scheduled_departure"])
+            newest = datetime.fromisoformat(came[-1])
+            assert asked <= newest < asked + happening.source.late_after
+    assert came == [event["departed_at"] for event in happening.events]
+    assert tally.events == len(came)
+    assert tally.rows == len(stream.rows)
+    assert (tally.requests, tally.failures) == (len(server.came), [])
+
+
+def test_events_that_are_refused_are_a_failure(
+    server: Noted, stream: Traffic, happening: Happenings
+) -> None:
+    """They are told with path and status, and do not count as sent."""
+    server.refuses = {0}
+    tally = Tally()
+    replay(
+        [stream],
+        [happening],
+        url=server.url,
+        clock=server.clock,
+        end=END,
+        tally=tally,
+        stop=lambda: False,
+    )
+    assert len(tally.failures) == 1
+    assert "/v1/events/departures: 500" in tally.failures[0]
+    assert tally.events == len(happening.events) - len(server.came[0][2]["events"])
 
 
 def test_a_failed_request_is_counted_and_not_repeated(server: Noted, stream: Traffic) -> None:

@@ -296,11 +296,17 @@ def test_messages_of_jetstream_count_once(here: Here) -> None:
 
 
 def test_keys_without_events_are_forgotten(here: Here) -> None:
-    """After their longest window, the lateness and a day; from the disk and from memory."""
+    """After their longest window, the lateness and a day; from the disk and from memory.
+
+    It is the source's time: while no event comes at all the clock alone makes nothing forgotten.
+    """
     stream = here.stream()
     stream.take([post(departure("a", "JFK", 1.0), departure("b", "LGA", 1.0))])
+    here.clock.shown = NOON + timedelta(days=30)
+    stream.tend()
+    assert here.features("JFK") == {"delay_mean": 1.0, "departures_60m": 1.0}
     here.clock.shown = NOON + timedelta(days=1, minutes=76)
-    stream.take([post(departure("c", "LGA", 1.0, minutes=24 * 60 + 70))])
+    stream.take([post(departure("c", "LGA", 1.0, minutes=24 * 60 + 76))])
     stream.tend()
     with here.store.reading() as view:
         assert view.counts()["keys"] == 1

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from integration.house import free_ports, processes_of, yardstick
 
-from driftloop.records import Gated, Measured, Moved
+from driftloop.records import Compared, Gated, Measured, Moved
 from driftloop.settings import Settings
+from driftloop.vitals import CONSISTENT
 from driftloop.wiring import System
 
 MODELS = ("air-time-lga-dl", "late-arrival-jfk-dl")
@@ -87,6 +88,19 @@ def test_the_loop_ran_meanwhile(ran: Ran) -> None:
         measured = ledger.facts(Measured, model=model)  # type: ignore[arg-type]
         assert measured, ran.said
         assert measured[-1].rows > 0
+
+
+def test_features_of_events_are_what_the_log_says(ran: Ran) -> None:
+    """Every departure was taken; what was served of them is what the log makes again."""
+    said = re.search(r"late-arrival: ([\d,]+) events; features of ([\d,]+) served rows", ran.said)
+    assert said is not None, ran.said
+    events, rows = (int(one.replace(",", "")) for one in said.groups())
+    # All that left New York from March on: 278,345.
+    assert events > 270_000
+    assert rows > 5_000
+    (reading,) = ran.system.ledger.facts(Compared)[-1].readings
+    assert reading.value is not None, ran.said
+    assert reading.value <= CONSISTENT, ran.said
 
 
 def test_nothing_keeps_running(ran: Ran) -> None:

@@ -120,7 +120,7 @@ def replay(
     """Send each event and request at its time, each label when it is known; to `end` or `stop`.
 
     What fell due since the last look goes out as one request of many rows. Where there are events
-    it goes out in steps no longer than their lateness, events first: a row finds all that had
+    rows go out in steps no longer than their lateness, events first: a row finds all that had
     happened by its time, and a state that reaches back to it. A request that fails is counted and
     told, never hidden; it is not repeated.
     """
@@ -142,7 +142,8 @@ def replay(
                     happened[name] = _happen(client, each, happened[name], upto, tally)
                 for stream in streams:
                     asked[stream.model] = _ask(client, stream, asked[stream.model], upto, tally)
-                    known[stream.model] = _tell(client, stream, known[stream.model], upto, tally)
+            for stream in streams:
+                known[stream.model] = _tell(client, stream, known[stream.model], now, tally)
             if now >= end:
                 return
             reached = max(reached, now)

@@ -125,6 +125,7 @@ def _write_monitors(folder: Path, frame: "pd.DataFrame", every: float) -> None:
 def _paced(defaults: str, every: float) -> str:
     pace = {
         'span = "14d"': f'span = "{every:g}s"\nblock = "{every / 40:g}s"',
+        'stale = "7d"': f'stale = "{every / 2:g}s"',
         'cadence = "10m"': f'cadence = "{every:g}s"',
         'cooldown = "12d"': f'cooldown = "{every:g}s"',
         'max_age = "21d"': f'max_age = "{every:g}s"',

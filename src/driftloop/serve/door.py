@@ -82,11 +82,14 @@ class Door:
         self._loop.add_reader(self._listening.fileno(), self._ready)
 
     def close(self) -> None:
-        """Accept nothing more; others may."""
+        """Accept who waits already, and nobody more; others may."""
+        self._loop.remove_reader(self._listening.fileno())
+        # Where all end, those that wait in the socket's queue would be cut off with it.
+        while self._accept():
+            pass
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        self._loop.remove_reader(self._listening.fileno())
         if self._counted is not None:
             self._counted.say(ABSENT)
 
@@ -111,15 +114,16 @@ class Door:
         self._loop.add_reader(self._listening.fileno(), self._ready)
         self._accept()
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept a connection; return whether there was one."""
         try:
             connection, _ = self._listening.accept()
         except (BlockingIOError, ConnectionError):  # another one was quicker, or the caller is gone
-            return
+            return False
         except OSError as error:  # it has as many open as it may
             _log.error("no connection can be accepted: %s", error)
             self._pause(FULL)
-            return
+            return False
         connection.settimeout(0.0)
         handed = self._loop.create_task(
             self._loop.connect_accepted_socket(self._protocol, connection)
@@ -127,3 +131,4 @@ class Door:
         self._handed.add(handed)
         handed.add_done_callback(self._handed.discard)
         self.say()
+        return True

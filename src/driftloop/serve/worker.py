@@ -19,7 +19,7 @@ from driftloop.serve.exchange import Asked, refusal
 
 SWEEPS = 4
 """How often within a limit is looked whether it is over."""
-LINGER = 0.5
+LINGER = 1.0
 """Seconds that idle connections are kept at the end: who asks on one is answered, and told."""
 
 _log = logging.getLogger(__name__)

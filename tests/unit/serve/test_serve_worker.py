@@ -1,5 +1,6 @@
 """A worker on a real socket: callers that keep it waiting, and its end."""
 
+import asyncio
 import os
 import socket
 import threading
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from driftloop.serve.door import ABSENT, Counted
+from driftloop.serve.door import ABSENT, Counted, Door
 from driftloop.serve.worker import Patience, Worker
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -31,8 +32,6 @@ class App:
             self.ended = True
             await send({"type": "lifespan.shutdown.complete"})
             return
-        import asyncio
-
         while (await receive()).get("more_body"):
             pass
         if scope["path"] == "/slow":
@@ -247,3 +246,26 @@ def test_connections_are_shared_out(tmp_path: Any) -> None:
     assert (Counted(file, 0).is_most(), Counted(file, 1).is_most()) == (True, False)
     Counted(file, 1).say(ABSENT)
     assert not Counted(file, 0).is_most()
+
+
+def test_who_waits_at_the_door_is_let_in_before_it_closes() -> None:
+    """Callers whom the system connected, and nobody accepted yet, are not cut off."""
+
+    async def closed() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            callers = [socket.create_connection(listening.getsockname()) for _ in range(3)]
+            let_in: list[asyncio.Protocol] = []
+
+            def protocol() -> asyncio.Protocol:
+                let_in.append(asyncio.Protocol())
+                return let_in[-1]
+
+            door = Door(listening, protocol, lambda: 0, None)
+            door.open()
+            door.close()
+            await asyncio.gather(*door._handed)
+            for caller in callers:
+                caller.close()
+            return len(let_in)
+
+    assert asyncio.run(closed()) == 3

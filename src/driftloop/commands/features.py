@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from driftloop.spec import Fleet, Source
     from driftloop.wiring import System
 
-CHUNK = 10_000
-
 
 def add_feature_commands(app: typer.Typer, system: "Callable[[], System]") -> None:
     """Add the commands to `app`; `system` builds the installation once one is called."""
@@ -44,16 +42,18 @@ def add_feature_commands(app: typer.Typer, system: "Callable[[], System]") -> No
 
         Columns: the source's time column, and its fields. The same events again change nothing.
         """
-        from driftloop.prediction_log import past_events, read_source
+        from driftloop.prediction_log import read_source
 
         installation = system()
         declared = _events_of(installation.fleet, source)
-        events = past_events(declared, read_source(file), now=installation.clock.now())
-        with installation.spool("backfill") as spool:
-            for start in range(0, len(events), CHUNK):
-                spool.events(source, events[start : start + CHUNK])
+        table = read_source(file)
+        new = installation.take_past(declared, table)
+        known = table.num_rows - new
         read = installation.is_read(within=10.0)
-        typer.echo(f"{len(events)} events{'' if read else ', which wait for the ingester'}")
+        typer.echo(
+            f"{new} events{f', {known} were known' if known else ''}"
+            f"{'' if read else ', which wait for the ingester'}"
+        )
 
 
 def _events_of(fleet: "Fleet", name: str) -> "Source":

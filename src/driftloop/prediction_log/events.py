@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from heapq import merge
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from driftloop.spec import Source
 
 PAGE = 50_000
 """Events that are read from the lake at a time."""
+FIRST, NO_MORE = -(2**63), 2**63 - 1
+"""Before all positions, past ones too, and the last there can be."""
+LATEST = datetime.max.replace(tzinfo=UTC)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -48,32 +51,54 @@ class EventLog:
     def since(self, source: Source, time: datetime) -> Iterator[Event]:
         """Yield the source's events that happened at `time` or later, by position, each once.
 
+        Past events come first: their positions are below 0.
+
         Raises:
             LogError: the log cannot be read.
         """
+        return self._read(source, time, LATEST, NO_MORE)
+
+    def past(self, source: Source, first: datetime, last: datetime) -> Iterator[Event]:
+        """Yield the past events that happened from `first` to `last`, by position, each once.
+
+        Raises:
+            LogError: the log cannot be read.
+        """
+        return self._read(source, first, last, -1)
+
+    def _read(self, source: Source, first: datetime, last: datetime, upto: int) -> Iterator[Event]:
+        # The lake after the spool, as above.
         waiting = sorted(
-            (event for event in self._waiting(source) if event.event_time >= time),
+            (
+                event
+                for event in self._waiting(source)
+                if first <= event.event_time <= last and event.position <= upto
+            ),
             key=lambda event: event.position,
         )
-        last = 0
-        for event in merge(self._in_lake(source, time), waiting, key=lambda each: each.position):
-            if event.position > last:
-                last = event.position
+        in_lake = self._in_lake(source, first, last, upto)
+        before = FIRST
+        for event in merge(in_lake, waiting, key=lambda each: each.position):
+            if event.position > before:
+                before = event.position
                 yield event
 
-    def _in_lake(self, source: Source, time: datetime) -> Iterable[Event]:
+    def _in_lake(
+        self, source: Source, first: datetime, last: datetime, upto: int
+    ) -> Iterable[Event]:
         if not self._lake.is_made():
             return
         fields = ", ".join(f'"{name}"' for name in source.fields)
         sql = f"""
             SELECT id, position, event_time, received_at, {fields}
             FROM lake.{source.table}_events
-            WHERE position > $after AND event_time >= $time
+            WHERE position > $after AND position <= $upto
+                  AND event_time BETWEEN $first AND $last
             ORDER BY position, arrived_at LIMIT {PAGE}
         """  # noqa: S608 - from the checked spec
-        after = 0
+        after, bounds = FIRST, {"upto": upto, "first": first, "last": last}
         while True:
-            rows = self._lake.query(sql, {"after": after, "time": time}).to_pylist()
+            rows = self._lake.query(sql, {"after": after, **bounds}).to_pylist()
             for row in rows:
                 head = {n: row.pop(n) for n in ("id", "position", "event_time", "received_at")}
                 after = head["position"]

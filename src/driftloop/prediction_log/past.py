@@ -1,13 +1,15 @@
 """Events from before driftloop, checked and given places in the stream."""
 
-from datetime import datetime
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest
 from driftloop.prediction_log.source import AHEAD, Columns
-from driftloop.records import Event
+from driftloop.records import Event, FeatureValue
 from driftloop.spec import Source
 
 TIES = 1024
@@ -16,12 +18,20 @@ BEFORE = -(2**62)
 """All of history stands before position 0, in the order of its times."""
 
 
-def past_events(source: Source, table: pa.Table, *, now: datetime) -> list[Event]:
-    """Return `table` as events that happened before any that was streamed, in order of time.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+Known = Callable[[datetime, datetime], Iterable[Event]]
+"""Tells the past events of a source that are known already, of times from one to another."""
+
+
+def past_events(
+    source: Source, table: pa.Table, *, now: datetime, known: Known = lambda *_: ()
+) -> list[Event]:
+    """Return what of `table` is not `known`, as events before any that was streamed, by time.
 
     It has the source's time column (a time without a zone is taken as UTC) and fields; others are
-    passed over. An event's position and id are made of its time, and of its place among those of
-    the same time: the same table gives the same events again.
+    passed over. An event is known by its time and fields, and one that is in the table twice
+    counts twice. A new one stands after those of its time that are known, in the table's order.
 
     Raises:
         BadRequest: there are no rows, a column is missing or of the wrong type, a time is missing
@@ -42,12 +52,16 @@ def past_events(source: Source, table: pa.Table, *, now: datetime) -> list[Event
     }
     found = pa.table({"_at": times, **fields})
     found = found.take(pc.sort_indices(found, [("_at", "ascending")]))
-    columns = [found[name].to_pylist() for name in source.fields]
+    values = zip(*(found[name].to_pylist() for name in source.fields), strict=True)
     whens, ats = found["_at"].to_pylist(), found["_at"].cast(pa.int64()).to_pylist()
+    held, free = _held(source, known(whens[0], whens[-1]))
     events: list[Event] = []
-    tie = 0
-    for number, (when, at) in enumerate(zip(whens, ats, strict=True)):
-        tie = tie + 1 if number and ats[number - 1] == at else 0
+    for when, at, value in zip(whens, ats, values, strict=True):
+        if held[at, value]:
+            held[at, value] -= 1
+            continue
+        tie = free[at]
+        free[at] += 1
         if tie == TIES:
             raise BadRequest(
                 f"more than {TIES} events have the time {when.isoformat()}",
@@ -61,7 +75,20 @@ def past_events(source: Source, table: pa.Table, *, now: datetime) -> list[Event
                 position=BEFORE + at * TIES + tie,
                 event_time=when,
                 received_at=when,
-                fields={n: c[number] for n, c in zip(source.fields, columns, strict=True)},
+                fields=dict(zip(source.fields, value, strict=True)),
             )
         )
     return events
+
+
+def _held(
+    source: Source, known: Iterable[Event]
+) -> tuple[Counter[tuple[int, tuple[FeatureValue, ...]]], Counter[int]]:
+    """Return how often each event is known, and the first place that is free at each time."""
+    held: Counter[tuple[int, tuple[FeatureValue, ...]]] = Counter()
+    free: Counter[int] = Counter()
+    for event in known:
+        at = (event.event_time - _EPOCH) // _MICROSECOND
+        held[at, tuple(event.fields.get(name) for name in source.fields)] += 1
+        free[at] = max(free[at], event.position - BEFORE - at * TIES + 1)
+    return held, free

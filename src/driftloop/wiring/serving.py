@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from driftloop.errors import UnknownSource
@@ -12,6 +12,7 @@ from driftloop.wiring.parts import Parts
 if TYPE_CHECKING:
     import socket
 
+    import pyarrow as pa
     from fastapi import FastAPI
 
     from driftloop.serve.answers import Answers
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = timedelta(minutes=1)
 """How long a table that is due waits at most."""
+PAST_AT_ONCE = 10_000
+"""Past events that are written at a time."""
 
 
 class Serving(Parts):
@@ -146,6 +149,25 @@ class Serving(Parts):
             named = any(each.nats for each in events.values())
             bus = (lambda take: self._jetstream(events, take)) if named else None
             run_stream(stream, settings.home, bus=bus, ready=ready, alive=alive)
+
+    def take_past(self, source: Source, table: "pa.Table") -> int:
+        """Give the log the past events of `table` that it does not have; return how many.
+
+        Raises:
+            BadRequest: they cannot be used; see `past_events`.
+            LogError: the log cannot be read or written, or others give it past events now.
+        """
+        from driftloop.prediction_log import EventLog, SegmentSpool, past_events
+
+        spooled = self.settings.spool
+        # Always the same folder, as above: what others gave is sealed, and so is what a death left.
+        with SegmentSpool(spooled / "past") as spool:
+            log = EventLog(spooled, self.log)
+            known = partial(log.past, source)
+            events = past_events(source, table, now=self.clock.now(), known=known)
+            for start in range(0, len(events), PAST_AT_ONCE):
+                spool.events(source.name, events[start : start + PAST_AT_ONCE])
+        return len(events)
 
     def _jetstream(
         self, events: Mapping[str, Source], take: "Callable[[Post], Awaitable[Taken]]"

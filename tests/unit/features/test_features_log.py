@@ -200,6 +200,31 @@ def test_history_is_made_whole_of_past_events(system: System, eta: Family) -> No
     assert (second["share"], second["carrier_last"]) == (None, "none")
 
 
+def test_past_events_of_another_file_are_kept_beside_those_of_the_same_time(
+    system: System,
+) -> None:
+    """An event is known by what it says: the same again changes nothing, others are added."""
+    source = system.fleet.sources["departures"]
+
+    def departures(*delays: float) -> pa.Table:
+        one = history(1)
+        place = one.column_names.index("delay")
+        return pa.concat_tables([one.set_column(place, "delay", [[each]]) for each in delays])
+
+    def held() -> list[float]:
+        with system.ingester() as ingester:
+            ingester.ingest()
+        return system.log.events(source)["delay"].to_pylist()
+
+    assert system.take_past(source, departures(1.0, 2.0)) == 2
+    # Those wait in the spool, and are known all the same.
+    assert system.take_past(source, departures(3.0, 2.0, 3.0)) == 2
+    assert held() == [1.0, 2.0, 3.0, 3.0]
+    assert system.take_past(source, departures(2.0, 3.0, 4.0, 1.0, 3.0)) == 1
+    assert held() == [1.0, 2.0, 3.0, 3.0, 4.0]
+    assert system.take_past(source, departures(4.0, 3.0, 3.0, 2.0, 1.0)) == 0
+
+
 def test_some_features_of_events_are_not_enough(eta: Family) -> None:
     """All as they were served, or none: a mixture would be of two makings."""
     with pytest.raises(BadRequest, match="it has some of the features"):

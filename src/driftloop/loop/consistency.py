@@ -1,14 +1,15 @@
 """Whether what was served is what the log says: features made again, in two ways, and compared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from driftloop.errors import DriftloopError
+from driftloop.errors import DriftloopError, LogError
 from driftloop.features.compare import Difference, worst
 from driftloop.features.operator import windowed
 from driftloop.features.replay import replayed
@@ -31,6 +32,8 @@ class Consistency:
     ledger: Ledger
     clock: Clock
     most: int = MOST
+    whole_from: Callable[[str], int | None] = lambda _: 0
+    """From which position on rows were served of all past events of a source; None: not yet."""
 
     def check(self, *, until: datetime) -> tuple[Reading, ...]:
         """Return a reading for each family that is made of events, and keep them in the ledger.
@@ -38,8 +41,9 @@ class Consistency:
         Its value is the worst relative difference of a feature as it was served from the same
         feature by the operator's replay and by SQL (but for what fell back, which the rows say),
         over the rows predicted since the last check
-        and up to `until`: by then all that they were made of has to be in the log. Without such
-        rows it is None, and says so.
+        and up to `until`: by then all that they were made of has to be in the log. Rows that were
+        served before states had all past events that the log has are passed over. Without rows it
+        is None, and says so.
         """
         last = self.ledger.facts(Compared, last=1)
         since = last[-1].until if last else None
@@ -58,17 +62,37 @@ class Consistency:
 
     def _reading(self, family: Family, since: datetime | None, until: datetime) -> Reading:
         rows = self.log.served(family, since=since, until=until, most=self.most)
-        found = self._worst(family, rows) if rows.num_rows else None
-        if found is None:
+        if not rows.num_rows:
             return _reading(family, None, 0, "no row was served with events since the last check")
-        size, said = found
-        return _reading(family, size, rows.num_rows, said or None)
+        events = self._events(family, rows)
+        # After the events were read: of past ones that came meanwhile it tells.
+        whole = rows.filter(pc.greater_equal(rows["position"], self._whole(family)))
+        if not whole.num_rows:
+            said = f"{rows.num_rows} rows were served before past events were in the states"
+            return _reading(family, None, 0, said)
+        size, said = self._worst(family, whole, events)
+        return _reading(family, size, whole.num_rows, said or None)
 
-    def _worst(self, family: Family, rows: pa.Table) -> tuple[float, str]:
+    def _whole(self, family: Family) -> int:
+        found = 0
+        for source, _ in windowed(family):
+            position = self.whole_from(source)
+            if position is None:
+                raise LogError(
+                    "the states are not made of all past events yet",
+                    where=source,
+                    hint="the stream process does it; a `backfill-events` that was broken off has"
+                    " to be done again",
+                )
+            found = max(found, position)
+        return found
+
+    def _worst(
+        self, family: Family, rows: pa.Table, events: Mapping[str, pa.Table]
+    ) -> tuple[float, str]:
         from driftloop.features.bulk import bulk_sql
 
         streamed = tuple(each.name for group in windowed(family).values() for each in group)
-        events = self._events(family, rows)
         sql = bulk_sql(family, self.fleet, looked_up=streamed)
         tables = {f"{self.fleet.sources[name].table}_events": each for name, each in events.items()}
         made = {

@@ -9,7 +9,7 @@ from driftloop.prediction_log.events import EventLog
 from driftloop.prediction_log.foreign import ForeignLog
 from driftloop.prediction_log.ingest import Ingester, IngestReport, is_ingesting
 from driftloop.prediction_log.lake import Lake
-from driftloop.prediction_log.past import past_events
+from driftloop.prediction_log.past import past_events, past_mark, set_past_mark
 from driftloop.prediction_log.place import S3, Place
 from driftloop.prediction_log.routed import RoutedLog
 from driftloop.prediction_log.segments import DamagedSegment
@@ -65,10 +65,12 @@ __all__ = [
     "named_files",
     "own",
     "past_events",
+    "past_mark",
     "read_labels",
     "read_source",
     "repeated_id",
     "sealed",
+    "set_past_mark",
     "waiting",
     "without_made",
 ]

@@ -10,6 +10,7 @@ import msgspec
 
 from driftloop.errors import LogError
 from driftloop.prediction_log.lake import Lake
+from driftloop.prediction_log.past import past_mark
 from driftloop.prediction_log.spool import sealed
 from driftloop.records import Event
 from driftloop.spec import Source
@@ -65,6 +66,10 @@ class EventLog:
             LogError: the log cannot be read.
         """
         return self._read(source, first, last, -1)
+
+    def past_mark(self, source: Source) -> str | None:
+        """Return what stands for all past events of the source; see `past_mark`."""
+        return past_mark(self._spool, source)
 
     def _read(self, source: Source, first: datetime, last: datetime, upto: int) -> Iterator[Event]:
         # The lake after the spool, as above.

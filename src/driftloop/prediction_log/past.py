@@ -1,13 +1,15 @@
 """Events from before driftloop, checked and given places in the stream."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftloop.errors import BadRequest
+from driftloop.errors import BadRequest, LogError
 from driftloop.prediction_log.source import AHEAD, Columns
 from driftloop.records import Event, FeatureValue
 from driftloop.spec import Source
@@ -79,6 +81,44 @@ def past_events(
             )
         )
     return events
+
+
+def past_mark(spool: Path, source: Source) -> str | None:
+    """Return what stands for all past events of `source` that `spool` was given, None for none.
+
+    It is empty while they are given some, and stays so when that is broken off.
+
+    Raises:
+        LogError: it cannot be read.
+    """
+    try:
+        return _mark(spool, source).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LogError(f"the spool cannot be read: {error}", where=str(spool)) from error
+
+
+def set_past_mark(spool: Path, source: Source, mark: str) -> None:
+    """Say so durably: empty before past events are given, another one than ever after it.
+
+    Raises:
+        LogError: it cannot be written.
+    """
+    file = _mark(spool, source)
+    part = file.with_suffix(".part")
+    try:
+        with part.open("w", encoding="utf-8") as written:
+            written.write(mark)
+            written.flush()
+            os.fsync(written.fileno())
+        part.replace(file)
+    except OSError as error:
+        raise LogError(f"the spool cannot be written: {error}", where=str(spool)) from error
+
+
+def _mark(spool: Path, source: Source) -> Path:
+    return spool / f"{source.name}.past"
 
 
 def _held(

@@ -83,6 +83,7 @@ class StreamServer:
         stop: asyncio.Event,
         *,
         beside: Sequence[Callable[[], Awaitable[None]]] = (),
+        between: Callable[[], None] = lambda: None,
         ready: Callable[[], None] = lambda: None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
@@ -93,6 +94,7 @@ class StreamServer:
                 replaced.
             stop: to be set from this loop.
             beside: what else runs meanwhile; if one of them ends by an error, so does this.
+            between: called every second or so, in the thread that takes events.
             ready: called once events are taken.
             alive: called every second.
 
@@ -103,7 +105,7 @@ class StreamServer:
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as thread:
             work = [
                 asyncio.create_task(self._commit(thread)),
-                asyncio.create_task(self._tend(thread, alive)),
+                asyncio.create_task(self._tend(thread, between, alive)),
                 *(asyncio.ensure_future(each()) for each in beside),
             ]
             stopped = asyncio.create_task(stop.wait())
@@ -210,11 +212,17 @@ class StreamServer:
             self._wake.clear()
         return batch
 
-    async def _tend(self, thread: ThreadPoolExecutor, alive: Callable[[], None]) -> None:
+    async def _tend(
+        self,
+        thread: ThreadPoolExecutor,
+        between: Callable[[], None],
+        alive: Callable[[], None],
+    ) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
                 await loop.run_in_executor(thread, self._stream.tend)
+                await loop.run_in_executor(thread, between)
             except DriftloopError as error:
                 _log.warning("%s", error)
             alive()

@@ -20,6 +20,7 @@ def run_stream(
     home: Path,
     *,
     bus: "Callable[[Callable[[Post], Awaitable[Taken]]], JetStream] | None",
+    between: Callable[[], None],
     ready: Callable[[], None],
     alive: Callable[[], None],
 ) -> None:
@@ -29,6 +30,7 @@ def run_stream(
         stream: nobody else uses it.
         home: whose socket to listen on.
         bus: makes what reads from NATS, given what takes its posts; None where nothing does.
+        between: called every second or so, when no batch is under way.
         ready: called once events are taken.
         alive: called every second.
 
@@ -42,6 +44,8 @@ def run_stream(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         server = StreamServer(stream)
         beside = () if bus is None else (bus(server.taken).run,)
-        await server.run(socket_path(home), stop, beside=beside, ready=ready, alive=alive)
+        await server.run(
+            socket_path(home), stop, beside=beside, between=between, ready=ready, alive=alive
+        )
 
     asyncio.run(run())

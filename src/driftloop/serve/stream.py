@@ -22,17 +22,21 @@ taken.
 
 The states are made anew from the log where they are not what the log tells: when the monitors ask
 for other windows or fields (`mark`), and when the log has positions that the store does not know,
-as after the store was removed or a backup was brought back. Nothing is kept of a key to which no
-event came for its longest window, the lateness, and another lateness (a day at least), by the time
-of its source's newest event: who sends late what had gathered finds the states as they were. An
-event that is older than that finds no newest event of its key to be late against.
+as after the store was removed or a backup was brought back. When the log was given past events
+(`past`) they are made anew too, while rows are served of them, in one transaction. It takes a
+position of its own: rows that were read before it were read without those events, and show it.
+
+Nothing is kept of a key to which no event came for its longest window, the lateness, and another
+lateness (a day at least), by the time of its source's newest event: who sends late what had
+gathered finds the states as they were. An event that is older than that finds no newest event of
+its key to be late against.
 """
 
 import logging
 import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -112,6 +116,10 @@ class EventLog(Protocol):
         """Return the source's events that happened at `time` or later, by position, each once."""
         ...
 
+    def past_mark(self, source: Source) -> str | None:
+        """Return a mark of all past events that the log was given; empty while it is given some."""
+        ...
+
 
 def mark_of(layouts: Mapping[tuple[str, str], Layout], source: str) -> str:
     """Return what tells states of `source` that were made for `layouts` from any other."""
@@ -172,6 +180,7 @@ class Stream:
         self._held: OrderedDict[Named, _Held] = OrderedDict()
         self._held_bytes = 0
         self._newest: dict[str, datetime] = {}
+        self._past: dict[str, str] = {}
         self._sent: list[int] = []
         self._unsent = 0
         self._place = b""
@@ -242,8 +251,14 @@ class Stream:
             _, old = self._held.popitem(last=False)
             self._held_bytes -= old.size
 
-    def agree(self, log: EventLog) -> tuple[str, ...]:
+    def lacks_past(self, log: EventLog) -> bool:
+        """Return whether `log` has past events that the states were not made of: then `agree`."""
+        return bool(self._lacking(log)) and not self._unsent
+
+    def agree(self, log: EventLog, *, alive: Callable[[], None] = lambda: None) -> tuple[str, ...]:
         """Make the states anew that are not what `log` tells, and return their sources.
+
+        `log` has all that was taken. `alive` is called now and then.
 
         Raises:
             LogError: the log cannot be read.
@@ -252,19 +267,17 @@ class Stream:
         with self._store.reading() as view:
             position = view.position
             marks = {name: view.mark(name) for name in self._sources}
+            past = {name: view.past(name) for name in self._sources}
+        self._past = {name: taken[0] for name, taken in past.items() if taken is not None}
+        # Before the log is read: what is given meanwhile has another mark.
+        lacking = self._lacking(log)
         stale = [name for name in self._sources if marks[name] != self._marks[name]]
-        if position and not stale:
-            # Nothing is logged before the store has it, durably: it is not behind the log.
-            return ()
-        newest = max((log.newest(source) for source in self._sources.values()), default=0)
-        if newest > position:
-            stale = list(self._sources)
-        for name in stale:
-            self._replay(log, name, known=position)
-        if newest > position:
-            with self._store.writing() as change:
-                change.set_position(newest)
-        return tuple(stale)
+        # Nothing is logged before the store has it, durably: it is not behind the log.
+        if stale or not position:
+            stale = self._catch_up(log, stale, position)
+        for name, mark in lacking.items():
+            self._take_past(log, name, mark, made=name in stale, alive=alive)
+        return tuple(name for name in self._sources if name in stale or name in lacking)
 
     # -- a batch ----------------------------------------------------------------------------
 
@@ -416,37 +429,89 @@ class Stream:
         for number in self._sent:
             change.sent(number)
 
+    def _lacking(self, log: EventLog) -> dict[str, str]:
+        """Return the marks of past events that the states of sources were not made of."""
+        given = {name: log.past_mark(source) for name, source in self._sources.items()}
+        return {name: mark for name, mark in given.items() if mark and mark != self._past.get(name)}
+
+    def _catch_up(self, log: EventLog, stale: list[str], position: int) -> list[str]:
+        """Make the states of `stale` sources anew; of all, if the store is behind the log."""
+        newest = max((log.newest(source) for source in self._sources.values()), default=0)
+        if newest > position:
+            stale = list(self._sources)
+        for name in stale:
+            self._replay(log, name, known=position)
+        if newest > position:
+            with self._store.writing() as change:
+                change.set_position(newest)
+        return stale
+
+    def _take_past(
+        self, log: EventLog, source: str, mark: str, *, made: bool, alive: Callable[[], None]
+    ) -> None:
+        """Make the states of a source anew, if they are not `made` yet, and note it: as one."""
+        try:
+            with self._store.writing() as change:
+                if not made:
+                    self._forget(change, source)
+                    for part in self._logged(log, source):
+                        self._add(change, source, part)
+                        alive()
+                change.set_position(change.position + 1)
+                change.set_past(source, mark, change.position)
+        except BaseException:
+            self._drop_all(source)  # as in `take`
+            raise
+        self._past[source] = mark
+        _log.info("the states of %s were made anew: the log was given past events", source)
+
     def _replay(self, log: EventLog, source: str, *, known: int) -> None:
-        declared = self._sources[source]
-        for named in [each for each in self._held if each.source == source]:
-            self._drop(named)
         with self._store.writing() as change:
             change.set_mark(source, "")
-            change.forget_states(source)
-        since = self._forgotten(source, self._clock.now())
+            self._forget(change, source)
         recent = self._clock.now() - timedelta(seconds=self._ids_for)
-        events = iter(log.since(declared, since) if self._keys[source] else ())
         replayed = 0
-        while part := list(islice(events, REPLAYED)):
+        for part in self._logged(log, source):
             replayed += len(part)
-            batch = _Batch()
             with self._store.writing() as change:
                 self._turn(change)
                 for event in part:
                     if event.position > known and event.received_at >= recent:
                         change.note(source, event.id)
-                    at = _micros(event.event_time)
-                    for key, layout in self._keys[source]:
-                        value = event.fields.get(key)
-                        if value is not None:
-                            named = Named(source, key, str(value))
-                            batch.touched[named] = held = self._hold(change, layout, named)
-                            held.state.add(at, event.position, event.fields)
-                for named, held in batch.touched.items():
-                    self._put(change, named, held)
+                self._add(change, source, part)
         with self._store.writing() as change:
             change.set_mark(source, self._marks[source])
         _log.info("the states of %s were made anew from %d events of the log", source, replayed)
+
+    def _logged(self, log: EventLog, source: str) -> Iterator[list[Event]]:
+        """Yield what the log has that states may need, some events at a time."""
+        now = self._clock.now()
+        since = self._forgotten(source, min(now, self._newest.get(source, now)))
+        events = iter(log.since(self._sources[source], since) if self._keys[source] else ())
+        while part := list(islice(events, REPLAYED)):
+            yield part
+
+    def _add(self, change: StateChange, source: str, events: Sequence[Event]) -> None:
+        """Add events of the log to the states of their keys."""
+        touched: dict[Named, _Held] = {}
+        for event in events:
+            at = _micros(event.event_time)
+            for key, layout in self._keys[source]:
+                value = event.fields.get(key)
+                if value is not None:
+                    named = Named(source, key, str(value))
+                    touched[named] = held = self._hold(change, layout, named)
+                    held.state.add(at, event.position, event.fields)
+        for named, held in touched.items():
+            self._put(change, named, held)
+
+    def _forget(self, change: StateChange, source: str) -> None:
+        self._drop_all(source)
+        change.forget_states(source)
+
+    def _drop_all(self, source: str) -> None:
+        for named in [each for each in self._held if each.source == source]:
+            self._drop(named)
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from driftloop.clock import SharedClock
 from driftloop.errors import BadRequest
 from driftloop.handover import Handover
 from driftloop.ledger import SqlLedger
-from driftloop.loop.consistency import Consistency
 from driftloop.loop.notices import Places
 from driftloop.loop.release import Releaser
 from driftloop.loop.renew import Renewer
@@ -27,7 +26,6 @@ from driftloop.records import (
     Head,
     ModelId,
     Moved,
-    Reading,
 )
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet, load_fleet
@@ -43,10 +41,6 @@ if TYPE_CHECKING:
     )
     from driftloop.registry import MlflowRegistry
     from driftloop.serve.sidecar import Sidecar
-
-
-SETTLED = timedelta(minutes=1)
-"""So long after it was served, by the wall clock, a row's events are in the log."""
 
 
 class Parts:
@@ -211,11 +205,6 @@ class Parts:
             every=self.settings.snapshots == "all",
         )
 
-    @property
-    def consistency(self) -> Consistency:
-        """What compares features as they were served with the log."""
-        return Consistency(fleet=self.fleet, log=self.log, ledger=self.ledger, clock=self.clock)
-
     def with_features(self, family: Family, rows: pa.Table) -> pa.Table:
         """Return rows of history with the features that the log's events make; see `filled`.
 
@@ -235,14 +224,6 @@ class Parts:
             name: self.log.events(self.fleet.sources[name], after=after) for name, _ in groups
         }
         return filled(family, self.fleet, rows, events)
-
-    def compare_features(self) -> tuple[Reading, ...]:
-        """Return how far served features are from the log's; see `Consistency.check`.
-
-        Rows of the last minute wait for the next time: their events may not be in the log yet.
-        """
-        settled = datetime.now(UTC) - SETTLED
-        return self.consistency.check(until=self.clock.clock.at(settled))
 
     @property
     def renewer(self) -> Renewer:

@@ -1,11 +1,14 @@
 """What answers: the online service, what it looks up, and the stream process."""
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from driftloop.errors import UnknownSource
+from driftloop.loop.consistency import Consistency
+from driftloop.records import Reading
 from driftloop.spec import Source
 from driftloop.wiring.parts import Parts
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = timedelta(minutes=1)
 """How long a table that is due waits at most."""
+SETTLED = timedelta(minutes=1)
+"""So long after it was served, by the wall clock, a row's events are in the log."""
 PAST_AT_ONCE = 10_000
 """Past events that are written at a time."""
 
@@ -144,20 +149,63 @@ class Serving(Parts):
                 spool=spool,
                 clock=self.clock,
             )
-            stream.agree(EventLog(settings.spool, self.log))
+            log = EventLog(settings.spool, self.log)
+            stream.agree(log)
             self.log.close()
+
+            def between() -> None:
+                if stream.lacks_past(log):
+                    spool.seal()  # the log is asked for all that was taken
+                    stream.agree(log, alive=alive)
+                    self.log.close()
+
             named = any(each.nats for each in events.values())
             bus = (lambda take: self._jetstream(events, take)) if named else None
-            run_stream(stream, settings.home, bus=bus, ready=ready, alive=alive)
+            run_stream(stream, settings.home, bus=bus, between=between, ready=ready, alive=alive)
+
+    @property
+    def consistency(self) -> Consistency:
+        """What compares features as they were served with the log."""
+        return Consistency(
+            fleet=self.fleet,
+            log=self.log,
+            ledger=self.ledger,
+            clock=self.clock,
+            whole_from=self._whole_from,
+        )
+
+    def compare_features(self) -> tuple[Reading, ...]:
+        """Return how far served features are from the log's; see `Consistency.check`.
+
+        Rows of the last minute wait for the next time: their events may not be in the log yet.
+        """
+        settled = datetime.now(UTC) - SETTLED
+        return self.consistency.check(until=self.clock.clock.at(settled))
+
+    def _whole_from(self, name: str) -> int | None:
+        """Return from which position on states have all past events of a source.
+
+        None while they are given some.
+        """
+        from driftloop.prediction_log import past_mark
+
+        given = past_mark(self.settings.spool, self.fleet.sources[name])
+        if given is None:
+            return 0
+        with self.states.reading() as view:
+            mark, position = view.past(name) or ("", 0)
+        return position if given and mark == given else None
 
     def take_past(self, source: Source, table: "pa.Table") -> int:
         """Give the log the past events of `table` that it does not have; return how many.
+
+        The stream process makes its states anew of them. When this is broken off, do it again.
 
         Raises:
             BadRequest: they cannot be used; see `past_events`.
             LogError: the log cannot be read or written, or others give it past events now.
         """
-        from driftloop.prediction_log import EventLog, SegmentSpool, past_events
+        from driftloop.prediction_log import EventLog, SegmentSpool, past_events, set_past_mark
 
         spooled = self.settings.spool
         # Always the same folder, as above: what others gave is sealed, and so is what a death left.
@@ -165,8 +213,13 @@ class Serving(Parts):
             log = EventLog(spooled, self.log)
             known = partial(log.past, source)
             events = past_events(source, table, now=self.clock.now(), known=known)
+            if not events and log.past_mark(source):
+                return 0
+            set_past_mark(spooled, source, "")
             for start in range(0, len(events), PAST_AT_ONCE):
                 spool.events(source.name, events[start : start + PAST_AT_ONCE])
+            spool.seal()
+            set_past_mark(spooled, source, secrets.token_hex(8))
         return len(events)
 
     def _jetstream(

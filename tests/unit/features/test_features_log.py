@@ -9,14 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from driftloop.errors import BadRequest
+from driftloop.errors import BadRequest, LogError
 from driftloop.features.completion import Completion
 from driftloop.features.operator import State, layouts, windowed
 from driftloop.loop.consistency import Consistency
-from driftloop.prediction_log import history_rows, past_events, without_made
+from driftloop.prediction_log import history_rows, past_events, past_mark, without_made
 from driftloop.records import Compared, Event, ModelId, Prediction
 from driftloop.settings import Settings
 from driftloop.spec import Family, Fleet
+from driftloop.vitals import CONSISTENT
 from driftloop.wiring import System
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
@@ -223,6 +224,54 @@ def test_past_events_of_another_file_are_kept_beside_those_of_the_same_time(
     assert system.take_past(source, departures(2.0, 3.0, 4.0, 1.0, 3.0)) == 1
     assert held() == [1.0, 2.0, 3.0, 3.0, 4.0]
     assert system.take_past(source, departures(4.0, 3.0, 3.0, 2.0, 1.0)) == 0
+
+
+def test_rows_that_were_served_without_past_events_are_not_blamed(
+    system: System, eta: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared are those that were served once the states had them, and nothing before it."""
+    stream, source = events(40), system.fleet.sources["departures"]
+    logged(system, stream, served(eta, system.fleet, stream))
+    assert system.take_past(source, history(30)) == 30
+    (found,) = system.consistency.check(until=NOON + 100 * MINUTE)
+    assert found.value is None
+    assert "not made of all past events yet" in str(found.problem)
+    monkeypatch.setattr("driftloop.serve.process.run_stream", lambda *_, **__: None)
+    system.run_stream(ready=lambda: None, alive=lambda: None)
+    (found,) = system.consistency.check(until=NOON + 41 * MINUTE)
+    assert found.value is None
+    assert "40 rows were served before past events were in the states" in str(found.problem)
+    more = events(60)[41:]
+    past = past_events(source, history(30), now=NOON)
+    rows = served(eta, system.fleet, [*past, *stream, *more])[-len(more) :]
+    logged(system, more, rows)
+    (found,) = system.consistency.check(until=NOON + 100 * MINUTE)
+    assert found.value is not None
+    assert found.value < CONSISTENT
+    assert found.n == 19
+
+
+def test_a_backfill_of_events_that_was_broken_off_is_seen(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is done again the states wait for it; then it is whole, and told."""
+    source, spool = system.fleet.sources["departures"], system.settings.spool
+    assert past_mark(spool, source) is None
+    with monkeypatch.context() as patch:
+        patch.setattr("driftloop.prediction_log.SegmentSpool.seal", broken)
+        with pytest.raises(LogError):
+            system.take_past(source, history(30))
+    assert past_mark(spool, source) == ""
+    system.take_past(source, history(30))
+    assert (whole := past_mark(spool, source))
+    assert system.take_past(source, history(30)) == 0
+    assert past_mark(spool, source) == whole
+    logged(system, ())
+    assert len(system.log.events(source)) == 30
+
+
+def broken(_: object) -> None:
+    raise LogError("no space left on device")
 
 
 def test_some_features_of_events_are_not_enough(eta: Family) -> None:

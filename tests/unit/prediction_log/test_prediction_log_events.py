@@ -14,6 +14,7 @@ from driftloop.spec import Fleet
 
 
 def event(position: int, *, source: str = "departures", minutes: float = 0.0) -> Event:
+    """One event; those of before driftloop have positions below 0."""
     return Event(
         id=f"e{position}",
         source=source,
@@ -53,4 +54,21 @@ def test_events_are_read_from_lake_and_spool_by_position_each_once(
     write(tmp_path, [event(5), event(6), event(7)])
     assert log.newest(source) == 7
     assert list(log.since(source, NOON)) == [event(n) for n in (1, 2, 4, 5, 6, 7)]
+    lake.close()
+
+
+def test_past_events_come_before_those_that_were_streamed(tmp_path: Path, fleet: Fleet) -> None:
+    """Their positions are far below 0; by themselves they can be had for a span of time."""
+    source = fleet.sources["departures"]
+    lake = Lake(tmp_path / "lake", fleet, read_only=False)
+    log = EventLog(tmp_path / "spool", lake)
+    first, second, third = -(2**62), -(2**62) + 1024, -(2**62) + 2048
+    write(tmp_path, [event(1), event(second), event(first, minutes=-1)])
+    with Ingester(tmp_path / "spool", lake, StoppedClock(NOON)) as ingester:
+        ingester.ingest()
+    write(tmp_path, [event(2), event(third), event(second)])
+    assert [each.position for each in log.since(source, NOON)] == [second, third, 1, 2]
+    past = [event(first, minutes=-1), event(second), event(third)]
+    assert list(log.past(source, NOON - timedelta(minutes=1), NOON)) == past
+    assert log.newest(source) == 2
     lake.close()

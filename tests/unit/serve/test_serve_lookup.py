@@ -65,6 +65,9 @@ class _NoLog:
     def since(self, *_: object) -> list[object]:
         return []
 
+    def past_mark(self, _: object) -> None:
+        return None
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Callable[..., Here]]:

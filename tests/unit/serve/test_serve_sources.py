@@ -85,6 +85,9 @@ class StreamProcess:
     def since(self, *_: object) -> list[object]:
         return []
 
+    def past_mark(self, _: object) -> None:
+        return None
+
 
 @dataclass
 class Running:

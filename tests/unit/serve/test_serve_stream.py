@@ -36,6 +36,7 @@ class KeptEvents:
 
     rows: list[Event] = field(default_factory=list)
     broken: bool = False
+    mark: str | None = None
 
     def events(self, source: str, rows: Sequence[Event]) -> None:
         if self.broken:
@@ -48,6 +49,26 @@ class KeptEvents:
     def since(self, source: Source, time: datetime) -> Iterator[Event]:
         found = {row.position: row for row in reversed(self.rows) if row.event_time >= time}
         return iter(found[position] for position in sorted(found))
+
+    def past_mark(self, source: Source) -> str | None:
+        return self.mark if source.name == "departures" else None
+
+    def give_past(self, mark: str, *delays: float) -> None:
+        """Give it departures of before, a minute apart, the last one a minute before noon."""
+        for number, delay in enumerate(reversed(delays), start=1):
+            time = NOON - timedelta(minutes=number)
+            fields = {"origin": "JFK", "delay": delay}
+            self.rows.append(
+                Event(
+                    id=f"p{number}",
+                    source="departures",
+                    position=-number,
+                    event_time=time,
+                    received_at=time,
+                    fields=fields,
+                )
+            )
+        self.mark = mark
 
     @property
     def read(self) -> dict[int, str]:
@@ -275,6 +296,81 @@ def test_a_death_while_states_are_made_anew_costs_nothing(
     assert here.features("JFK")["departures_60m"] == 5
     assert here.position == 5
     here.store.close()
+
+
+def test_past_events_are_in_the_states_from_a_position_on(here: Here) -> None:
+    """It is no event's: what was read before it was read without them."""
+    stream = here.stream()
+    stream.take([post(departure("a", "JFK", 4.0))])
+    here.log.give_past("", 1.0, 7.0)
+    assert not stream.lacks_past(here.log)  # they are given it still
+    here.log.mark = "one"
+    assert stream.lacks_past(here.log)
+    assert stream.agree(here.log) == ("departures",)
+    assert here.features("JFK") == {"delay_mean": 4.0, "departures_60m": 3.0}
+    assert here.position == 2
+    with here.store.reading() as view:
+        assert view.past("departures") == ("one", 2)
+    assert not stream.lacks_past(here.log)
+    assert stream.take([post(departure("b", "JFK", 8.0))]) == [Taken(1, 0, 0, 3)]
+    stream = here.stream()
+    assert not stream.lacks_past(here.log)
+    assert here.position == 3
+    assert here.features("JFK") == {"delay_mean": 5.0, "departures_60m": 4.0}
+
+
+def test_past_events_are_taken_at_the_next_start(here: Here, tmp_path: Path) -> None:
+    """By a store that lacks them, and by one that lacks all."""
+    here.stream().take([post(departure("a", "JFK", 4.0))])
+    here.log.give_past("one", 6.0)
+    here.stream()
+    assert here.features("JFK") == {"delay_mean": 5.0, "departures_60m": 2.0}
+    here.store = StateStore(tmp_path / "new", most_bytes=2**26)
+    here.stream()
+    assert here.features("JFK") == {"delay_mean": 5.0, "departures_60m": 2.0}
+    with here.store.reading() as view:
+        assert view.past("departures") == ("one", 2)
+    here.store.close()
+
+
+def test_states_are_served_as_they_were_until_all_past_events_are_in(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They change in one transaction; one that fails leaves nothing, in memory neither."""
+    stream = here.stream()
+    stream.take([post(departure("a", "JFK", 4.0))])
+    here.log.give_past("one", 1.0, 7.0)
+    monkeypatch.setattr("driftloop.serve.stream.REPLAYED", 1)
+    since, seen = here.log.since, []
+
+    def breaks(source: Source, time: datetime) -> Iterator[Event]:
+        for event in list(since(source, time))[:2]:
+            yield event
+            seen.append(here.features("JFK")["departures_60m"])
+        raise LogError("gone")
+
+    monkeypatch.setattr(here.log, "since", breaks)
+    with pytest.raises(LogError):
+        stream.agree(here.log)
+    assert seen == [1.0, 1.0]
+    assert stream.lacks_past(here.log)
+    stream.take([post(departure("b", "JFK", 8.0))])
+    assert here.features("JFK") == {"delay_mean": 6.0, "departures_60m": 2.0}
+    monkeypatch.undo()
+    stream.agree(here.log)
+    assert here.features("JFK") == {"delay_mean": 5.0, "departures_60m": 4.0}
+
+
+def test_states_are_not_made_of_a_log_that_lacks_what_was_taken(here: Here) -> None:
+    """As while the spool's disk is full: past events wait until the outbox is logged."""
+    stream = here.stream()
+    here.log.broken = True
+    stream.take([post(departure("a", "JFK", 4.0))])
+    here.log.give_past("one", 6.0)
+    assert not stream.lacks_past(here.log)
+    here.log.broken = False
+    stream.tend()
+    assert stream.lacks_past(here.log)
 
 
 def test_messages_of_jetstream_count_once(here: Here) -> None:

@@ -31,6 +31,7 @@ _NUMBER = struct.Struct(">Q")
 _encode = msgspec.msgpack.Encoder().encode
 _events = msgspec.msgpack.Decoder(list[Event])
 _spans = msgspec.msgpack.Decoder(tuple[int, int])
+_past = msgspec.msgpack.Decoder(tuple[str, int])
 _text = msgspec.msgpack.Decoder(str)
 
 
@@ -154,6 +155,11 @@ class StateView(Reading):
         packed = self._txn.get(b"mark\0" + source.encode(), db=self._env["meta"])
         return _text.decode(packed) if packed is not None else None
 
+    def past(self, source: str) -> tuple[str, int] | None:
+        """Return what `StateChange.set_past` said of `source`."""
+        packed = self._txn.get(b"past\0" + source.encode(), db=self._env["meta"])
+        return _past.decode(packed) if packed is not None else None
+
     def sequences(self, source: str) -> Sequences | None:
         """Return which messages of a JetStream stream were taken, None if none ever was."""
         packed = self._txn.get(b"nats\0" + source.encode(), db=self._env["meta"])
@@ -219,6 +225,10 @@ class StateChange(StateView):
     def set_mark(self, source: str, mark: str) -> None:
         """Note what the states of `source` were made for."""
         self._txn.put(b"mark\0" + source.encode(), _encode(mark), db=self._env["meta"])
+
+    def set_past(self, source: str, mark: str, position: int) -> None:
+        """Note that past events up to `mark` are in the states of `source` from `position` on."""
+        self._txn.put(b"past\0" + source.encode(), _encode((mark, position)), db=self._env["meta"])
 
     def set_sequences(self, source: str, sequences: Sequences) -> None:
         """Note which messages of a JetStream stream were taken."""

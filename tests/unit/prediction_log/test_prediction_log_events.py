@@ -72,3 +72,17 @@ def test_past_events_come_before_those_that_were_streamed(tmp_path: Path, fleet:
     assert list(log.past(source, NOON - timedelta(minutes=1), NOON)) == past
     assert log.newest(source) == 2
     lake.close()
+
+
+def test_an_event_that_comes_again_is_in_the_log_once(tmp_path: Path, fleet: Fleet) -> None:
+    """As after a death before it was known to be logged: at the same time, or later."""
+    with Lake(tmp_path / "lake", fleet, read_only=False) as lake:
+        for rows in ([event(2), event(1)], [event(2), event(3)]):
+            write(tmp_path, rows)
+        with Ingester(tmp_path / "spool", lake, StoppedClock(NOON)) as ingester:
+            ingester.ingest()
+            write(tmp_path, [event(1), event(3), event(4)])
+            ingester.ingest()
+            assert ingester.ingest().segments == 0
+        held = lake.query("SELECT id FROM lake.departures_events ORDER BY position")
+        assert held["id"].to_pylist() == ["e1", "e2", "e3", "e4"]

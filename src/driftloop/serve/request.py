@@ -265,9 +265,21 @@ def untimely(time: datetime, *, now: datetime, ahead: timedelta = AHEAD) -> str:
     """
     if time > now + ahead:
         shown = now.astimezone(UTC).isoformat()[:_STEM]
-        days = "a day" if ahead.days == 1 else f"{ahead.days} days"
-        return f"is more than {days} after the service's clock, which shows {shown}Z"
+        return f"is more than {_words(ahead)} after the service's clock, which shows {shown}Z"
     return "is before the year 1900" if time < EARLIEST else ""
+
+
+def _words(length: timedelta) -> str:
+    """Return a length of time in words.
+
+    >>> _words(timedelta(days=1)), _words(timedelta(minutes=30)), _words(timedelta(hours=36))
+    ('a day', '30 minutes', '2160 minutes')
+    """
+    days, rest = divmod(length, timedelta(days=1))
+    if days and not rest:
+        return "a day" if days == 1 else f"{days} days"
+    minutes = length / timedelta(minutes=1)
+    return "a minute" if minutes == 1 else f"{minutes:g} minutes"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -93,6 +93,9 @@ def test_an_event_may_not_lie_further_ahead_than_others_may_be_late(departures: 
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert read(departures, GOOD, now=at - timedelta(minutes=15))
     assert faults(departures, GOOD, now=at - timedelta(minutes=16)) == [(0, "departed_at")]
+    with pytest.raises(BadRows) as caught:
+        EventReader(departures).read(json.dumps(GOOD).encode(), now=at - timedelta(minutes=16))
+    assert "is more than 15 minutes after the service's clock" in str(caught.value.faults)
     instant = departures.model_copy(update={"lateness": None})
     assert read(instant, GOOD, now=at - timedelta(seconds=60))
     assert faults(instant, GOOD, now=at - timedelta(seconds=61)) == [(0, "departed_at")]

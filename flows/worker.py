@@ -49,11 +49,12 @@ from prefect.workers.base import (
 )
 from pydantic import TypeAdapter
 
-from driftloop.errors import ServiceError
+from driftloop.errors import DriftloopError, ServiceError
 from driftloop.heartbeat import beat
 from driftloop.logs import configure
 from driftloop.records import Order
 from driftloop.settings import Settings, read_settings
+from driftloop.wiring import System
 from flows import deployments
 from flows.patience import is_away, patiently
 from flows.renew import renew
@@ -475,9 +476,26 @@ def _warm_up() -> None:
     # These take seconds and nothing of the first runs: whoever needs one sooner waits for it.
     threading.Thread(target=_import_heavy, name="warm-up", daemon=True).start()
     system = the_system()
+    if system.refresh_every is not None:
+        threading.Thread(target=read_tables, args=[system], name="tables", daemon=True).start()
     for part in ("fleet", "ledger", "log", "measure", "registry", "pager"):
         getattr(system, part)
     system.trainer.warm_up()
+
+
+def read_tables(system: System) -> None:
+    """Read the tables that are due, as new ones are: requests wait for them, and Prefect starts.
+
+    One that cannot be read is told here, and tried again by the flow.
+    """
+    try:
+        for name in system.due_tables():
+            try:
+                say(f"{name}: {system.refresh(name):,} keys read")
+            except DriftloopError as error:
+                say(f"{name}: {error}")
+    except DriftloopError as error:
+        say(str(error))
 
 
 def _import_heavy() -> None:

@@ -13,7 +13,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.states import Scheduled
 
-from flows.worker import WarmWorker
+from driftloop.errors import BadRequest
+from flows.worker import WarmWorker, read_tables
 
 EVERY = timedelta(seconds=1)
 WATCH, RENEW = uuid4(), uuid4()
@@ -155,3 +156,27 @@ def test_a_pass_in_time_is_started_as_it_comes(ago: float) -> None:
         assert worker._skipped == {}
 
     asyncio.run(told())
+
+
+def test_tables_are_read_when_the_worker_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that are due; one that cannot be read is told, and stops no other."""
+
+    class Here:
+        def __init__(self) -> None:
+            self.read: list[str] = []
+
+        def due_tables(self) -> tuple[str, ...]:
+            return ("planes", "airports")
+
+        def refresh(self, name: str) -> int:
+            self.read.append(name)
+            if name == "planes":
+                raise BadRequest("no such file", where="planes.csv")
+            return 3
+
+    here: Any = Here()
+    read_tables(here)
+    assert here.read == ["planes", "airports"]
+    planes, airports = capsys.readouterr().out.splitlines()
+    assert "no such file" in planes
+    assert airports == "airports: 3 keys read"

@@ -93,6 +93,14 @@ class Taker(Protocol):
         ...
 
 
+class Fill(Protocol):
+    """Makes rows whole; see `serve.batch.completed`."""
+
+    def __call__(self, rows: pa.Table, *, model: ModelId, first: int) -> pa.Table:
+        """Return `rows` of `model`, the first being row `first` (from 0), with what they lack."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batches:
     """Scores batches of one family's models.
@@ -117,7 +125,7 @@ class Batches:
     spool: Taker
     clock: Clock
     runs: Path
-    fill: Callable[[pa.Table], pa.Table] | None = None
+    fill: Fill | None = None
     publish: Callable[[ModelId, pa.Table], None] | None = None
     told: Callable[[Progress], None] = lambda _: None
     part_rows: int = PART
@@ -301,7 +309,7 @@ class _Run:
             first += table.num_rows
         rows = with_ids(pa.concat_tables(checked), self._plan.stem, first=span.start)
         if of.fill is not None:
-            rows = of.fill(rows)
+            rows = of.fill(rows, model=self._plan.model, first=span.start)
         answers = pa.array(answer_table(held, of.family, rows))
         shown = shown_table(held, of.family, rows, answers)
         shown = shown.append_column("value", answers)

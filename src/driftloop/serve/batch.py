@@ -20,6 +20,7 @@ from driftloop.serve.request import (
     LARGEST,
     LONGEST_TEXT,
     Row,
+    lack,
     nearest,
     read_time,
     untimely,
@@ -137,12 +138,15 @@ def with_ids(rows: pa.Table, stem: str, *, first: int) -> pa.Table:
     return rows.set_column(0, "id", pc.coalesce(ids, made))
 
 
-def completed(rows: pa.Table, family: Family, complete: "Complete") -> pa.Table:
+def completed(
+    rows: pa.Table, family: Family, complete: "Complete", *, model: ModelId, first: int = 0
+) -> pa.Table:
     """Return `rows`, which have what callers send, with what `complete` looks up and computes.
 
-    Row by row, as the online service does it.
+    Row by row, as the online service does it; the first is row `first` (from 0) of the source.
 
     Raises:
+        BadRequest: a row lacks what refuses rows without; names it, and the column of its key.
         DriftloopError: what `complete` raises.
     """
     sent = [name for name in family.requested if name in rows.column_names]
@@ -152,6 +156,11 @@ def completed(rows: pa.Table, family: Family, complete: "Complete") -> pa.Table:
         for row in rows.to_pylist()
     ]
     found = complete(family, given)
+    for number, row in enumerate(found):
+        for name in row.lacking:
+            what, hint = lack(family, name, row)
+            key = str(family.features[name].key)
+            raise _Where(model, first).fault(key, f"{name} {what}", hint, row=number)
     columns = {
         name: pa.array(
             [row.features[name] for row in found],

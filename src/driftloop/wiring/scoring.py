@@ -2,17 +2,16 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pyarrow as pa
 
 from driftloop.errors import BadRequest
 from driftloop.spec import Family
 from driftloop.wiring.serving import Serving
 
 if TYPE_CHECKING:
-    from driftloop.batch import Due, Job, Progress, Scored
+    from driftloop.batch import Due, Fill, Job, Progress, Scored
 
 
 class Scoring(Serving):
@@ -59,14 +58,14 @@ class Scoring(Serving):
                 fill=self._fill(family),
             ).score(job, settle=settle)
 
-    def _fill(self, family: Family) -> "Callable[[pa.Table], pa.Table] | None":
+    def _fill(self, family: Family) -> "Fill | None":
         """Return what makes the rows of a batch whole, as those of a request are."""
         from driftloop.serve.batch import completed
 
         lookups = self.lookups
         if lookups is None or not (family.looked_up or family.computed):
             return None
-        return lambda rows: completed(rows, family, lookups.complete)
+        return partial(completed, family=family, complete=lookups.complete)
 
     def batches_due(self) -> "tuple[Due, ...]":
         """Return the newest turn of every batch that a monitor asks for, done or not."""

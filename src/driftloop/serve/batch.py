@@ -1,7 +1,7 @@
 """Tables of rows, piece by piece: checked, given ids, and answered by one version in hand."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -150,17 +150,7 @@ def completed(
         DriftloopError: what `complete` raises.
     """
     sent = [name for name in family.requested if name in rows.column_names]
-    blank = dict.fromkeys(family.features)
-    given = [
-        Row(row["id"], row["event_time"], {**blank, **{name: row[name] for name in sent}})
-        for row in rows.to_pylist()
-    ]
-    found = complete(family, given)
-    for number, row in enumerate(found):
-        for name in row.lacking:
-            what, hint = lack(family, name, row)
-            key = str(family.features[name].key)
-            raise _Where(model, first).fault(key, f"{name} {what}", hint, row=number)
+    found = _found(rows.select(["id", "event_time", *sent]), family, complete, _Where(model, first))
     columns = {
         name: pa.array(
             [row.features[name] for row in found],
@@ -172,6 +162,19 @@ def completed(
     at = pa.array([row.position for row in found], pa.int64())
     own = {"id": rows["id"], "event_time": rows["event_time"]}
     return pa.table({**own, **columns, "fallbacks": fell, "position": at})
+
+
+def check_found(
+    rows: pa.Table, family: Family, look: "Complete", *, model: ModelId, first: int = 0
+) -> None:
+    """Hold `rows` to what refuses rows without a value; `look` looks no more up than that.
+
+    Raises:
+        BadRequest: as `completed`.
+        DriftloopError: what `look` raises.
+    """
+    keys = {str(feature.key) for feature in family.looked_up.values() if feature.refuses}
+    _found(rows.select(["id", "event_time", *sorted(keys)]), family, look, _Where(model, first))
 
 
 def answer_table(held: Held, family: Family, rows: pa.Table) -> npt.NDArray[np.float64]:
@@ -235,6 +238,23 @@ def log_table(
             **{name: rows[name] for name in family.features},
         }
     )
+
+
+def _found(rows: pa.Table, family: Family, complete: "Complete", where: "_Where") -> Sequence[Row]:
+    """Return what `complete` makes of `rows`: id, event_time, and some of the features."""
+    sent = rows.column_names[2:]
+    blank = dict.fromkeys(family.features)
+    given = [
+        Row(row["id"], row["event_time"], {**blank, **{name: row[name] for name in sent}})
+        for row in rows.to_pylist()
+    ]
+    found = complete(family, given)
+    for number, row in enumerate(found):
+        for name in row.lacking:
+            what, hint = lack(family, name, row)
+            key = str(family.features[name].key)
+            raise where.fault(key, f"{name} {what}", hint, row=number)
+    return found
 
 
 def _input(column: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -62,6 +62,11 @@ class Lookups:
             for family in fleet.families
             if family.looked_up or family.computed
         }
+        self._needed = {
+            family.name: Lookup(needed, kept=kept, tables=tables, states=states)
+            for family in fleet.families
+            if (needed := _needed(family)) is not None
+        }
 
     def complete(self, family: Family, rows: Sequence[Row]) -> Sequence[Row]:
         """Return `rows`, in their order, with every feature of `family`; see `Lookup.complete`.
@@ -71,6 +76,20 @@ class Lookups:
             StoreError: the store cannot be read.
         """
         lookup = self._of.get(family.name)
+        return rows if lookup is None else lookup.complete(rows, now=self._clock.now())
+
+    def needs(self, family: Family) -> bool:
+        """Return whether a feature of `family` refuses rows for which it has no value."""
+        return family.name in self._needed
+
+    def look(self, family: Family, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return `rows` as `complete` does, with no more looked up than what refuses rows.
+
+        Raises:
+            NothingFresh: what a feature is looked up in is away, and it refuses rows without.
+            StoreError: the store cannot be read.
+        """
+        lookup = self._needed.get(family.name)
         return rows if lookup is None else lookup.complete(rows, now=self._clock.now())
 
 
@@ -211,3 +230,11 @@ class Lookup:
                 away |= {one.name: "its state cannot be read" for one in each.features}
                 continue
             found.update(state.values(at, each.features))
+
+
+def _needed(family: Family) -> Family | None:
+    """Return `family` with what refuses rows, and its keys, alone; None without any."""
+    refusing = {name: feature for name, feature in family.looked_up.items() if feature.refuses}
+    keys = {str(feature.key) for feature in refusing.values()}
+    kept = {n: f for n, f in family.features.items() if n in keys or n in refusing}
+    return family.model_copy(update={"features": kept}) if refusing else None

@@ -11,7 +11,7 @@ from driftloop.spec import Family
 from driftloop.wiring.serving import Serving
 
 if TYPE_CHECKING:
-    from driftloop.batch import Due, Fill, Job, Progress, Scored
+    from driftloop.batch import Due, Fill, Hold, Job, Progress, Scored
 
 
 class Scoring(Serving):
@@ -55,6 +55,7 @@ class Scoring(Serving):
                 runs=self.settings.batches,
                 publish=self.answers.publish,
                 told=told,
+                hold=self._hold(family),
                 fill=self._fill(family),
             ).score(job, settle=settle)
 
@@ -66,6 +67,15 @@ class Scoring(Serving):
         if lookups is None or not (family.looked_up or family.computed):
             return None
         return partial(completed, family=family, complete=lookups.complete)
+
+    def _hold(self, family: Family) -> "Hold | None":
+        """Return what refuses rows of a batch that cannot be made whole, where any may be."""
+        from driftloop.serve.batch import check_found
+
+        lookups = self.lookups
+        if lookups is None or not lookups.needs(family):
+            return None
+        return partial(check_found, family=family, look=lookups.look)
 
     def batches_due(self) -> "tuple[Due, ...]":
         """Return the newest turn of every batch that a monitor asks for, done or not."""

@@ -18,6 +18,7 @@ from driftloop.serve.request import (
     AHEAD,
     EARLIEST,
     LARGEST,
+    LONGEST_ID,
     LONGEST_TEXT,
     Row,
     lack,
@@ -379,6 +380,8 @@ def _ids(table: pa.Table, where: _Where) -> pa.ChunkedArray:
         raise where.fault("id", f"should be strings, and is {table['id'].type}", "cast it to text")
     ids = table["id"].cast(pa.string())
     where.refuse_first(pc.equal(ids, ""), "id", "is empty")
+    beyond = pc.greater(pc.utf8_length(ids), LONGEST_ID)
+    where.refuse_first(beyond, "id", f"has more than {LONGEST_ID} characters")
     return ids
 
 

@@ -272,3 +272,14 @@ def test_a_row_that_lacks_what_refuses_rows_without_is_named(eta: Family) -> Non
 
     with pytest.raises(BadRequest, match="eta-de: column vehicle, row 12: load has no value for"):
         completed(rows, family, complete, model=MODEL, first=10)
+
+
+def test_an_id_is_no_longer_than_that_of_a_request(eta: Family) -> None:
+    """Two hundred characters pass; with one more the row is named."""
+    checker = Checker(eta, MODEL, START, eta.features)
+    rows = trips(2).drop_columns(["id"])
+    fits = rows.append_column("id", pa.array(["a", "ü" * 200]))
+    assert checker.check(fits)["id"][1].as_py() == "ü" * 200
+    beyond = rows.append_column("id", pa.array(["a", "ü" * 201]))
+    with pytest.raises(BadRequest, match="column id, row 2: has more than 200 characters"):
+        checker.check(beyond)

@@ -143,7 +143,7 @@ def check() -> None:
     """Check the monitor files and say what they declare; every fault at once, exit code 2.
 
     Exit code 1 when they are sound, but a log of others cannot be read. Run it where the loop runs:
-    it reads these logs, and looks for handover commands.
+    it reads these logs and the tables of sources.toml, and looks for handover commands.
     """
     system = _system()
     fleet = system.fleet
@@ -170,6 +170,7 @@ def check() -> None:
             system.handover.check(family)
         except BadRequest as error:
             faults.append(error)
+    faults += system.unfit_tables()
     if faults:
         raise SpecError((*faults, *unread))
     if unread:

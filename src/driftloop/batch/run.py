@@ -93,6 +93,22 @@ class Taker(Protocol):
         ...
 
 
+class Fill(Protocol):
+    """Makes rows whole; see `serve.batch.completed`."""
+
+    def __call__(self, rows: pa.Table, *, model: ModelId, first: int) -> pa.Table:
+        """Return `rows` of `model`, the first being row `first` (from 0), with what they lack."""
+        ...
+
+
+class Hold(Protocol):
+    """Refuses rows that cannot be made whole; see `serve.batch.check_found`."""
+
+    def __call__(self, rows: pa.Table, *, model: ModelId, first: int) -> None:
+        """Raise what refuses `rows` of `model`, the first being row `first` (from 0)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batches:
     """Scores batches of one family's models.
@@ -104,6 +120,7 @@ class Batches:
         spool: what logs the rows.
         clock: when they are predicted.
         runs: the folder that says what is done; on the file system of the spool.
+        hold: refuses checked rows for which there is nothing to look up, before any is logged.
         fill: adds what is looked up to rows that are checked and have their ids.
         publish: makes answers readable by id: `ANSWER`, predicted_at, and `value`, which is logged.
         told: hears how far it is, from any thread.
@@ -117,7 +134,8 @@ class Batches:
     spool: Taker
     clock: Clock
     runs: Path
-    fill: Callable[[pa.Table], pa.Table] | None = None
+    hold: Hold | None = None
+    fill: Fill | None = None
     publish: Callable[[ModelId, pa.Table], None] | None = None
     told: Callable[[Progress], None] = lambda _: None
     part_rows: int = PART
@@ -126,7 +144,8 @@ class Batches:
     def score(self, job: Job, *, settle: Callable[[Scored], None] = lambda _: None) -> Scored:
         """Return what came of `job`: its file is whole, and each of its rows in the spool, once.
 
-        The whole source is checked before its first row is logged. After an error, a Ctrl-C or a
+        The whole source is checked before its first row is logged, and held to features that refuse
+        rows for which nothing is found. After an error, a Ctrl-C or a
         kill the same job goes on where it stood, with the version it began with.
 
         `settle` hears of it before it is forgotten that the batch was begun: after a kill it may
@@ -140,7 +159,7 @@ class Batches:
                 or another process is at the same job.
             NoChampion: the model has no champion yet.
             ArtifactError: the model failed.
-            LogError: no more could be written; says how many rows are logged.
+            LogError: no more could be written, or looked up; says how many rows are logged.
         """
         began = time.monotonic()
         self._need_fill()
@@ -232,7 +251,10 @@ class Batches:
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="check") as pool:
 
             def check(piece: tuple[int, pa.Table]) -> tuple[int, pa.Table]:
-                return piece[0], checker.check(piece[1], first=piece[0])
+                first, rows = piece[0], checker.check(piece[1], first=piece[0])
+                if self.hold is not None:
+                    self.hold(rows, model=model, first=first)
+                return first, rows
 
             for first, checked in _ahead(pool, check, pieces.read(), at_once=2 * self.at_once):
                 content.add(checked)
@@ -301,7 +323,10 @@ class _Run:
             first += table.num_rows
         rows = with_ids(pa.concat_tables(checked), self._plan.stem, first=span.start)
         if of.fill is not None:
-            rows = of.fill(rows)
+            try:
+                rows = of.fill(rows, model=self._plan.model, first=span.start)
+            except DriftloopError as error:  # it was there when the source was checked
+                raise self._no_more(error) from error
         answers = pa.array(answer_table(held, of.family, rows))
         shown = shown_table(held, of.family, rows, answers)
         shown = shown.append_column("value", answers)

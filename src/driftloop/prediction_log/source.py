@@ -1,5 +1,6 @@
 """Rows from and to files: Parquet, CSV, or a DuckDB query; and history made ready for the spool."""
 
+import csv
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ def read_source(source: str, *, folder: Path | None = None) -> pa.Table:
             if path.suffix.lower() == ".parquet":
                 return _arrow(con.execute("FROM read_parquet(?)", [glob.escape(str(path))]))
             refuse_blank(path)
-            table = _arrow(_read_csv(con, glob.escape(str(path))))
+            table = _arrow(_read_csv(con, path))
         except duckdb.Error as error:
             raise BadRequest(f"cannot be read: {first_line(error)}", where=source) from error
     if not table.num_rows:
@@ -268,17 +269,52 @@ def _arrow(result: "duckdb.DuckDBPyConnection") -> pa.Table:
     return result.to_arrow_table()
 
 
-def _read_csv(con: "duckdb.DuckDBPyConnection", pattern: str) -> "duckdb.DuckDBPyConnection":
-    types = id_types(con, "read_csv(?, sample_size = -1)", [pattern])
+def _read_csv(con: "duckdb.DuckDBPyConnection", path: Path) -> "duckdb.DuckDBPyConnection":
+    pattern = glob.escape(str(path))
+    types = id_types(con, "read_csv(?, sample_size = -1)", [path], [pattern])
     return con.execute(f"FROM read_csv(?, sample_size = -1{types})", [pattern])
 
 
-def id_types(con: "duckdb.DuckDBPyConnection", read: str, bound: Sequence[str] = ()) -> str:
-    """Return the option of DuckDB's `read_csv` by which the ids in what `read` reads stay text."""
+def id_types(
+    con: "duckdb.DuckDBPyConnection", read: str, files: Sequence[Path], bound: Sequence[str] = ()
+) -> str:
+    """Return the option of DuckDB's `read_csv` by which the ids in what `read` reads stay text.
+
+    Raises:
+        BadRequest: one of `files`, which it reads, has a line with more or fewer fields than its
+            header.
+    """
+    import duckdb
+
     # Sniffed as a number, the id 007 would become 7.
-    described = con.execute(f"DESCRIBE FROM {read}", list(bound)).fetchall()
+    try:
+        described = con.execute(f"DESCRIBE FROM {read}", list(bound)).fetchall()
+    except duckdb.Error:
+        _refuse_ragged(files)
+        raise
+    if len(described) == 1 and "," in described[0][0]:
+        # Where lines differ in their fields, DuckDB takes each for a single one.
+        _refuse_ragged(files)
     texts = {name: "VARCHAR" for name, *_ in described if name in _ID_COLUMNS}
     return f", types = {texts!r}" if texts else ""
+
+
+def _refuse_ragged(files: Sequence[Path]) -> None:
+    for file in files:
+        with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+            rows = csv.reader(lines)
+            try:
+                header = next(rows, [])
+                ragged = next((row for row in rows if row and len(row) != len(header)), None)
+            except csv.Error:
+                continue
+            # Of another delimiter nothing is known here.
+            if ragged is not None and len(header) > 1:
+                raise BadRequest(
+                    f"has {len(ragged)} fields, and its header {len(header)}",
+                    where=f"{file}, line {rows.line_num}",
+                    hint="an empty field is null; quote a comma that is part of a value",
+                )
 
 
 def _existing(source: str) -> Path:

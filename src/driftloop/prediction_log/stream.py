@@ -245,7 +245,7 @@ def _rows(con: "duckdb.DuckDBPyConnection", source: str, files: Sequence[Path]) 
     if not files:
         return source.strip().rstrip(";")
     read = f"read_csv([{_listed(files)}], sample_size = -1"
-    return f"FROM {read}{id_types(con, f'{read})')})"
+    return f"FROM {read}{id_types(con, f'{read})', files)})"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Tables of rows, piece by piece: checked, given ids, and answered by one version in hand."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ from driftloop.serve.request import (
     AHEAD,
     EARLIEST,
     LARGEST,
+    LONGEST_ID,
     LONGEST_TEXT,
     Row,
+    lack,
     nearest,
     read_time,
     untimely,
@@ -137,21 +139,19 @@ def with_ids(rows: pa.Table, stem: str, *, first: int) -> pa.Table:
     return rows.set_column(0, "id", pc.coalesce(ids, made))
 
 
-def completed(rows: pa.Table, family: Family, complete: "Complete") -> pa.Table:
+def completed(
+    rows: pa.Table, family: Family, complete: "Complete", *, model: ModelId, first: int = 0
+) -> pa.Table:
     """Return `rows`, which have what callers send, with what `complete` looks up and computes.
 
-    Row by row, as the online service does it.
+    Row by row, as the online service does it; the first is row `first` (from 0) of the source.
 
     Raises:
+        BadRequest: a row lacks what refuses rows without; names it, and the column of its key.
         DriftloopError: what `complete` raises.
     """
     sent = [name for name in family.requested if name in rows.column_names]
-    blank = dict.fromkeys(family.features)
-    given = [
-        Row(row["id"], row["event_time"], {**blank, **{name: row[name] for name in sent}})
-        for row in rows.to_pylist()
-    ]
-    found = complete(family, given)
+    found = _found(rows.select(["id", "event_time", *sent]), family, complete, _Where(model, first))
     columns = {
         name: pa.array(
             [row.features[name] for row in found],
@@ -163,6 +163,19 @@ def completed(rows: pa.Table, family: Family, complete: "Complete") -> pa.Table:
     at = pa.array([row.position for row in found], pa.int64())
     own = {"id": rows["id"], "event_time": rows["event_time"]}
     return pa.table({**own, **columns, "fallbacks": fell, "position": at})
+
+
+def check_found(
+    rows: pa.Table, family: Family, look: "Complete", *, model: ModelId, first: int = 0
+) -> None:
+    """Hold `rows` to what refuses rows without a value; `look` looks no more up than that.
+
+    Raises:
+        BadRequest: as `completed`.
+        DriftloopError: what `look` raises.
+    """
+    keys = {str(feature.key) for feature in family.looked_up.values() if feature.refuses}
+    _found(rows.select(["id", "event_time", *sorted(keys)]), family, look, _Where(model, first))
 
 
 def answer_table(held: Held, family: Family, rows: pa.Table) -> npt.NDArray[np.float64]:
@@ -226,6 +239,23 @@ def log_table(
             **{name: rows[name] for name in family.features},
         }
     )
+
+
+def _found(rows: pa.Table, family: Family, complete: "Complete", where: "_Where") -> Sequence[Row]:
+    """Return what `complete` makes of `rows`: id, event_time, and some of the features."""
+    sent = rows.column_names[2:]
+    blank = dict.fromkeys(family.features)
+    given = [
+        Row(row["id"], row["event_time"], {**blank, **{name: row[name] for name in sent}})
+        for row in rows.to_pylist()
+    ]
+    found = complete(family, given)
+    for number, row in enumerate(found):
+        for name in row.lacking:
+            what, hint = lack(family, name, row)
+            key = str(family.features[name].key)
+            raise where.fault(key, f"{name} {what}", hint, row=number)
+    return found
 
 
 def _input(column: pa.ChunkedArray) -> npt.NDArray[Any]:
@@ -350,6 +380,8 @@ def _ids(table: pa.Table, where: _Where) -> pa.ChunkedArray:
         raise where.fault("id", f"should be strings, and is {table['id'].type}", "cast it to text")
     ids = table["id"].cast(pa.string())
     where.refuse_first(pc.equal(ids, ""), "id", "is empty")
+    beyond = pc.greater(pc.utf8_length(ids), LONGEST_ID)
+    where.refuse_first(beyond, "id", f"has more than {LONGEST_ID} characters")
     return ids
 
 

@@ -20,7 +20,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class NothingFresh(DriftloopError):
-    """A feature has no value, and its declaration refuses rows without one."""
+    """What a feature is looked up in is away or too old, and the feature refuses rows without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,34 @@ class Lookups:
             for family in fleet.families
             if family.looked_up or family.computed
         }
+        self._needed = {
+            family.name: Lookup(needed, kept=kept, tables=tables, states=states)
+            for family in fleet.families
+            if (needed := _needed(family)) is not None
+        }
 
     def complete(self, family: Family, rows: Sequence[Row]) -> Sequence[Row]:
         """Return `rows`, in their order, with every feature of `family`; see `Lookup.complete`.
 
         Raises:
-            NothingFresh: a feature has no value and refuses rows without.
+            NothingFresh: what a feature is looked up in is away, and it refuses rows without.
             StoreError: the store cannot be read.
         """
         lookup = self._of.get(family.name)
+        return rows if lookup is None else lookup.complete(rows, now=self._clock.now())
+
+    def needs(self, family: Family) -> bool:
+        """Return whether a feature of `family` refuses rows for which it has no value."""
+        return family.name in self._needed
+
+    def look(self, family: Family, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return `rows` as `complete` does, with no more looked up than what refuses rows.
+
+        Raises:
+            NothingFresh: what a feature is looked up in is away, and it refuses rows without.
+            StoreError: the store cannot be read.
+        """
+        lookup = self._needed.get(family.name)
         return rows if lookup is None else lookup.complete(rows, now=self._clock.now())
 
 
@@ -95,6 +114,7 @@ class Lookup:
         self._tables, self._states = tables, states
         self._family = family
         self._completion = Completion(family)
+        self._refusing = {name: f for name, f in family.looked_up.items() if f.refuses}
         self._columns: dict[tuple[str, str], list[_Column]] = {}
         for name, feature in family.looked_up.items():
             if feature.aggregate is None:
@@ -110,10 +130,12 @@ class Lookup:
     def complete(self, rows: Sequence[Row], *, now: datetime) -> list[Row]:
         """Return `rows` with every feature, as all was at one moment.
 
-        Where nothing is found the feature's fallback stands, and the row says so.
+        Where nothing is found the feature's fallback stands, and the row says so; it says too what
+        it is `lacking`, and is not to be answered then.
 
         Raises:
-            NothingFresh: a feature has no value and refuses rows without; names row and feature.
+            NothingFresh: what a feature is looked up in was never read, is too old, or is being
+                made anew, and it refuses rows without; names the feature.
             StoreError: the store cannot be read.
         """
         whole = []
@@ -127,24 +149,49 @@ class Lookup:
                 for source, mark in self._marks.items()
                 if states is not None and states.mark(source) == mark
             ]
+            away = self._away(tables, ready, now) if self._refusing else {}
             for row in rows:
                 found: dict[str, FeatureValue] = {}
                 if tables is not None:
                     self._look_in_tables(tables, row, now, found)
                 if states is not None:
-                    self._look_in_streams(states, row, ready, found)
+                    self._look_in_streams(states, row, ready, found, away)
                 made = self._completion.of(row.features, found)
-                if made.refused:
-                    raise self._refused(row, made.refused[0])
-                whole.append(Row(row.id, row.event_time, made.features, made.fallbacks, position))
+                for name in made.refused:
+                    if name in away and row.features[str(self._refusing[name].key)] is not None:
+                        raise self._nothing_fresh(name, away[name])
+                whole.append(
+                    Row(
+                        *(row.id, row.event_time, made.features, made.fallbacks, position),
+                        lacking=made.refused,
+                    )
+                )
         return whole
 
-    def _refused(self, row: Row, name: str) -> NothingFresh:
-        feature = self._family.looked_up[name]
+    def _away(
+        self, tables: TableView | None, ready: Collection[str], now: datetime
+    ) -> dict[str, str]:
+        """Return why no row has a value of these features, whatever its key."""
+        away: dict[str, str] = {}
+        for (source, _), columns in self._columns.items():
+            loaded = tables.loaded(source) if tables is not None else None
+            for column in columns:
+                if loaded is None:
+                    away[column.name] = "its table was not read yet"
+                elif column.of not in loaded.columns:
+                    away[column.name] = f"its table was not read yet with {column.of}"
+                elif column.max_age is not None and now - loaded.loaded_at > column.max_age:
+                    away[column.name] = "its table was not read for longer than its max_age"
+        for each in self._streamed:
+            if each.source not in ready:
+                away |= {one.name: "its state is being made anew" for one in each.features}
+        return away
+
+    def _nothing_fresh(self, name: str, why: str) -> NothingFresh:
         return NothingFresh(
-            "has no fresh value in the online store, and refuses rows without",
-            where=f"row {row.id}, {name}",
-            hint=f"GET /v1/features/{feature.source}/KEY shows what is held of {feature.key} KEY",
+            f"{why}, and rows without a value are refused",
+            where=f"{self._family.name}, {name}",
+            hint=f"GET /v1/features/{self._refusing[name].source}/KEY shows what is held",
         )
 
     def _look_in_tables(
@@ -169,6 +216,7 @@ class Lookup:
         row: Row,
         ready: Collection[str],
         found: dict[str, FeatureValue],
+        away: dict[str, str],
     ) -> None:
         at = (row.event_time - _EPOCH) // _MICROSECOND
         for each in self._streamed:
@@ -179,5 +227,14 @@ class Lookup:
             try:
                 state = state_of(each.layout, stored)
             except LogError:
+                away |= {one.name: "its state cannot be read" for one in each.features}
                 continue
             found.update(state.values(at, each.features))
+
+
+def _needed(family: Family) -> Family | None:
+    """Return `family` with what refuses rows, and its keys, alone; None without any."""
+    refusing = {name: feature for name, feature in family.looked_up.items() if feature.refuses}
+    keys = {str(feature.key) for feature in refusing.values()}
+    kept = {n: f for n, f in family.features.items() if n in keys or n in refusing}
+    return family.model_copy(update={"features": kept}) if refusing else None

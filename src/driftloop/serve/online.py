@@ -319,7 +319,10 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
         413: {"model": schema.Refusal, "description": largest},
         422: {"model": schema.Refusal, "description": "Fields cannot be used; all are named"},
         429: {"model": schema.Refusal, "description": "As much as is taken on is under way"},
-        503: {"model": schema.Refusal, "description": "No champion in hand, or no log to write to"},
+        503: {
+            "model": schema.Refusal,
+            "description": "No champion, no log to write to, or nothing to look up in",
+        },
         504: {"model": schema.Refusal, "description": "The answer was not there in time"},
     }
     app.router.route_class = _Direct

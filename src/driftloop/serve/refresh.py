@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from driftloop.errors import BadRequest
 from driftloop.records import FeatureValue
+from driftloop.serve.request import LARGEST
 from driftloop.spec import Fleet, Source
 
 BATCH = 10_000
@@ -46,7 +47,8 @@ def current_rows(
     and infinity are null, and so is an empty category. What is wrong is raised before the first.
 
     Raises:
-        BadRequest: a column is missing or of another kind, or without a time a key stands twice.
+        BadRequest: a column is missing or of another kind, without a time a key stands twice, or a
+            number is too large for float32; names the column, and the row, the first being 1.
     """
     where = f"source {source.name}"
     needed = [str(source.key), *wanted, *((source.time,) if source.time else ())]
@@ -99,7 +101,15 @@ def _values(table: pa.Table, name: str, kind: str, where: str) -> pa.ChunkedArra
         return column.cast(pa.float64() if kind == "numeric" else pa.string())
     if kind == "numeric" and _is_number(column.type):
         numbers = column.cast(pa.float64(), safe=False)
-        return pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+        numbers = pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+        row = pc.index(pc.greater(pc.abs(numbers), LARGEST), True).as_py()
+        if row >= 0:
+            raise BadRequest(
+                "is too large for the float32 that models are given",
+                where=f"{where}: column {name}, row {row + 1}",
+                hint="null stands for an unknown value",
+            )
+        return numbers
     if kind == "categorical" and _is_text(column.type):
         texts = _plain(column).cast(pa.string())
         return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)

@@ -46,7 +46,8 @@ class Row:
 
     Null is what was not given, and what is looked up or computed: that is filled in later. Then
     `fallbacks` are the features that had no value to be found, or too old a one, and `position` is
-    the stream position that others were read at.
+    the stream position that others were read at. With any in `lacking` it is not to be answered:
+    they had no value, and refuse rows without.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Row:
     features: dict[str, FeatureValue]
     fallbacks: tuple[str, ...] = ()
     position: int | None = None
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,15 @@ class NotJson(BadRequest):
 
 
 class Faults:
-    """Gathers faults of the list called `key`; keeps the first `MOST_FAULTS`, counts the others."""
+    """Gathers faults of the list called `key`; keeps the first `MOST_FAULTS`, counts the others.
 
-    def __init__(self, key: str) -> None:
+    With `before` it goes on from there.
+    """
+
+    def __init__(self, key: str, before: BadRows | None = None) -> None:
         self._key = key
-        self._kept: list[Fault] = []
-        self._total = 0
+        self._kept: list[Fault] = [*before.faults] if before else []
+        self._total = before.total if before else 0
         self.rows: set[int | None] = set()
         """The rows that have faults; with None, the request itself has."""
 
@@ -195,14 +200,34 @@ def parse_rows(family: Family, body: bytes, *, now: datetime, whole: bool = Fals
     items = items_of(given, "rows", faults)
     rows = [_row(family, number, item, faults, now) for number, item in enumerate(items)]
     check_unique(items, faults)
-    bad = faults.told()
-    if bad is None and doubt is not None:
+    if doubt is not None and faults.told() is None:
         raise doubt
-    if bad is not None:
-        rows = [None if number in faults.rows else row for number, row in enumerate(rows)]
-        if whole or None in faults.rows or not any(rows):
-            raise bad
-    return Given(rows, bad)
+    return _without_faulty(rows, faults, whole=whole)
+
+
+def refuse_lacking(family: Family, given: Given, rows: list[Row | None], *, whole: bool) -> Given:
+    """Return `rows`, which are those of `given` with what was looked up, without the lacking ones.
+
+    Raises:
+        BadRows: no row is left, or one is lacking and all are to be answered or none (`whole`).
+    """
+    faults = Faults("rows", given.bad)
+    for number, row in enumerate(rows):
+        if row is None:
+            continue
+        for name in row.lacking:
+            faults.add(number, name, *lack(family, name, row))
+    return _without_faulty(rows, faults, whole=whole)
+
+
+def lack(family: Family, name: str, row: Row) -> tuple[str, str]:
+    """Return what is told, and a hint, where the looked-up feature `name` refuses `row`."""
+    feature = family.features[name]
+    given = row.features[str(feature.key)]
+    if given is None:
+        return f"is looked up by {feature.key}, which is null", f"give {feature.key} a value"
+    what = f"has no value for {feature.key} {str(given)[:60]!r}, and refuses rows without"
+    return what, f"GET /v1/features/{feature.source}/KEY shows what is held of a {feature.key}"
 
 
 def parse_labels(family: Family, model: ModelId, body: bytes, *, now: datetime) -> list[Label]:
@@ -342,6 +367,16 @@ def check_unique(items: list[Any], faults: Faults) -> None:
             if given in seen:
                 faults.add(number, "id", f"{shown_of(given)} stands twice in the request")
             seen.add(given)
+
+
+def _without_faulty(rows: list[Row | None], faults: Faults, *, whole: bool) -> Given:
+    """Return `rows` with None for those at fault; raise if that is not enough of them."""
+    bad = faults.told()
+    if bad is not None:
+        rows = [None if number in faults.rows else row for number, row in enumerate(rows)]
+        if whole or None in faults.rows or not any(rows):
+            raise bad
+    return Given(rows, bad)
 
 
 def _shapes(family: Family) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]:

@@ -36,7 +36,7 @@ from driftloop.serve.exchange import (
 from driftloop.serve.metrics import Metrics
 from driftloop.serve.peers import Peers, RefusedHead, Shown
 from driftloop.serve.recent import Recent
-from driftloop.serve.request import Given, Row, RowReader, parse_labels
+from driftloop.serve.request import Given, Row, RowReader, parse_labels, refuse_lacking
 from driftloop.serve.slot import Held, Slot, Slots
 from driftloop.serve.sources import Sources
 from driftloop.spec import Family, Fleet
@@ -50,7 +50,10 @@ THREADS = 16
 _log = logging.getLogger(__name__)
 
 Complete = Callable[[Family, Sequence[Row]], Sequence[Row]]
-"""Returns rows, in their order, with what is looked up for them; may raise, as `exchange` says."""
+"""Returns rows, in their order, with what is looked up for them; may raise, as `exchange` says.
+
+A row that is `lacking` something is not to be answered.
+"""
 
 
 class Rollouts(Protocol):
@@ -362,11 +365,9 @@ class Service:
         now = self._clock.now()
         read = self._readers[slot.family.name].read
         given = [read(each.body, now=now, whole=each.whole) for each in asked]
-        rows = [[row for row in each.rows if row is not None] for each in given]
         if self._complete is not None:
-            # All at once: each look at the online store costs as much as what is found in it.
-            whole = iter(self._complete(slot.family, [row for each in rows for row in each]))
-            rows = [[*islice(whole, len(each))] for each in rows]
+            given = self._completed(self._complete, slot.family, asked, given)
+        rows = [[row for row in each.rows if row is not None] for each in given]
         if self._rollouts is None:
             by = [champion] * len(rows)
         else:
@@ -398,6 +399,20 @@ class Service:
         return [
             _answer_told(slot, held, each, part)
             for held, each, part in zip(by, given, predictions, strict=True)
+        ]
+
+    @staticmethod
+    def _completed(
+        complete: Complete, family: Family, asked: Sequence[_Request], given: Sequence[Given]
+    ) -> list[Given]:
+        """Return the rows of each request with what is looked up, without those that lack it."""
+        # All at once: each look at the online store costs as much as what is found in it.
+        every = [row for each in given for row in each.rows if row is not None]
+        found = iter(complete(family, every))
+        rows = [[row and next(found) for row in each.rows] for each in given]
+        return [
+            refuse_lacking(family, each, whole, whole=request.whole)
+            for request, each, whole in zip(asked, given, rows, strict=True)
         ]
 
     def _asked(

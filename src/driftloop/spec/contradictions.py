@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from os.path import normpath
 from typing import Any
 
 from driftloop.errors import DriftloopError
@@ -15,6 +16,7 @@ from driftloop.spec.schema import (
     LEANING,
     METRICS,
     MOST_CLASSES,
+    QUERY,
     Source,
     duration,
     is_database,
@@ -91,10 +93,16 @@ def _bad_batch(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
     if not isinstance(out, str):
         return
     known = ("{model}", "{market}", "{date}", "{time}")
-    for name in re.findall(r"{.*?}", out):
-        if name not in known:
-            hint = f"known: {', '.join(known)}"
-            yield DriftloopError(f"there is no {name}", where="batch.out", hint=hint)
+    source = _at(whole, "batch", "source")
+    # A query has braces of its own.
+    files = source if isinstance(source, str) and not QUERY.match(source) else ""
+    for place, text in (("source", files), ("out", out)):
+        for name in re.findall(r"{.*?}", text):
+            if name not in known:
+                hint = f"known: {', '.join(known)}"
+                yield DriftloopError(f"there is no {name}", where=f"batch.{place}", hint=hint)
+    if files and normpath(files) == normpath(out):
+        yield DriftloopError("would overwrite its own source", where="batch.out")
     several = isinstance(markets, list) and len(markets) > 1
     if several and "{model}" not in out and "{market}" not in out:
         yield DriftloopError(

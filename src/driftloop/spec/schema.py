@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from itertools import pairwise
+from math import isfinite
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -83,6 +84,15 @@ def _not_nothing(length: timedelta) -> timedelta:
         msg = "must be longer than nothing"
         raise ValueError(msg)
     return length
+
+
+def _fallback(given: object) -> object:
+    """Return what may stand for a value: of the kinds that a fallback has, one fault tells all."""
+    fits = given is None or isinstance(given, str | int | float)
+    if not fits or isinstance(given, bool) or (isinstance(given, float) and not isfinite(given)):
+        msg = f'should be a finite number, a word, "{NULL}" or "{REFUSE}"'
+        raise ValueError(msg)
+    return given
 
 
 Pause = Annotated[timedelta, BeforeValidator(duration)]
@@ -202,7 +212,7 @@ class Feature(_Table):
     of: str | None = None
     window: Duration | None = None
     max_age: Duration | None = None
-    fallback: Annotated[float, Field(allow_inf_nan=False)] | str | None = None
+    fallback: Annotated[float | str | None, BeforeValidator(_fallback)] = None
     expression: str | None = None
 
     @model_validator(mode="after")

@@ -2,17 +2,16 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pyarrow as pa
 
 from driftloop.errors import BadRequest
 from driftloop.spec import Family
 from driftloop.wiring.serving import Serving
 
 if TYPE_CHECKING:
-    from driftloop.batch import Due, Job, Progress, Scored
+    from driftloop.batch import Due, Fill, Hold, Job, Progress, Scored
 
 
 class Scoring(Serving):
@@ -56,17 +55,27 @@ class Scoring(Serving):
                 runs=self.settings.batches,
                 publish=self.answers.publish,
                 told=told,
+                hold=self._hold(family),
                 fill=self._fill(family),
             ).score(job, settle=settle)
 
-    def _fill(self, family: Family) -> "Callable[[pa.Table], pa.Table] | None":
+    def _fill(self, family: Family) -> "Fill | None":
         """Return what makes the rows of a batch whole, as those of a request are."""
         from driftloop.serve.batch import completed
 
         lookups = self.lookups
         if lookups is None or not (family.looked_up or family.computed):
             return None
-        return lambda rows: completed(rows, family, lookups.complete)
+        return partial(completed, family=family, complete=lookups.complete)
+
+    def _hold(self, family: Family) -> "Hold | None":
+        """Return what refuses rows of a batch that cannot be made whole, where any may be."""
+        from driftloop.serve.batch import check_found
+
+        lookups = self.lookups
+        if lookups is None or not lookups.needs(family):
+            return None
+        return partial(check_found, family=family, look=lookups.look)
 
     def batches_due(self) -> "tuple[Due, ...]":
         """Return the newest turn of every batch that a monitor asks for, done or not."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from driftloop.errors import UnknownSource
+from driftloop.errors import BadRequest, UnknownSource
 from driftloop.loop.consistency import Consistency
 from driftloop.records import Reading
 from driftloop.spec import Source
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from driftloop.serve.answers import Answers
     from driftloop.serve.jetstream import JetStream
     from driftloop.serve.lookup import Lookups
+    from driftloop.serve.refresh import Rows
     from driftloop.serve.sources import Sources
     from driftloop.serve.store import StateStore, TableStore
     from driftloop.serve.stream import Post, Taken
@@ -104,9 +105,6 @@ class Serving(Parts):
             BadRequest: it cannot be read, or does not fit; the store keeps what it had.
             StoreError: the store could not be written; it keeps what it had.
         """
-        from driftloop.prediction_log import read_source
-        from driftloop.serve.refresh import current_rows, wanted_columns
-
         source = self.fleet.sources.get(name)
         if source is None or source.source is None:
             known = [each.name for each in self.fleet.sources.values() if each.kind == "table"]
@@ -116,10 +114,29 @@ class Serving(Parts):
                 hint=f"known: {', '.join(known) or 'none'}",
             )
         now = self.clock.now()
-        wanted = wanted_columns(self.fleet, name)
-        table = read_source(source.source, folder=self.fleet.folder)
-        rows = current_rows(source, wanted, table, now=now)
-        return self.tables.replace(name, tuple(wanted), rows, loaded_at=now)
+        columns, rows = self._table(source, now)
+        return self.tables.replace(name, columns, rows, loaded_at=now)
+
+    def unfit_tables(self) -> tuple[BadRequest, ...]:
+        """Return why tables that are declared could not be read into the online store."""
+        unfit = []
+        for source in self.fleet.sources.values():
+            if source.source is None:
+                continue
+            try:
+                self._table(source, self.clock.now())
+            except BadRequest as error:
+                where = f"sources.toml: {source.name}, {error.where}"
+                unfit.append(BadRequest(error.what, where=where, hint=error.hint))
+        return tuple(unfit)
+
+    def _table(self, source: Source, now: datetime) -> "tuple[tuple[str, ...], Rows]":
+        from driftloop.prediction_log import read_source
+        from driftloop.serve.refresh import current_rows, wanted_columns
+
+        wanted = wanted_columns(self.fleet, source.name)
+        table = read_source(str(source.source), folder=self.fleet.folder)
+        return tuple(wanted), current_rows(source, wanted, table, now=now)
 
     def run_stream(self, *, ready: Callable[[], None], alive: Callable[[], None]) -> None:
         """Take events until SIGTERM or SIGINT.

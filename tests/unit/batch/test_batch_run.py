@@ -296,7 +296,7 @@ def test_damaged_notes_are_told(bench: Any) -> None:
 def test_what_is_looked_up_is_filled_in_before_it_is_answered(bench: Any) -> None:
     """The seam of batch features: what it adds is answered and logged."""
 
-    def fill(table: pa.Table) -> pa.Table:
+    def fill(table: pa.Table, **_: Any) -> pa.Table:
         column = table.column_names.index("distance")
         more = pa.array([5.0] * table.num_rows)
         fell = pa.array([["load"]] * table.num_rows)

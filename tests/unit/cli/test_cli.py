@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fakes.streamed import write_monitors
 
 from driftloop.settings import Settings
 from driftloop.wiring import System
@@ -109,6 +110,28 @@ def test_check_refuses_a_handover_that_cannot_be_run(tmp_path: Path, monitors: P
     assert "all well" not in ran.stdout
     ran = driftloop("--monitors", str(monitors), "rollback", "eta-de", home=tmp_path / "home")
     assert "has never had a champion" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("none.parquet", "none.parquet: there is no such file"),
+        ("FROM planes.csv WHERE", "cannot be read: "),
+        ("FROM 'planes.csv' SELECT tailnum", "it has no column age (hint: it has tailnum)"),
+        ("FROM 'planes.csv'", ""),
+    ],
+)
+def test_check_reads_the_tables_that_are_looked_up_in(
+    tmp_path: Path, source: str, said: str
+) -> None:
+    """One that is not there, a query that does not parse, a column that it lacks: exit code 2."""
+    monitors = write_monitors(tmp_path / "monitors")
+    text = (monitors / "sources.toml").read_text()
+    (monitors / "sources.toml").write_text(text.replace('"planes.csv"', f'"{source}"'))
+    ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home")
+    assert ran.returncode == (2 if said else 0)
+    assert said in ran.stderr
+    assert ("sources.toml: planes, " in ran.stderr) == bool(said)
 
 
 def test_check_tells_of_every_log_that_cannot_be_read(tmp_path: Path, monitors: Path) -> None:

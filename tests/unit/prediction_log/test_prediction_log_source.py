@@ -13,6 +13,7 @@ from driftloop.prediction_log import (
     Ingester,
     Lake,
     SegmentSpool,
+    as_parquet,
     history_rows,
     read_labels,
     read_source,
@@ -382,3 +383,16 @@ def test_labels_of_classes_and_of_numbers_in_one_file(
         with pytest.raises(BadRequest) as caught:
             read("1,colour-uk,red", odd)
         assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["4,5", "4,5,6,7"])
+@pytest.mark.parametrize("before", [1, 30_000])
+def test_a_line_of_another_length_is_named(tmp_path: Path, line: str, before: int) -> None:
+    """However far down it stands, here and in batches; the header is no column of its own."""
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b,c\n" + "1,2,3\n" * before + f"{line}\n1,2,3\n")
+    said = rf"rows.csv, line {before + 2}: has \d fields, and its header 3"
+    with pytest.raises(BadRequest, match=said):
+        read_source(str(file))
+    with pytest.raises(BadRequest, match=said):
+        as_parquet(str(file), None, tmp_path / "copy.parquet")

@@ -251,10 +251,35 @@ def test_what_is_looked_up_is_filled_in_as_for_a_request(eta: Family) -> None:
             for row in asked
         ]
 
-    found = completed(rows, family, complete)
+    found = completed(rows, family, complete, model=MODEL)
     assert found["load"].to_pylist() == [0.5] * 3
     assert found["distance"].to_pylist() == [0.0, 7.0, 14.0]
     assert found["fallbacks"].to_pylist() == [["load"]] * 3
     assert found["position"].to_pylist() == [7] * 3
     with pytest.raises(BadRequest, match="column load: is looked up or computed"):
         Checker(family, MODEL, START, family.requested).check(trips(3))
+
+
+def test_a_row_that_lacks_what_refuses_rows_without_is_named(eta: Family) -> None:
+    """By the column of its key, and its place in the source; nothing is answered."""
+    load = {"source": "trucks", "key": "vehicle", "of": "load", "fallback": "refuse"}
+    feature = eta.features["load"].model_copy(update=load)
+    family = eta.model_copy(update={"features": {**eta.features, "load": feature}})
+    rows = Checker(family, MODEL, START, family.requested).check(trips(3).drop_columns(["load"]))
+
+    def complete(_: Family, asked: Sequence[Row]) -> list[Row]:
+        return [replace(row, lacking=("load",)[: row.features["distance"] == 7.0]) for row in asked]
+
+    with pytest.raises(BadRequest, match="eta-de: column vehicle, row 12: load has no value for"):
+        completed(rows, family, complete, model=MODEL, first=10)
+
+
+def test_an_id_is_no_longer_than_that_of_a_request(eta: Family) -> None:
+    """Two hundred characters pass; with one more the row is named."""
+    checker = Checker(eta, MODEL, START, eta.features)
+    rows = trips(2).drop_columns(["id"])
+    fits = rows.append_column("id", pa.array(["a", "ü" * 200]))
+    assert checker.check(fits)["id"][1].as_py() == "ü" * 200
+    beyond = rows.append_column("id", pa.array(["a", "ü" * 201]))
+    with pytest.raises(BadRequest, match="column id, row 2: has more than 200 characters"):
+        checker.check(beyond)

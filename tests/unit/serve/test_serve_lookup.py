@@ -136,14 +136,42 @@ def test_a_table_that_is_too_old_has_no_values(made: Callable[..., Here]) -> Non
     assert "plane_age" in row.fallbacks
 
 
-def test_a_feature_that_refuses_refuses_the_row(made: Callable[..., Here]) -> None:
-    """It is said which row, which feature, and where to look."""
-    refusing = FEATURES.replace('fallback = "null"', 'fallback = "refuse"')
-    here = made(refusing)
-    with pytest.raises(NothingFresh, match="row r, plane_age"):
-        here.complete(origin="JFK", tailnum="N1")
-    here.planes(("N1", 3.0))
+REFUSING = FEATURES.replace('fallback = "null"', 'fallback = "refuse"')
+
+
+def test_a_feature_that_refuses_is_lacking_in_its_row_alone(made: Callable[..., Here]) -> None:
+    """Where the table has no such key, or null there, or the row has no key."""
+    here = made(REFUSING)
+    here.planes(("N1", 3.0), ("N2", None))
     assert here.complete(origin="JFK", tailnum="N1").features["plane_age"] == 3.0
+    assert here.complete(origin="JFK", tailnum="N1").lacking == ()
+    for tailnum in ("N2", "N3", None):
+        assert here.complete(origin="JFK", tailnum=tailnum).lacking == ("plane_age",)
+
+
+def test_what_is_away_refuses_all_rows_for_now(made: Callable[..., Here]) -> None:
+    """A table that was never read or is too old, of rows that have a key."""
+    here = made(REFUSING)
+    with pytest.raises(NothingFresh, match="eta, plane_age: its table was not read yet"):
+        here.complete(origin="JFK", tailnum="N1")
+    assert here.complete(origin="JFK").lacking == ("plane_age",)
+    here.planes(("N1", 3.0))
+    here.clock.shown = NOON + timedelta(days=2, seconds=1)
+    with pytest.raises(NothingFresh, match="longer than its max_age"):
+        here.complete(origin="JFK", tailnum="N1")
+    here.tables.replace("planes", ["seats"], [("N1", [5.0])], loaded_at=here.clock.shown)
+    with pytest.raises(NothingFresh, match="not read yet with age"):
+        here.complete(origin="JFK", tailnum="N1")
+
+
+def test_a_stream_without_its_state_refuses_all_rows_for_now(made: Callable[..., Here]) -> None:
+    """Once the state is there, a key without events is a matter of its row."""
+    here = made(FEATURES.replace("fallback = 0.0", 'fallback = "refuse"'))
+    with pytest.raises(NothingFresh, match="eta, delay_mean: its state is being made anew"):
+        here.complete(origin="JFK")
+    here.stream().take([Post("departures", [departure("a", "JFK", 4.0)])])
+    assert here.complete(origin="JFK").lacking == ()
+    assert here.complete(origin="LGA").lacking == ("delay_mean",)
 
 
 def test_states_that_were_not_made_for_these_features_are_not_read(

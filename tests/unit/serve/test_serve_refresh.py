@@ -66,6 +66,7 @@ def test_a_key_that_stands_twice_without_a_time_is_refused() -> None:
         ({"tail": ["N1"], "age": [1]}, "no column tailnum"),
         ({"tailnum": ["N1"]}, "no column age"),
         ({"tailnum": ["N1"], "age": ["old"]}, "column age is string"),
+        ({"tailnum": ["N1", "N2"], "age": [1, -1e300]}, "column age, row 2: is too large"),
         ({"tailnum": [1.5], "age": [1]}, "key tailnum is double"),
     ],
 )

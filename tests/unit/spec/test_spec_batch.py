@@ -37,6 +37,8 @@ def test_a_batch_is_declared(folder: Path) -> None:
     ("was", "now", "said"),
     [
         ("{model}/{date}.parquet", "{day}.parquet", r"batch.out: there is no \{day\}"),
+        ("in/{market}", "in/{foo}", r"batch.source: there is no \{foo\}"),
+        ("in/{market}", "out/./{model}/{date}", "batch.out: would overwrite its own source"),
         ("{model}/{date}.parquet", "{date}.parquet", "batch.out: one model's file would replace"),
         ("{date}.parquet", "{date}", "batch.out"),
         ("1d", "soon", "batch.every: should be a duration"),
@@ -49,6 +51,12 @@ def test_what_cannot_be_meant_is_refused(folder: Path, was: str, now: str, said:
     add(folder, WHOLE.replace(was, now))
     with pytest.raises(SpecError, match=said):
         load_fleet(folder)
+
+
+def test_braces_of_a_query_are_its_own(folder: Path) -> None:
+    """In SQL they make structs."""
+    add(folder, WHOLE.replace('"in/{market}.parquet"', """"SELECT {'a': 1} AS b FROM 'x.csv'\""""))
+    assert load_fleet(folder).family_named("eta").batch is not None
 
 
 def test_what_is_served_elsewhere_is_not_scored_here(folder: Path) -> None:

@@ -75,6 +75,17 @@ def test_a_fallback_is_a_value_null_or_a_refusal(folder: Path) -> None:
     assert (null.substitute, null.refuses) == (None, False)
 
 
+@pytest.mark.parametrize("given", ["nan", "inf", "true", "[1.0]"])
+def test_a_fallback_that_is_none_is_one_fault(folder: Path, given: str) -> None:
+    """It is said once, and what it may be."""
+    file = folder / "eta.toml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("fallback = 0 }", f"fallback = {given} }}"), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"mean_delay.fallback: should be a finite") as refused:
+        load_fleet(folder)
+    assert len(refused.value.faults) == 1
+
+
 def test_without_sources_nothing_changes() -> None:
     """The file is optional, and features that callers send are all there is."""
     fleet = load_fleet(MONITORS)

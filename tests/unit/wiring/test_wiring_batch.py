@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import pytest
 from fakes.batch import MODEL as DE
 from fakes.batch import START as NOW
 from fakes.batch import multiplying, trips
+from fakes.streamed import FEATURES, write_monitors
 
-from driftloop.batch import Job
-from driftloop.errors import BadRequest
+from driftloop.batch import Batches, Job, Progress
+from driftloop.errors import BadRequest, LogError
 
 MONITORS = Path(__file__).parents[2] / "monitors"
 BATCH = """
@@ -102,6 +104,64 @@ def test_a_source_is_not_overwritten_by_its_answers(made: Any, tmp_path: Path) -
         job = Job(model=DE, source=source, out=tmp_path / "rows.parquet", folder=tmp_path)
         with pytest.raises(BadRequest, match="overwrite its own source"):
             made.system.predict_batch(job)
+
+
+@pytest.fixture
+def refusing(
+    place: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Any, Path]:
+    """An installation whose rows need the age of their plane, and its monitors; ten rows a part."""
+    said = FEATURES.replace('fallback = "null"', 'fallback = "refuse"')
+    monitors = write_monitors(tmp_path / "monitors", features=said)
+    made = place(monitors)
+    head = multiplying(tmp_path, 2, epoch=1)
+    made.system.ledger.move(head, at=NOW, previous=None, reason="first")
+    monkeypatch.setattr("driftloop.batch.Batches", partial(Batches, part_rows=10, at_once=1))
+    made.system.refresh("planes")
+    return made, monitors
+
+
+def flights(folder: Path, size: int, **planes: str) -> Job:
+    """Return a batch of so many flights of N1, but those of `planes` in their rows, from 0."""
+    numbers = [planes.get(f"row_{n}", "N1") for n in range(size)]
+    origins = pa.array(["JFK"] * size)
+    table = trips(size, tailnum=pa.array(numbers), origin=origins)
+    pq.write_table(table, folder / "rows.parquet")
+    return Job(model=DE, source=str(folder / "rows.parquet"), out=folder / "out.parquet")
+
+
+def test_rows_that_a_feature_refuses_are_told_before_one_is_logged(
+    refusing: tuple[Any, Path], tmp_path: Path
+) -> None:
+    """By column and row; mended in the file or in the table, the same command answers them all."""
+    made, monitors = refusing
+    with pytest.raises(BadRequest, match="eta-de: column tailnum, row 36: plane_age has no value"):
+        made.system.predict_batch(flights(tmp_path, 40, row_35="N9"))
+    assert not in_the_lake(made).num_rows
+    (monitors / "planes.csv").write_text("tailnum,age\nN1,3\nN9,4\n")
+    made.system.refresh("planes")
+    assert made.system.predict_batch(flights(tmp_path, 41, row_35="N9")).rows == 41
+    assert in_the_lake(made).num_rows == 41
+
+
+def test_what_goes_missing_while_a_batch_is_scored_stops_it_and_it_goes_on(
+    refusing: tuple[Any, Path], tmp_path: Path
+) -> None:
+    """It says how many rows are logged; when the key is back each row is in the lake once."""
+    made, monitors = refusing
+
+    def told(now: Progress) -> None:
+        if (now.what, now.done) == ("scored", 20):
+            (monitors / "planes.csv").write_text("tailnum,age\nN2,3\n")
+            made.system.refresh("planes")
+
+    job = flights(tmp_path, 40)
+    with pytest.raises(LogError, match=r"20 of 40 rows were logged.*column tailnum, row 21"):
+        made.system.predict_batch(job, told=told)
+    (monitors / "planes.csv").write_text("tailnum,age\nN1,3\n")
+    made.system.refresh("planes")
+    assert made.system.predict_batch(job).before == 20
+    assert in_the_lake(made)["distance"].to_pylist() == [float(n) for n in range(40)]
 
 
 def test_a_killed_command_goes_on_where_it_stood(made: Any, tmp_path: Path) -> None:

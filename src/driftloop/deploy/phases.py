@@ -27,13 +27,14 @@ class Seen:
     """What a phase has shown so far.
 
     `rows` and `labels` are the challenger's in this phase, labelled ones among them; `champion`
-    is the version that answers now.
+    is the version that answers now. `refused` is why the challenger's file cannot answer at all.
     """
 
     champion: int
     rows: int = 0
     labels: int = 0
     findings: tuple[Finding, ...] = ()
+    refused: str = ""
 
     @property
     def harm(self) -> Finding | None:
@@ -161,6 +162,8 @@ def rolled_back_by(rollout: Rollout, who: str, now: datetime) -> Rollout:
 
 def _against(rollout: Rollout, seen: Seen) -> str:
     """Return why a rollout must not go on, whoever holds it; empty when nothing is known."""
+    if seen.refused:
+        return f"version {rollout.version} is refused: {seen.refused}"
     if seen.harm is not None:
         return seen.harm.said
     if seen.champion not in _expected(rollout):

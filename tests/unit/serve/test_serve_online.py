@@ -141,6 +141,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_answers(
     shown = schema.Readiness.model_validate(ready.json())
     assert [(each.model, each.version) for each in shown.refused] == [("eta-de", 2)]
     assert "digest" in shown.refused[0].error
+    assert str(tmp_path) not in ready.text, "where files lie is nobody's business"
 
 
 def test_a_damaged_only_champion_is_told_as_such(

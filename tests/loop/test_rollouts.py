@@ -184,6 +184,9 @@ def test_a_harmful_challenger_never_stays(
     assert (world.version, world.registry.aliases) == (1, {DE: 1})
     assert world.told()[-1] is Stage.ROLLED_BACK
     assert world.pager.told[0].shown.headline == "eta-de: version 2 was rolled back"
+    evidence = world.pager.told[0].shown.evidence
+    assert len({each.what for each in evidence}) == len(evidence)
+    assert [each.value.count("limit") for each in evidence if not each.limit] == [1] * len(evidence)
     before = world.told()
     assert world.after(1) is None
     assert world.told() == before
@@ -408,7 +411,7 @@ def test_what_is_waited_for_can_be_asked(world: World) -> None:
     world.trials.rows = 300
     looked = world.releaser.look(DE)
     assert [each.what for each in looked.findings] == ["errors", "p50", "scores", "quality"]
-    assert looked.waits.startswith("it lasts until")
+    assert looked.waits == "shadow lasts 1 h at least"
     assert looked.until == world.clock.now() + HOUR
     assert world.steps() == ["shadow"]
 

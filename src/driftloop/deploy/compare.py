@@ -103,7 +103,7 @@ def latency(
         high = min(high, limit)
     said = (
         f"{what} {slow * 1e3:.3g} ms, the champion's {usual * 1e3:.3g} ms:"
-        f" {low:.2f} to {high:.2f} times, limit {limit:g}"
+        f" {_times(low, high)}, limit {limit:g}"
     )
     return _found(what, said, limit=limit, n=n, of=of, interval=(value, low, high))
 
@@ -220,7 +220,7 @@ def unpaired(
     mine, theirs = np.asarray(challenger, np.float64), np.asarray(champion, np.float64)
     n, of = mine.size, theirs.size
     if min(n, of) < 2 or not theirs.any():  # noqa: PLR2004 - one row has no variance
-        return _nothing("quality", limit, n, of, "labelled rows")
+        return _nothing("quality of own rows", limit, n, of, "labelled rows")
     usual = float(theirs.mean())
     ratio = float(mine.mean()) / usual
     variance = (mine.var(ddof=1) / n + ratio**2 * theirs.var(ddof=1) / of) / usual**2
@@ -231,7 +231,7 @@ def unpaired(
         f"{metric_name(loss)} {value:+.1%} ({low:+.1%} to {high:+.1%}) on {n} labelled rows of"
         f" its own against {of}, limit {limit:+.1%}"
     )
-    return _found("quality", said, limit=limit, n=n, of=of, interval=(value, low, high))
+    return _found("quality of own rows", said, limit=limit, n=n, of=of, interval=(value, low, high))
 
 
 def _found(
@@ -253,6 +253,15 @@ def _found(
 def _nothing(what: str, limit: float, n: int, of: int, unit: str, *, said: str = "") -> Finding:
     said = said or f"{what} cannot be told yet: {n} {unit} of the challenger, {of} of the champion"
     return Finding(what=what, harm=Harm.UNSURE, limit=limit, n=n, of=of, said=said)
+
+
+def _times(low: float, high: float) -> str:
+    """Return a range of ratios in words.
+
+    >>> _times(0.75, 1.5), _times(0.75, math.inf)
+    ('0.75 to 1.50 times', '0.75 times or more')
+    """
+    return f"{low:.2f} times or more" if math.isinf(high) else f"{low:.2f} to {high:.2f} times"
 
 
 def _between(challenger: Counts, champion: Counts, confidence: float) -> tuple[float, float, float]:

@@ -36,6 +36,8 @@ OBSERVED_AHEAD = timedelta(days=1)
 """How far an observation may: callers' clocks differ."""
 WORDS = ("categorical", "key")
 """Kinds whose empty text is null."""
+GZIP = b"\x1f\x8b"
+"""How what gzip wrote begins."""
 NAN = "is NaN"
 TOO_LARGE = "is infinite, or too large for the float32 that models are given"
 
@@ -99,6 +101,10 @@ class Given:
 
 class NotJson(BadRequest):
     """The body is not JSON at all."""
+
+
+class Compressed(NotJson):
+    """The body is compressed, which nothing here undoes."""
 
 
 class Faults:
@@ -294,6 +300,10 @@ def decoded(body: bytes) -> tuple[object, NotJson | None]:
     try:
         return msgspec.json.decode(body), None
     except (ValueError, RecursionError) as error:
+        if body.startswith(GZIP):
+            raise Compressed(
+                "the body is compressed", where="request", hint="send it as it is, without gzip"
+            ) from error
         refusal = NotJson(f"the body is not JSON: {error}", where="request")
         try:
             return json.loads(body), refusal

@@ -9,7 +9,17 @@ from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.points import Point, is_decisive, metric_said, points
 from dashboards.timeline import Event, retrainings
 from dashboards.words import span, why
-from driftloop.records import Failed, Gated, Level, ModelId, Ordered, Phase, Rollout, State
+from driftloop.records import (
+    Failed,
+    Gated,
+    Level,
+    ModelId,
+    Moved,
+    Ordered,
+    Phase,
+    Rollout,
+    State,
+)
 from driftloop.spec import Family, Fleet
 
 RETRAINING = "retraining"
@@ -147,7 +157,7 @@ def row_view(
         reason="" if decision is None else why(decision),
         report=None if decision is None else decision.key,
         version=None if moved is None else moved.head.version,
-        epoch=None if moved is None else moved.head.epoch,
+        epoch=None if moved is None else _epoch(moved, facts),
         champion_since=None if moved is None else moved.at,
         rollout=None if rollout is None else _rollout_said(rollout),
         metric=metric_said(family),
@@ -184,6 +194,11 @@ def _unseen(family: Family, facts: ModelFacts, moment: Moment) -> str | None:
     if late <= cadence + moment.grace:
         return None
     return f"not judged for {span(late.total_seconds())}, due every {span(cadence.total_seconds())}"
+
+
+def _epoch(moved: Moved, facts: ModelFacts) -> int:
+    """Return the newest epoch, as answers say it: the steps of a rollout take epochs too."""
+    return max([moved.head.epoch, *(fact.rollout.epoch for fact in facts.advanced[-1:])])
 
 
 def _rollout_said(rollout: Rollout) -> str:

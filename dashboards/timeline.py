@@ -18,6 +18,7 @@ from driftloop.records import (
     Order,
     Paged,
     Phase,
+    Rollout,
     Stage,
     State,
     metric_name,
@@ -34,6 +35,7 @@ OUTCOMES = {
     "passed": "busy",
     "promoted": "good",
     "refused": "warn",
+    "rolled back": "warn",
     "failed": "bad",
 }
 """What may come of a retraining, and its tone."""
@@ -95,12 +97,14 @@ def timeline(facts: ModelFacts) -> tuple[Event, ...]:
 def retrainings(facts: ModelFacts) -> tuple[Event, ...]:
     """Return one event for each order, oldest first; `what` is one of `OUTCOMES`."""
     steps: dict[str, list[Step]] = {}
-    for order, step in _steps(facts):
+    for order, step in (*_steps(facts), *_taken_back(facts)):
         steps.setdefault(order, []).append(step)
     gates = {fact.order_key: fact for fact in facts.gated}
     failures = {fact.order_key: fact for fact in facts.failed}
     told = [
-        _retraining(taken, gates.get(order), failures.get(order), facts.moved)
+        _retraining(
+            taken, gates.get(order), failures.get(order), facts.moved, _went_back(facts, order)
+        )
         for order, taken in steps.items()
         if any(step.what != TOLD for step in taken)
     ]
@@ -166,15 +170,21 @@ def _decided(decision: Decision) -> str:
 
 
 def _retraining(
-    steps: Sequence[Step], gate: Gated | None, failure: Failed | None, moved: Sequence[Moved]
+    steps: Sequence[Step],
+    gate: Gated | None,
+    failure: Failed | None,
+    moved: Sequence[Moved],
+    back: Rollout | None,
 ) -> Event:
-    what = _outcome(gate, failure, moved)
+    what = _outcome(gate, failure, moved) if back is None else "rolled back"
     named = "" if gate is None else f"version {gate.version}"
     if failure is not None:
         headline = f"{named} did not become champion" if named else "no candidate came of it"
         detail = failure.error
     elif gate is not None:
         headline, detail = f"{named}{gain(gate.result)}", gate.result.reason
+        if back is not None:
+            headline, detail = f"{named}: {back.reason}", f"the gate passed it: {detail}"
     else:
         headline, detail = "under way", steps[0].said
     return Event(
@@ -200,6 +210,13 @@ def _outcome(gate: Gated | None, failure: Failed | None, moved: Sequence[Moved])
     return "promoted" if answered else "passed"
 
 
+def _went_back(facts: ModelFacts, order: str) -> Rollout | None:
+    """Return the rollout of an order's candidate if it has gone back, or is about to."""
+    mine = [fact.rollout for fact in facts.advanced if fact.rollout.order == order]
+    gone = {Phase.ROLLING_BACK, Phase.ROLLED_BACK}
+    return mine[-1] if mine and mine[-1].phase in gone else None
+
+
 def _steps(facts: ModelFacts) -> Iterator[tuple[str, Step]]:
     for begun in facts.ordered:
         yield begun.order.key, Step(at=begun.at, what="ordered", said=_ordered(begun.order))
@@ -219,6 +236,14 @@ def _steps(facts: ModelFacts) -> Iterator[tuple[str, Step]]:
         if order := _order_told(paged.notice):
             said = f"{paged.notice.stage}, in {paged.notice.channel}"
             yield order, Step(at=paged.at, what=TOLD, said=said)
+
+
+def _taken_back(facts: ModelFacts) -> Iterator[tuple[str, Step]]:
+    gated = {fact.order_key for fact in facts.gated}
+    for fact in facts.advanced:
+        rollout = fact.rollout
+        if rollout.phase is Phase.ROLLED_BACK and rollout.order in gated:
+            yield rollout.order, Step(at=fact.at, what="rollout", said=rollout.reason)
 
 
 def _ordered(order: Order) -> str:

@@ -365,7 +365,7 @@ def report(
     from driftloop.records import ModelId
 
     key = f"{model}/{decision}" if decision else None
-    system = _system()
+    system = _installed()
     made = system.snapshot if snapshot else system.report
     typer.echo(str(made(ModelId(model), key=key)))
 
@@ -381,7 +381,7 @@ def trace(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """Follow one id from the prediction to the decision, the page and the version."""
-    found = _system().trace(id_)
+    found = _installed().trace(id_)
     if as_json:
         import msgspec
 
@@ -453,7 +453,7 @@ def prune(
     ] = False,
 ) -> None:
     """Remove what is older than the monitors' retention says; the ingester does so with the log."""
-    system = _system()
+    system = _installed()
     if dry_run:
         for pin in system.pins():
             window = pin.window
@@ -636,8 +636,8 @@ def watchdog() -> None:
     dog.run(stop, system.settings.watchdog_every)
 
 
-add_feature_commands(app, lambda: _system())  # noqa: PLW0108 - it is defined below
-app.command("rollout")(rollout_command(lambda: _system()))  # noqa: PLW0108 - it is defined below
+add_feature_commands(app, lambda: _system(), lambda: _installed())  # noqa: PLW0108 - they are defined below
+app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 
@@ -771,6 +771,21 @@ def _system(service: str = "") -> "System":
     if service:
         _configure_logs(service)
     return System(_settings())
+
+
+def _installed() -> "System":
+    """Return an installation that is there: a command that only reads makes none."""
+    from driftloop.wiring import System
+
+    settings = _settings()
+    # Elsewhere a database may hold the ledger, and this machine nothing yet.
+    if not settings.ledger.get_secret_value() and not settings.home.is_dir():
+        raise BadRequest(
+            "nothing is installed there",
+            where=str(settings.home),
+            hint="see --home; `driftloop up` makes one",
+        )
+    return System(settings)
 
 
 def _length(text: str, option: str) -> timedelta:

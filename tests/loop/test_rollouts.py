@@ -18,7 +18,7 @@ from fakes.world import (
     held_out,
 )
 
-from driftloop.errors import ArtifactError, BadRequest, StaleHead
+from driftloop.errors import ArtifactError, BadRequest, ModelAway, StaleHead
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places, opened
 from driftloop.loop.release import Released, Releaser
@@ -63,6 +63,9 @@ class World:
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     pager: FakePager = field(default_factory=FakePager)
     damaged: int | None = None
+    trouble: ArtifactError = field(
+        default_factory=lambda: ArtifactError("the model file is gone", where="model.onnx")
+    )
 
     def renew(self, key: str) -> Renewed:
         """Train by hand."""
@@ -119,7 +122,7 @@ class World:
 
     def _verify(self, head: Head, family: Family) -> None:
         if head.version == self.damaged:
-            raise ArtifactError("the model file is gone", where=head.artifact)
+            raise self.trouble
 
 
 @pytest.fixture
@@ -181,9 +184,38 @@ def test_a_harmful_challenger_never_stays(
     assert (world.version, world.registry.aliases) == (1, {DE: 1})
     assert world.told()[-1] is Stage.ROLLED_BACK
     assert world.pager.told[0].shown.headline == "eta-de: version 2 was rolled back"
+    evidence = world.pager.told[0].shown.evidence
+    assert len({each.what for each in evidence}) == len(evidence)
+    assert [each.value.count("limit") for each in evidence if not each.limit] == [1] * len(evidence)
     before = world.told()
     assert world.after(1) is None
     assert world.told() == before
+
+
+@pytest.mark.parametrize(("rows", "fails"), [(0, 0.0), (5, 0.99)])
+@pytest.mark.parametrize("passes", [0, 1, 3])
+def test_a_challenger_whose_file_is_refused_goes_back_at_once_and_says_why(
+    world: World, rows: int, fails: float, passes: int
+) -> None:
+    """Without any traffic too, and held or not; the owner is told what is wrong with the file."""
+    for _ in range(passes):
+        world.after(1)
+    world.trials.rows, world.trials.fails, world.damaged = rows, fails, 2
+    world.releaser.hold(DE, who="anna")
+    done = world.after(0.1)
+    assert done is not None
+    assert done.rollout.phase is Phase.ROLLED_BACK
+    assert done.rollout.reason == "version 2 is refused: the model file is gone"
+    assert "the model file is gone" in world.pager.told[0].shown.doing
+    assert world.version == 1
+
+
+def test_a_challenger_whose_sidecar_is_away_is_not_refused(world: World) -> None:
+    """Its file may be all right: nothing is decided by that."""
+    world.trials.rows, world.damaged, world.trouble = 0, 2, ModelAway("the sidecar is busy")
+    done = world.after(0.1)
+    assert done is not None
+    assert (done.problem, world.steps()) == (None, ["shadow"])
 
 
 def test_late_labels_are_awaited_and_then_judged(world: World) -> None:
@@ -379,7 +411,7 @@ def test_what_is_waited_for_can_be_asked(world: World) -> None:
     world.trials.rows = 300
     looked = world.releaser.look(DE)
     assert [each.what for each in looked.findings] == ["errors", "p50", "scores", "quality"]
-    assert looked.waits.startswith("it lasts until")
+    assert looked.waits == "shadow lasts 1 h at least"
     assert looked.until == world.clock.now() + HOUR
     assert world.steps() == ["shadow"]
 

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from driftloop.wiring import System
 
 
-def add_feature_commands(app: typer.Typer, system: "Callable[[], System]") -> None:
-    """Add the commands to `app`; `system` builds the installation once one is called."""
+def add_feature_commands(
+    app: typer.Typer, system: "Callable[[], System]", installed: "Callable[[], System]"
+) -> None:
+    """Add the commands to `app`; `system` builds the installation once one is called.
+
+    `installed` does so too, where it is there already.
+    """
 
     @app.command()
     def consistency() -> None:
@@ -23,7 +28,7 @@ def add_feature_commands(app: typer.Typer, system: "Callable[[], System]") -> No
         """
         from driftloop.vitals import CONSISTENT
 
-        found = system().compare_features()
+        found = installed().compare_features()
         if not found:
             typer.echo("no family has features that are made of events")
         for each in found:

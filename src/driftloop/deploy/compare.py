@@ -16,6 +16,8 @@ from driftloop.records import Counts, Finding, GateResult, Harm, metric_name
 
 FLOOR = 0.001
 """Seconds by which a percentile may grow whatever the ratio: nobody waits for that."""
+MOST_TIMES = 1e4
+"""More than so many times the requests seen are not reckoned with."""
 CUTS = 19
 """Points at which two distributions are compared: the champion's twentieths."""
 
@@ -60,15 +62,14 @@ def errors(challenger: Counts, champion: Counts, *, limit: float, confidence: fl
     if not n or not of:
         return _nothing("errors", limit, n, of, "requests")
     share, usual = challenger.errors / n, champion.errors / of
-    low1, high1 = _wilson(challenger.errors, n, confidence)
-    low0, high0 = _wilson(champion.errors, of, confidence)
-    value = share - usual
-    low = value - math.hypot(share - low1, high0 - usual)
-    high = value + math.hypot(high1 - share, usual - low0)
+    value, low, high = _between(challenger, champion, confidence)
     said = (
         f"fails on {share:.1%} of {n} requests, the champion on {usual:.1%} of {of}:"
         f" {low:+.1%} to {high:+.1%}, limit {limit:+.1%}"
     )
+    if value < limit < high:
+        enough = _enough(challenger, champion, limit=limit, confidence=confidence)
+        said += f"; too few to tell: about {enough} might do"
     return _found("errors", said, limit=limit, n=n, of=of, interval=(value, low, high))
 
 
@@ -102,7 +103,7 @@ def latency(
         high = min(high, limit)
     said = (
         f"{what} {slow * 1e3:.3g} ms, the champion's {usual * 1e3:.3g} ms:"
-        f" {low:.2f} to {high:.2f} times, limit {limit:g}"
+        f" {_times(low, high)}, limit {limit:g}"
     )
     return _found(what, said, limit=limit, n=n, of=of, interval=(value, low, high))
 
@@ -219,7 +220,7 @@ def unpaired(
     mine, theirs = np.asarray(challenger, np.float64), np.asarray(champion, np.float64)
     n, of = mine.size, theirs.size
     if min(n, of) < 2 or not theirs.any():  # noqa: PLR2004 - one row has no variance
-        return _nothing("quality", limit, n, of, "labelled rows")
+        return _nothing("quality of own rows", limit, n, of, "labelled rows")
     usual = float(theirs.mean())
     ratio = float(mine.mean()) / usual
     variance = (mine.var(ddof=1) / n + ratio**2 * theirs.var(ddof=1) / of) / usual**2
@@ -230,7 +231,7 @@ def unpaired(
         f"{metric_name(loss)} {value:+.1%} ({low:+.1%} to {high:+.1%}) on {n} labelled rows of"
         f" its own against {of}, limit {limit:+.1%}"
     )
-    return _found("quality", said, limit=limit, n=n, of=of, interval=(value, low, high))
+    return _found("quality of own rows", said, limit=limit, n=n, of=of, interval=(value, low, high))
 
 
 def _found(
@@ -252,6 +253,45 @@ def _found(
 def _nothing(what: str, limit: float, n: int, of: int, unit: str, *, said: str = "") -> Finding:
     said = said or f"{what} cannot be told yet: {n} {unit} of the challenger, {of} of the champion"
     return Finding(what=what, harm=Harm.UNSURE, limit=limit, n=n, of=of, said=said)
+
+
+def _times(low: float, high: float) -> str:
+    """Return a range of ratios in words.
+
+    >>> _times(0.75, 1.5), _times(0.75, math.inf)
+    ('0.75 to 1.50 times', '0.75 times or more')
+    """
+    return f"{low:.2f} times or more" if math.isinf(high) else f"{low:.2f} to {high:.2f} times"
+
+
+def _between(challenger: Counts, champion: Counts, confidence: float) -> tuple[float, float, float]:
+    """Return by how much more the challenger fails, and between what that lies."""
+    n, of = challenger.requests, champion.requests
+    share, usual = challenger.errors / n, champion.errors / of
+    low1, high1 = _wilson(challenger.errors, n, confidence)
+    low0, high0 = _wilson(champion.errors, of, confidence)
+    value = share - usual
+    low = value - math.hypot(share - low1, high0 - usual)
+    return value, low, value + math.hypot(high1 - share, usual - low0)
+
+
+def _enough(challenger: Counts, champion: Counts, *, limit: float, confidence: float) -> int:
+    """Return how many requests would do that fail as these did, to two digits, rounded up.
+
+    At this look's confidence; that of a later one is lower at first, so that fewer may do.
+    """
+    times = 1.0
+    while times < MOST_TIMES:
+        times *= 1.05
+        more = [
+            Counts(requests=math.ceil(each.requests * times), errors=round(each.errors * times))
+            for each in (challenger, champion)
+        ]
+        if _between(more[0], more[1], confidence)[2] <= limit:
+            break
+    found = challenger.requests * times
+    digit = int(10 ** max(int(math.log10(found)) - 1, 0))
+    return math.ceil(found / digit) * digit
 
 
 def _wilson(errors: int, n: int, confidence: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from driftloop.errors import BadRequest
 from driftloop.records import Candidate, Finding, Harm, Head, Phase, Rollout
 from driftloop.spec import RolloutPolicy
 
-QUALITY = "quality"
+QUALITIES = ("quality", "quality of own rows")
 """What findings are called that wait for labels."""
 _FORWARD = (Phase.SHADOW, Phase.CANARY, Phase.WATCHED)
 """Phases that end by themselves, once they lasted and showed no harm."""
@@ -27,13 +27,14 @@ class Seen:
     """What a phase has shown so far.
 
     `rows` and `labels` are the challenger's in this phase, labelled ones among them; `champion`
-    is the version that answers now.
+    is the version that answers now. `refused` is why the challenger's file cannot answer at all.
     """
 
     champion: int
     rows: int = 0
     labels: int = 0
     findings: tuple[Finding, ...] = ()
+    refused: str = ""
 
     @property
     def harm(self) -> Finding | None:
@@ -161,6 +162,8 @@ def rolled_back_by(rollout: Rollout, who: str, now: datetime) -> Rollout:
 
 def _against(rollout: Rollout, seen: Seen) -> str:
     """Return why a rollout must not go on, whoever holds it; empty when nothing is known."""
+    if seen.refused:
+        return f"version {rollout.version} is refused: {seen.refused}"
     if seen.harm is not None:
         return seen.harm.said
     if seen.champion not in _expected(rollout):
@@ -185,7 +188,8 @@ def _forward(rollout: Rollout, seen: Seen, policy: RolloutPolicy, now: datetime)
     """Return what follows on a phase that nobody holds and that shows no certain harm."""
     ready = rollout.since + _least(rollout.phase, policy)
     if now < ready:
-        return _stays(rollout, f"it lasts until {ready:%Y-%m-%d %H:%M}", ready)
+        length = _long(ready - rollout.since)
+        return _stays(rollout, f"{rollout.named} lasts {length} at least", ready)
     if rollout.phase is Phase.WATCHED:
         return _goes(rollout, Phase.CHAMPION, "no harm was seen since it answers", now)
     until = max(rollout.since + policy.patience, ready + policy.labels)
@@ -216,13 +220,13 @@ def _lacking(rollout: Rollout, seen: Seen, policy: RolloutPolicy) -> str:
     """Return what the phase has yet to show, labels aside; empty when nothing."""
     if seen.rows < policy.min_rows:
         return f"{seen.rows} of {policy.min_rows} rows answered in {rollout.named}"
-    unsure = [f for f in seen.findings if f.harm is Harm.UNSURE and f.what != QUALITY]
+    unsure = [f for f in seen.findings if f.harm is Harm.UNSURE and f.what not in QUALITIES]
     return "; ".join(finding.said for finding in unsure)
 
 
 def _unlabelled(seen: Seen, policy: RolloutPolicy) -> str:
     """Return why quality cannot be told yet; empty when it was compared and does no harm."""
-    found = [each for each in seen.findings if each.what == QUALITY]
+    found = [each for each in seen.findings if each.what in QUALITIES]
     if any(each.harm is Harm.NONE for each in found):
         return ""
     if found and seen.labels >= policy.min_labels:

@@ -236,7 +236,8 @@ def rollout(step: Advanced, stage: Stage, owner: Owner, *, incident: str | None 
         headline=headline,
         doing=doing,
         evidence=tuple(
-            Evidence(what=each.what, value=each.said, limit=f"{each.limit:g}", n=each.n)
+            # The words say the limit.
+            Evidence(what=each.what, value=each.said, limit="", n=each.n)
             for each in step.findings
         ),
     )

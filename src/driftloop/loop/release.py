@@ -14,9 +14,11 @@ import pyarrow.compute as pc
 from driftloop import deploy
 from driftloop.deploy import Next, Seen
 from driftloop.errors import (
+    ArtifactError,
     BadRequest,
     DriftloopError,
     LedgerError,
+    ModelAway,
     RegistryError,
     StaleHead,
     named,
@@ -302,12 +304,27 @@ class Releaser:
         else:
             rows, known = int(mine.sum()), int((mine & ~np.isnan(label)).sum())
         found = _Compared(family, policy, rollout, trial)
+        # Loading takes its time: not while the challenger is known to answer.
+        doubt = not rows or trial.challenger.errors > 0
         return Seen(
             champion=head.version,
             rows=rows,
             labels=known,
             findings=(*found.service(), *found.scores(mine, theirs), *found.quality(mine, theirs)),
+            refused=self._refused(family, rollout) if doubt else "",
         )
+
+    def _refused(self, family: Family, rollout: Rollout) -> str:
+        """Return why the challenger's file cannot answer; empty if it can, or is not needed yet."""
+        if rollout.phase not in {Phase.SHADOW, Phase.CANARY, Phase.WATCHED}:
+            return ""
+        try:
+            self.verify(rollout.head, family)
+        except ModelAway as error:
+            _log.warning("%s: version %d: %s", rollout.model, rollout.version, error)
+        except ArtifactError as error:
+            return error.what
+        return ""
 
     # -- telling -----------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from driftloop.serve.request import (
     LARGEST,
     LONGEST_ID,
     LONGEST_TEXT,
+    LONGEST_WORD,
     Row,
     lack,
     nearest,
@@ -310,9 +311,10 @@ def _column(column: pa.ChunkedArray, name: str, where: _Where, feature: Feature)
     if feature.kind == "numeric":
         return _numbers(column, name, where, required=feature.required)
     texts = _strings(column, name, where)
+    most = LONGEST_TEXT if feature.kind == "text" else LONGEST_WORD
+    beyond = pc.greater(pc.utf8_length(texts), most)
+    where.refuse_first(beyond, name, f"has more than {most:,} characters")
     if feature.kind == "text":
-        beyond = pc.greater(pc.utf8_length(texts), LONGEST_TEXT)
-        where.refuse_first(beyond, name, f"has more than {LONGEST_TEXT:,} characters")
         return texts
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 

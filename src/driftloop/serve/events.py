@@ -11,6 +11,7 @@ from driftloop.records import FeatureValue
 from driftloop.serve.request import (
     LARGEST,
     LONGEST_ID,
+    LONGEST_WORD,
     MOST_ROWS,
     Faults,
     check_unique,
@@ -22,6 +23,7 @@ from driftloop.serve.request import (
     read_time,
     shown_of,
     time_of,
+    too_long,
     untimely,
 )
 from driftloop.spec import Source
@@ -132,10 +134,12 @@ def _field(
         if not (what := not_a_number(value)):
             return float(value)
         faults.add(number, name, what, "if it is not known send null")
-    elif isinstance(value, str):
-        return value or None
-    else:
+    elif not isinstance(value, str):
         faults.add(number, name, f"should be a string, got {shown_of(value)}")
+    elif what := too_long(value):
+        faults.add(number, name, what)
+    else:
+        return value or None
     return None
 
 
@@ -147,7 +151,7 @@ def _shapes(source: Source) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]
     """Return the types of requests without fault: one event, and `events`."""
     kinds: dict[str, Any] = {
         "numeric": Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)],
-        "categorical": str,
+        "categorical": Annotated[str, msgspec.Meta(max_length=LONGEST_WORD)],
     }
     id_: Any = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)]
     fields: dict[str, Any] = {"id": (id_ | None, None), str(source.time): (str,)}

@@ -17,7 +17,7 @@ from driftloop.errors import (
     UnknownSource,
 )
 from driftloop.serve.lookup import NothingFresh
-from driftloop.serve.request import BadRows, NotJson
+from driftloop.serve.request import BadRows, Compressed, NotJson
 from driftloop.serve.slot import ChampionRefused, NoChampion
 from driftloop.serve.store import StoreError
 from driftloop.serve.stream import NotTaken
@@ -265,6 +265,7 @@ def _status(error: DriftloopError) -> int:
         (UnknownModel, 404),
         (UnknownSource, 404),
         (TooLarge, 413),
+        (Compressed, 415),
         (NotJson, 400),
         (BadRequest, 422),
     )

@@ -317,6 +317,7 @@ def _add_routes(app: FastAPI, service: Service, answers: Published) -> None:
         404: {"model": schema.Refusal, "description": "No monitor declares it"},
         408: {"model": schema.Refusal, "description": "The body did not come in time"},
         413: {"model": schema.Refusal, "description": largest},
+        415: {"model": schema.Refusal, "description": "The body is compressed"},
         422: {"model": schema.Refusal, "description": "Fields cannot be used; all are named"},
         429: {"model": schema.Refusal, "description": "As much as is taken on is under way"},
         503: {

@@ -24,6 +24,8 @@ LONGEST_ID = 200
 """Characters of an id."""
 LONGEST_TEXT = 10_000
 """Characters of a text that is a feature."""
+LONGEST_WORD = 500
+"""Characters of a category, or of a key."""
 LARGEST = 3.4028234663852886e38
 """The largest float32: models are given no more."""
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
@@ -34,6 +36,8 @@ OBSERVED_AHEAD = timedelta(days=1)
 """How far an observation may: callers' clocks differ."""
 WORDS = ("categorical", "key")
 """Kinds whose empty text is null."""
+GZIP = b"\x1f\x8b"
+"""How what gzip wrote begins."""
 NAN = "is NaN"
 TOO_LARGE = "is infinite, or too large for the float32 that models are given"
 
@@ -99,6 +103,10 @@ class Given:
 
 class NotJson(BadRequest):
     """The body is not JSON at all."""
+
+
+class Compressed(NotJson):
+    """The body is compressed, which nothing here undoes."""
 
 
 class Faults:
@@ -329,6 +337,10 @@ def decoded(body: bytes) -> tuple[object, NotJson | None]:
     try:
         return msgspec.json.decode(body), None
     except (ValueError, RecursionError) as error:
+        if body.startswith(GZIP):
+            raise Compressed(
+                "the body is compressed", where="request", hint="send it as it is, without gzip"
+            ) from error
         refusal = NotJson(f"the body is not JSON: {error}", where="request")
         try:
             return json.loads(body), refusal
@@ -385,14 +397,15 @@ def _shapes(family: Family) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]
     The fields of a row are its id, its time as text, then what callers send, in the family's order.
     """
     number: Any = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
-    filled: Any = Annotated[str, msgspec.Meta(min_length=1)]
+    word: Any = Annotated[str, msgspec.Meta(max_length=LONGEST_WORD)]
+    filled: Any = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_WORD)]
     text: Any = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
     kinds: dict[str, tuple[Any, Any]] = {
         # As it must be where it is required, and as it may be elsewhere: an empty category is null.
         "numeric": (number, number),
-        "categorical": (filled, str),
+        "categorical": (filled, word),
         "text": (text, text),
-        "key": (filled, str),
+        "key": (filled, word),
     }
     row_id: Any = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)]
     fields: dict[str, Any] = {"id": (row_id | None, None), family.time: (str,)}
@@ -557,9 +570,16 @@ def _unfit(value: object, feature: Feature) -> str:
         return not_a_number(value)
     if not isinstance(value, str):
         return f"should be a string, got {shown_of(value)}"
-    if feature.kind == "text" and len(value) > LONGEST_TEXT:
-        return f"has {len(value):,} characters, at most {LONGEST_TEXT:,} are taken"
-    return ""
+    return too_long(value, LONGEST_TEXT if feature.kind == "text" else LONGEST_WORD)
+
+
+def too_long(text: str, most: int = LONGEST_WORD) -> str:
+    """Return why `text` is too long to be taken; empty if it is not.
+
+    >>> too_long("x" * 501)
+    'has 501 characters, at most 500 are taken'
+    """
+    return f"has {len(text):,} characters, at most {most:,} are taken" if len(text) > most else ""
 
 
 def shown_of(value: object) -> str:

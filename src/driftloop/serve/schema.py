@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from driftloop.serve.request import LONGEST_TEXT, listed
+from driftloop.serve.request import LONGEST_TEXT, LONGEST_WORD, listed
 from driftloop.spec import Family, Fleet, Source
 
 
@@ -292,8 +292,9 @@ EVENTS_SAID = (
     'Takes one event, or up to 10,000 as `{"events": [...]}`, all or none. They are durable, and '
     "seen by the next request, once this is answered. An event with an `id` counts once however "
     "often it is sent: after an error or no answer send the same again. Every field of the source "
-    "stands in it, null where it is not known. Its time may not lie further ahead of the service's "
-    "clock than the source's lateness, and a minute."
+    f"stands in it, null where it is not known; a category has at most {LONGEST_WORD} characters. "
+    "Its time may not lie further ahead of the service's clock than the source's lateness, and a "
+    "minute."
 )
 
 
@@ -351,8 +352,9 @@ def rows_described(fleet: Fleet) -> str:
 
 _KINDS = {
     "numeric": "number",
-    "categorical": "string",
-    "key": "string that features are looked up by, logged and not given to the model",
+    "categorical": f"string of at most {LONGEST_WORD} characters",
+    "key": f"string of at most {LONGEST_WORD} characters that features are looked up by, logged and"
+    " not given to the model",
     "text": f"text of at most {LONGEST_TEXT:,} characters, logged and not given to the model",
 }
 

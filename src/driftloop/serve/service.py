@@ -172,7 +172,7 @@ class Service:
             lately=self._recent.lately(),
             heads=tuple(head for slot in self.slots.all() if (head := slot.head) is not None),
             refused=tuple(
-                RefusedHead(each.head.model, each.head.version, each.head.digest, str(each.error))
+                RefusedHead(each.head.model, each.head.version, each.head.digest, _said(each.error))
                 for each in self.slots.failures.values()
             ),
         )
@@ -433,7 +433,7 @@ class Service:
         every = [row for each in rows for row in each]
         began = time.perf_counter()
         try:
-            answers = answer(held, slot.family, every, now=now)
+            answers = _answered(held, slot, every, now)
         except ArtifactError as error:
             if self._rollouts is None or not (alone or isinstance(error, ModelAway)):
                 raise
@@ -442,7 +442,7 @@ class Service:
             if held is champion:
                 raise
             held, began = champion, time.perf_counter()
-            answers = answer(champion, slot.family, every, now=now)
+            answers = _answered(champion, slot, every, now)
         return held, iter(answers), time.perf_counter() - began
 
     def _label(self, model: str, body: bytes) -> Reply:
@@ -463,6 +463,15 @@ class Service:
             ) from error
 
 
+def _answered(held: Held, slot: Slot, rows: Sequence[Row], now: datetime) -> list[Prediction]:
+    """Return what `answer` does; callers are told the model's name, not where its file lies."""
+    try:
+        return answer(held, slot.family, rows, now=now)
+    except ArtifactError as error:
+        kind = ModelAway if isinstance(error, ModelAway) else ArtifactError
+        raise kind(error.what, where=slot.model, hint=error.hint) from error
+
+
 def _answer_told(slot: Slot, held: Held, given: Given, predictions: Sequence[Prediction]) -> Reply:
     """Return the answer to one request: rows that are at fault are null in it, and named."""
     shown = slot.family.shown
@@ -476,6 +485,11 @@ def _answer_told(slot: Slot, held: Held, given: Given, predictions: Sequence[Pre
     return told(
         200, {**said, "predictions": placed, "refused": refused, "faults": given.bad.faults}
     )
+
+
+def _said(error: ArtifactError) -> str:
+    """Return what is wrong with a version, without where its file lies: anybody may ask."""
+    return f"{error.what} (hint: {error.hint})" if error.hint else error.what
 
 
 def _settle(waiting: Sequence[_Waiting], replies: Sequence[Reply | Exception]) -> None:

@@ -27,6 +27,7 @@ MOST_ASKED = 1024
 """Requests of this process that may be under way at once."""
 ENDED_WITHIN = 10.0
 RECEIVED = 2**18
+LATER = "send it again a little later"
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 _encode = msgspec.msgpack.Encoder().encode
@@ -59,8 +60,9 @@ class Sidecar:
             ModelAway: the sidecar does not answer.
         """
         number = next(self._numbers)
-        asked = self._ask(number, Load(number, str(file.absolute()), digest))
-        loaded = self._reply(asked, number, max(self.within, LOADED_WITHIN), Loaded)
+        load = Load(number, str(file.absolute()), digest)
+        asked = self._ask(number, load)
+        loaded = self._reply(asked, load, max(self.within, LOADED_WITHIN), Loaded)
         return SidecarModel(self, str(file.absolute()), digest, loaded)
 
     def predict(
@@ -68,8 +70,8 @@ class Sidecar:
     ) -> list[float]:
         """Return one answer a row; see `SidecarModel.predict`."""
         number = next(self._numbers)
-        asked = self._ask(number, Ask(number, file, digest, self.within, columns))
-        return self._reply(asked, number, self.within, Answers).answers
+        ask = Ask(number, file, digest, self.within, columns)
+        return self._reply(self._ask(number, ask), ask, self.within, Answers).answers
 
     def close(self) -> None:
         """Hang up; whoever waits is told that it is away."""
@@ -93,18 +95,23 @@ class Sidecar:
             return self._line.ask(number, body)
 
     def _reply(
-        self, asked: "Future[Reply]", number: int, within: float, kind: type[ReplyT]
+        self, asked: "Future[Reply]", request: Load | Ask, within: float, kind: type[ReplyT]
     ) -> ReplyT:
         try:
             reply = asked.result(within)
         except TimeoutError as error:
             with self._lock:
                 if self._line is not None:
-                    self._line.give_up(number, within)
-            raise ModelAway(f"the sidecar did not answer within {within:g} s") from error
+                    self._line.give_up(request.number, within)
+            raise ModelAway(
+                f"the sidecar did not answer within {within:g} s",
+                where=request.file,
+                hint=LATER,
+            ) from error
         if isinstance(reply, Refused):
             refused = ModelAway if reply.busy else ArtifactError
-            raise refused(reply.what, where=reply.where, hint=reply.hint)
+            hint = reply.hint or (LATER if reply.busy else "")
+            raise refused(reply.what, where=reply.where or request.file, hint=hint)
         assert isinstance(reply, kind)  # noqa: S101 - each request has its kind of reply
         return reply
 
@@ -214,7 +221,7 @@ class _Line:
 
     def ask(self, number: int, body: bytes) -> "Future[Reply]":
         if len(self._waiting) >= MOST_ASKED:
-            raise ModelAway(f"{MOST_ASKED:,} requests wait for the sidecar already")
+            raise ModelAway(f"{MOST_ASKED:,} requests wait for the sidecar already", hint=LATER)
         asked: Future[Reply] = Future()
         self._waiting[number] = asked
         self._out.put(body)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from driftloop.errors import BadRequest
+from driftloop.serve.tokens import read_tokens
 from driftloop.settings import Settings, nats_server, need_dask, need_nats, need_tokens
 from driftloop.spec import Source
 
@@ -70,6 +71,8 @@ def services(
     """
     need_dask(settings)
     need_tokens(settings)
+    if settings.tokens is not None:
+        read_tokens(settings.tokens)  # before anything is started
     own = settings.environment() | {
         "PYTHONUNBUFFERED": "1",
         "DO_NOT_TRACK": "1",

@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fakes.streamed import write_monitors
+from typer.testing import CliRunner
 
+from driftloop.cli import app
+from driftloop.errors import BadRequest
 from driftloop.settings import Settings
 from driftloop.wiring import System
 
@@ -57,6 +60,29 @@ def test_check_lists_the_fleet(tmp_path: Path) -> None:
     assert "eta: 2 models, 3 features, regression, owner logistics" in ran.stdout
     assert "\n  eta-de, eta-fr\n" in ran.stdout
     assert ran.stdout.endswith("3 models in 2 families: all well\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rollout",),
+        ("trace", "eta-de#1"),
+        ("report", "eta-de"),
+        ("prune", "--dry-run"),
+        ("consistency",),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_only_reads_makes_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """A mistyped --home is said, and not made."""
+    monkeypatch.setattr("driftloop.cli._given", {})
+    home = tmp_path / "hmoe"
+    ran = CliRunner().invoke(app, ["--home", str(home), "--monitors", str(MONITORS), *words])
+    assert isinstance(ran.exception, BadRequest)
+    assert str(home) in str(ran.exception)
+    assert not home.exists()
 
 
 def test_check_wraps_the_names_of_many_models(tmp_path: Path, monitors: Path) -> None:

@@ -199,6 +199,7 @@ def test_a_rollout_under_way_shows_beside_the_champion(
     facts = ModelFacts(moved=(MOVED,), advanced=(advanced(Phase.SHADOW, hours=1), step))
     row = row_view(eta, MODEL, facts, now, loop=loop_view(fleet, now, served=True))
     assert (row.rollout, row.notes, row.urgent) == (said, notes, bool(notes))
+    assert row.epoch == 2, "as answers say it"
     assert [event.what for event in timeline(facts)][:2] == ["rollout", "rollout"]
 
 
@@ -208,6 +209,27 @@ def test_a_challenger_that_was_rolled_back_was_not_promoted(eta: Family) -> None
     later = replace(MOVED, at=NOW + timedelta(days=1))
     (event,) = retrainings(ModelFacts(moved=(later,), gated=(gated,)))
     assert event.what == "passed"
+
+
+@pytest.mark.parametrize("phase", [Phase.ROLLING_BACK, Phase.ROLLED_BACK])
+def test_a_version_that_its_rollout_took_back_says_so_and_why(
+    fleet: Fleet, eta: Family, phase: Phase
+) -> None:
+    """It passed its gate, and was even champion for a while."""
+    gated = Gated(model=MODEL, at=NOW, order_key=ORDER.key, version=2, result=PASSED)
+    swapped = Moved(
+        model=MODEL, at=NOW, head=replace(MOVED.head, epoch=2, version=2), previous=1, reason="ok"
+    )
+    facts = ModelFacts(
+        moved=(MOVED, swapped),
+        gated=(gated,),
+        advanced=(advanced(Phase.WATCHED, hours=1), advanced(phase, hours=2)),
+    )
+    now = moment(timedelta(), passed=timedelta())
+    row = row_view(eta, MODEL, facts, now, loop=loop_view(fleet, now, served=True))
+    assert row.retrain is not None
+    assert (row.retrain.what, row.retrain.tone) == ("rolled back", "warn")
+    assert row.retrain.headline == "version 2: so it is"
 
 
 def test_a_retraining_that_never_ends_is_noted(fleet: Fleet, eta: Family) -> None:

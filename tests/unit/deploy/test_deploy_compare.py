@@ -59,6 +59,19 @@ def test_failures_are_harm_once_certain_and_fine_once_certain(
     assert found.harm is harm
 
 
+def test_of_too_few_requests_it_is_said_how_many_might_do() -> None:
+    """So many do, failing as they did; of one that seems to fail too often nothing is promised."""
+    sure = looked_at(0.95, 202, first=1000)
+    few = errors(Counts(requests=202), Counts(requests=1800), limit=0.01, confidence=sure)
+    assert few.said.endswith("limit +1.0%; too few to tell: about 1200 might do")
+    enough = errors(Counts(requests=1200), Counts(requests=10_800), limit=0.01, confidence=sure)
+    assert (few.harm, enough.harm) == (Harm.UNSURE, Harm.NONE)
+    assert "too few" not in enough.said
+    bad = errors(Counts(requests=202, errors=4), Counts(requests=202), limit=0.01, confidence=sure)
+    assert bad.harm is Harm.UNSURE
+    assert "too few" not in bad.said
+
+
 def test_a_champion_that_fails_as_often_excuses_the_challenger() -> None:
     """It is the difference that counts, as when what both look up is down."""
     bad = Counts(requests=5000, errors=1000)

@@ -224,6 +224,15 @@ def test_texts_are_logged_and_no_business_of_the_model(score: Any, eta: Family) 
         score(long, family=family)
 
 
+def test_a_category_that_is_too_long_is_refused(score: Any) -> None:
+    """As over HTTP, with its row."""
+    table = trips(2)
+    place = table.column_names.index("vehicle")
+    with pytest.raises(BadRequest, match="column vehicle, row 2: has more than 500 characters"):
+        score(table.set_column(place, "vehicle", pa.array(["van", "x" * 501])))
+    assert score.service.logged == []
+
+
 def test_a_model_that_takes_no_columns_answers_rows_alike(score: Any, eta: Family) -> None:
     """What has `predict` alone, as a model behind a process of its own, gives the same answers."""
     held = score.service.slots.slot(MODEL).hand()

@@ -62,6 +62,7 @@ def test_an_id_is_made_where_none_is_given(departures: Source) -> None:
         ({"delay": True}, "delay"),
         ({"delay": 1e39}, "delay"),
         ({"origin": 7}, "origin"),
+        ({"origin": "x" * 501}, "origin"),
         ({"gate": "B"}, "gate"),
         ({"id": ""}, "id"),
         ({"id": "x" * 201}, "id"),

@@ -1,3 +1,4 @@
+import gzip
 import re
 import shlex
 import socket
@@ -141,6 +142,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_answers(
     shown = schema.Readiness.model_validate(ready.json())
     assert [(each.model, each.version) for each in shown.refused] == [("eta-de", 2)]
     assert "digest" in shown.refused[0].error
+    assert str(tmp_path) not in ready.text, "where files lie is nobody's business"
 
 
 def test_a_damaged_only_champion_is_told_as_such(
@@ -219,6 +221,7 @@ def test_the_heads_being_unreadable_stops_no_answer(serving: Any, made: Any, unt
         ("/v1/models/eta-es/predict", b"{}", 404, "no monitor declares the model 'eta-es'"),
         ("/v1/models/eta-fr/predict", b"{}", 503, "the model has no champion yet"),
         (PREDICT, b"not json", 400, "the body is not JSON"),
+        (PREDICT, gzip.compress(b"{}", mtime=0), 415, "the body is compressed"),
         (PREDICT, b" " * (32 * 1024 * 1024 + 1), 413, "larger than 32 MiB"),
         (PREDICT, b'{"rows": []}', 422, "should be a list of at least one"),
         ("/v1/models/eta-es/labels", b"{}", 404, "no monitor declares the model"),

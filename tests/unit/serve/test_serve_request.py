@@ -14,6 +14,7 @@ from driftloop.records import Label, ModelId
 from driftloop.serve import request
 from driftloop.serve.request import (
     LONGEST_TEXT,
+    LONGEST_WORD,
     BadRows,
     Fault,
     Given,
@@ -407,6 +408,22 @@ def test_a_text_that_cannot_be_taken_is_refused(eta: Family, said: object, what:
     assert faults(telling(eta), body) == [(0, "said", what)]
     with pytest.raises(BadRows):
         RowReader(telling(eta)).read(body, now=NOW)
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("kind", ["categorical", "key"])
+def test_a_category_and_a_key_have_a_longest_length(
+    eta: Family, kind: str, *, required: bool
+) -> None:
+    """Up to it both readers agree; beyond it both refuse it, with its field."""
+    word = Feature(kind=kind, required=required)
+    family = eta.model_copy(update={"features": {**eta.features, "word": word}})
+    body = json.dumps({**ROW, "word": "x" * LONGEST_WORD}).encode()
+    assert RowReader(family).read(body, now=NOW).rows == parse_rows(family, body, now=NOW).rows
+    body = json.dumps({**ROW, "word": "x" * (LONGEST_WORD + 1)}).encode()
+    assert faults(family, body) == [(0, "word", "has 501 characters, at most 500 are taken")]
+    with pytest.raises(BadRows, match="has 501 characters"):
+        RowReader(family).read(body, now=NOW)
 
 
 def test_a_required_text_may_be_empty_and_not_absent(eta: Family) -> None:

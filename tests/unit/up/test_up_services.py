@@ -39,6 +39,24 @@ def test_what_is_named_by_address_is_not_started() -> None:
     assert names(database) == names(read_settings())
 
 
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (None, "the tokens cannot be read"),
+        (f'[ci]\nsha256 = "{"0" * 64}"\nscopes = ["predcit"]\n', "scopes should be some of"),
+    ],
+)
+def test_tokens_that_cannot_be_used_start_nothing(
+    tmp_path: Path, held: str | None, why: str
+) -> None:
+    """Said at once, and not by a service that dies again and again."""
+    file = tmp_path / "tokens.toml"
+    if held is not None:
+        file.write_text(held)
+    with pytest.raises(BadRequest, match=why):
+        services(Settings(tokens=file))
+
+
 def test_a_sidecar_runs_where_a_model_may_need_one(tmp_path: Path) -> None:
     """A family that lets pipelines answer as they were fitted, or a champion that does."""
     assert "sidecar" not in names(Settings())

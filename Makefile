@@ -3,10 +3,12 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 ARGS ?=
-# What starts whole installations, or counts on its share of the machine, runs on its own; the rest
-# on two cores, where a module's tests stay together: they share what its first one starts.
-ALONE := tests/integration tests/kill
-SHARED := -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
+# What starts whole installations, and counts on its share of the machine, runs on its own; the rest
+# side by side, where a module's tests stay together: they share what its first one starts. Three
+# for two cores, as some wait.
+WHOLE := beyond_one_machine dask demo installation online_workers work_pool worker worker_outages
+ALONE := $(WHOLE:%=tests/integration/test_%.py) tests/kill
+SHARED := -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
 
 .PHONY: help install demo test test-all bench soak lint format lock
 

@@ -171,6 +171,9 @@ class OnnxModel:
             raise ArtifactError(
                 f"onnxruntime cannot load the model: {_first_line(error)}", where=where
             ) from error
+        # What Python checks again before each call costs as much as a small model's answer; what
+        # is fed is made here, and the session itself refuses what does not fit.
+        self._bare: Any = self._session._sess  # noqa: SLF001 - see above
         kinds = {each.name: self._kind(each) for each in self._session.get_inputs()}
         self._numbers = tuple(name for name, kind in kinds.items() if kind == "tensor(float)")
         self._joined = self._numbers == (NUMBERS,)
@@ -248,7 +251,7 @@ class OnnxModel:
 
     def _run(self, feed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.floating[Any]]:
         try:
-            answer: npt.NDArray[np.floating[Any]] = self._session.run([self._output], feed)[0]
+            answer: npt.NDArray[np.floating[Any]] = self._bare.run([self._output], feed, None)[0]
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise ArtifactError(
                 f"the model failed to answer: {_first_line(error)}", where=self.where

@@ -40,7 +40,7 @@ from driftloop.serve.sources import Sources
 from driftloop.serve.tokens import OPEN, Guard
 from driftloop.spec import Fleet
 
-SHOW_EVERY = 1.0
+SHOW_EVERY = 2.0
 """Seconds after which a worker shows the others anew what it counted."""
 FIRST_LOOK = 5.0
 """Seconds that nothing is accepted for at a start, at most, until the heads were read once."""

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -103,6 +104,31 @@ class _Waiting(NamedTuple):
     done: "asyncio.Future[Reply]"
 
 
+class _Begun(NamedTuple):
+    """What is asked of one model, read: its requests, and the rows of each."""
+
+    slot: Slot
+    champion: Held
+    asked: Sequence[_Request]
+    given: Sequence[Given]
+
+
+class _Answered(NamedTuple):
+    """What is answered to each request, by whom, and how long each of these took."""
+
+    begun: _Begun
+    by: Sequence[Held]
+    predictions: Sequence[Sequence[Prediction]]
+    took: Sequence[tuple[Held, Sequence[int], float]]
+
+    def told(self) -> list[Reply]:
+        """Return the reply to each request."""
+        return [
+            _answer_told(self.begun.slot, held, given, part)
+            for held, given, part in zip(self.by, self.begun.given, self.predictions, strict=True)
+        ]
+
+
 class Service:
     """What the routes do; `refresh` runs in a thread of its own, the rest on the loop.
 
@@ -143,6 +169,9 @@ class Service:
         self._rollouts = rollouts
         self._readers = {family.name: RowReader(family) for family in fleet.families}
         self._waiting: dict[str, list[_Waiting]] = {}
+        self._turn: dict[str, str] = {}
+        """The models that are asked in this turn of the loop, and their families."""
+        self._turn_bytes = 0
         self._apart: dict[str, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="answers")
         self._under_way = 0
@@ -281,16 +310,16 @@ class Service:
             running.exception()  # nobody is left to be told
 
     async def _together(self, model: str, request: _Request) -> Reply:
-        """Have what asks for one model in one turn of the loop answered together: nobody waits.
+        """Have what asks in one turn of the loop answered together: nobody waits.
 
-        A model answers eight rows as quickly as one, and the spool takes them in one write. One
-        that is slow, or has to be loaded, is asked in a thread; what comes meanwhile gathers.
+        A model answers eight rows as quickly as one, what is looked up is looked for once, and the
+        spool takes the rows of a family in one write. A model that is slow, or has to be loaded,
+        is asked in a thread; what comes meanwhile gathers.
         """
         slot = self.slots.slot(model)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Reply] = loop.create_future()
-        waiting = self._waiting.setdefault(model, [])
-        waiting.append(_Waiting(request, done))
+        self._waiting.setdefault(model, []).append(_Waiting(request, done))
         if not self._is_quick(slot):
             if model not in self._apart:
                 self._apart[model] = loop.create_task(self._answer_apart(model))
@@ -300,10 +329,12 @@ class Service:
             except TimeoutError:
                 raise _too_slow(self.bounds.seconds) from None
         if model not in self._apart:
-            if len(waiting) == 1:
-                loop.call_soon(self._answer_waiting, model)
-            elif sum(len(each.request.body) for each in waiting) > INLINE_BYTES:
-                self._answer_waiting(model)
+            if not self._turn:
+                loop.call_soon(self._answer_turn)
+            self._turn[model] = slot.family.name
+            self._turn_bytes += len(request.body)
+            if self._turn_bytes > INLINE_BYTES:
+                self._answer_turn()
         return await done
 
     def _is_quick(self, slot: Slot) -> bool:
@@ -313,10 +344,17 @@ class Service:
             return not slot.cold
         return held.model.inline and (self._rollouts is None or self._rollouts.is_quick(slot))
 
-    def _answer_waiting(self, model: str) -> None:
+    def _answer_turn(self) -> None:
         # Without any, they were too many to wait for the end of the turn.
-        if waiting := self._waiting.pop(model, []):
-            _settle(waiting, self._replies(model, [each.request for each in waiting]))
+        turn, self._turn, self._turn_bytes = self._turn, {}, 0
+        families: dict[str, list[tuple[str, list[_Waiting]]]] = {}
+        for model, family in turn.items():
+            if waiting := self._waiting.pop(model, []):
+                families.setdefault(family, []).append((model, waiting))
+        for parts in families.values():
+            asked = [(model, [each.request for each in waiting]) for model, waiting in parts]
+            for (_, waiting), replies in zip(parts, self._replies_of(asked), strict=True):
+                _settle(waiting, replies)
 
     async def _answer_apart(self, model: str) -> None:
         """Answer what waits for one model in a thread until nothing waits: without a timer."""
@@ -358,15 +396,57 @@ class Service:
         # Nothing is logged yet. One by one: a fault of one request is none of the others'.
         return [reply for each in asked for reply in self._replies(model, [each])]
 
+    def _replies_of(
+        self, turn: Sequence[tuple[str, Sequence[_Request]]]
+    ) -> list[list[Reply | Exception]]:
+        """Return the replies to what asks models of one family, all logged in one write."""
+        now = self._clock.now()
+        whole: dict[str, _Answered] = {}
+        if len(turn) > 1:
+            try:
+                whole = self._answered_together(turn, now)
+                self._log([*whole.values()])
+            except Exception:  # noqa: BLE001 - nothing is logged yet, and each is asked alone
+                whole = {}
+        return [
+            [*whole[model].told()] if model in whole else self._replies(model, asked)
+            for model, asked in turn
+        ]
+
+    def _answered_together(
+        self, turn: Sequence[tuple[str, Sequence[_Request]]], now: datetime
+    ) -> dict[str, _Answered]:
+        """Return what answers `turn`, but of the models that are at fault."""
+        begun = {}
+        for model, asked in turn:
+            with suppress(Exception):
+                begun[model] = self._begun(model, asked, now)
+        whole = self._completed([*begun.values()])
+        answered = {}
+        for each in whole:
+            with suppress(Exception):
+                answered[each.slot.model] = self._answer(each, now, alone=False)
+        return {str(model): each for model, each in answered.items()}
+
     def _predict_all(self, model: str, asked: Sequence[_Request]) -> list[Reply]:
         """Return the reply to each request once the rows of all are logged."""
+        now = self._clock.now()
+        (begun,) = self._completed([self._begun(model, asked, now)])
+        answered = self._answer(begun, now, alone=len(asked) == 1)
+        self._log([answered])
+        return answered.told()
+
+    def _begun(self, model: str, asked: Sequence[_Request], now: datetime) -> _Begun:
+        """Return what is asked of one model, read."""
         slot = self.slots.slot(model)
         champion = slot.hand()
-        now = self._clock.now()
         read = self._readers[slot.family.name].read
         given = [read(each.body, now=now, whole=each.whole) for each in asked]
-        if self._complete is not None:
-            given = self._completed(self._complete, slot.family, asked, given)
+        return _Begun(slot, champion, asked, given)
+
+    def _answer(self, begun: _Begun, now: datetime, *, alone: bool) -> _Answered:
+        """Return what the versions that are to answer do."""
+        slot, champion, asked, given = begun
         rows = [[row for row in each.rows if row is not None] for each in given]
         if self._rollouts is None:
             by = [champion] * len(rows)
@@ -382,37 +462,52 @@ class Service:
             places = [place for place, each in enumerate(chosen) if each is held]
             asked_of_it = [rows[place] for place in places]
             answering, answers, seconds = self._asked(
-                slot, champion, held, asked_of_it, now=now, alone=len(asked) == 1
+                slot, champion, held, asked_of_it, now=now, alone=alone
             )
             for place in places:
                 by[place] = answering
                 predictions[place] = [*islice(answers, len(rows[place]))]
             took.append((answering, places, seconds))
-        every = [each for part in predictions for each in part]
-        self._keep(self._spool.predictions, slot.family.name, every)
-        if self._rollouts is not None:
-            for held, places, seconds in took:
-                answered = [each for place in places for each in predictions[place]]
-                self._rollouts.answered(slot, held, answered, seconds, requests=len(places))
-        refused = sum(len(each.rows) for each in given) - len(every)
-        self._metrics.rows(model, len(every), refused=refused)
-        return [
-            _answer_told(slot, held, each, part)
-            for held, each, part in zip(by, given, predictions, strict=True)
-        ]
+        return _Answered(begun, by, predictions, took)
 
-    @staticmethod
-    def _completed(
-        complete: Complete, family: Family, asked: Sequence[_Request], given: Sequence[Given]
-    ) -> list[Given]:
-        """Return the rows of each request with what is looked up, without those that lack it."""
+    def _log(self, answered: Sequence[_Answered]) -> None:
+        """Log what models of one family answered; then, and only then, it counts."""
+        if not answered:
+            return
+        every = [row for each in answered for part in each.predictions for row in part]
+        self._keep(self._spool.predictions, answered[0].begun.slot.family.name, every)
+        for (slot, _, _, given), _, predictions, took in answered:
+            if self._rollouts is not None:
+                for held, places, seconds in took:
+                    rows = [each for place in places for each in predictions[place]]
+                    self._rollouts.answered(slot, held, rows, seconds, requests=len(places))
+            count = sum(map(len, predictions))
+            refused = sum(len(each.rows) for each in given) - count
+            self._metrics.rows(slot.model, count, refused=refused)
+
+    def _completed(self, begun: Sequence[_Begun]) -> Sequence[_Begun]:
+        """Return rows with what is looked up, all of one family, without those that lack it."""
+        if self._complete is None or not begun:
+            return begun
+        family = begun[0].slot.family
         # All at once: each look at the online store costs as much as what is found in it.
-        every = [row for each in given for row in each.rows if row is not None]
-        found = iter(complete(family, every))
-        rows = [[row and next(found) for row in each.rows] for each in given]
+        every = [
+            row for each in begun for given in each.given for row in given.rows if row is not None
+        ]
+        found = iter(self._complete(family, every))
         return [
-            refuse_lacking(family, each, whole, whole=request.whole)
-            for request, each, whole in zip(asked, given, rows, strict=True)
+            each._replace(
+                given=[
+                    refuse_lacking(
+                        family,
+                        given,
+                        [row and next(found) for row in given.rows],
+                        whole=request.whole,
+                    )
+                    for request, given in zip(each.asked, each.given, strict=True)
+                ]
+            )
+            for each in begun
         ]
 
     def _asked(

@@ -50,7 +50,7 @@ def measure_streams(raw: Raw, plan: Plan) -> None:
     with TemporaryDirectory() as folder, _house(Path(folder)) as house:
         _through_nats(raw, plan, house, count)
     with TemporaryDirectory() as folder, _house(Path(folder)) as house:
-        _ages(raw, house, probes=100 if plan.quick else 300)
+        _ages(raw, house, probes=50 if plan.quick else 300)
 
 
 def stream_figures(lines: Sequence[Line]) -> dict[str, Figure]:

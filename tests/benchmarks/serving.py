@@ -98,7 +98,7 @@ def _maxima(raw: Raw, plan: Plan, served: Served, process: psutil.Process) -> fl
     """Note rounds at the maximum; return how many requests a second it is."""
     requests = served.requests(served.made.settings.home / "requests", many=BODIES)
     found = []
-    for number in range(-1, 3 if plan.quick else 8):
+    for number in range(-1, 2 if plan.quick else 8):
         flags = (f"--requests={requests}", f"--callers={CALLERS}")
         seconds = 1.0 if plan.quick else 5.0
         line = _loaded(raw, served, process, "full", f"f{number + 1}", seconds, *flags)

@@ -71,14 +71,19 @@ class Served:
         """Return the features of `count` rows, and the outcome `label`."""
         return told(self.made, self.family, count)
 
-    def requests(self, file: Path, *, many: int, rows: int = 1, every: int = 1) -> Path:
+    def requests(
+        self, file: Path, *, many: int, rows: int = 1, every: int = 1, models: int | None = None
+    ) -> Path:
         """Write `many` requests for the models in turn; each `every`-th has `rows` rows.
+
+        With `models` only so many of them are asked.
 
         The bodies rotate: one row again and again would flatter the caches.
         """
         told = {name: values.tolist() for name, values in self.told(many).items()}
         told["place"] = [place(int(number)) for number in self.made.rng.integers(0, AT, many)]
         sent = [name for name, feature in self.family.features.items() if feature.requested]
+        asked = self.family.models[:models]
         at = NOW.isoformat()
 
         def row(number: int, part: str) -> dict[str, Any]:
@@ -87,7 +92,7 @@ class Served:
 
         with file.open("w") as lines:
             for number in range(many):
-                model = self.family.models[number % len(self.family.models)]
+                model = asked[number % len(asked)]
                 body: Any = row(number, "")
                 if rows > 1 and number % every == 0:
                     body = {"rows": [row(number + n, f".{n}") for n in range(rows)]}

@@ -95,15 +95,21 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
 
 
 def _maxima(raw: Raw, plan: Plan, served: Served, process: psutil.Process) -> float:
-    """Note rounds at the maximum; return how many requests a second it is."""
-    requests = served.requests(served.made.settings.home / "requests", many=BODIES)
+    """Note rounds at the maximum; return how many requests a second it is, of all models."""
+    home = served.made.settings.home
+    requests = {
+        "full": served.requests(home / "requests", many=BODIES),
+        "one": served.requests(home / "alike", many=BODIES, models=1),
+    }
     found = []
     for number in range(-1, 2 if plan.quick else 8):
-        flags = (f"--requests={requests}", f"--callers={CALLERS}")
-        seconds = 1.0 if plan.quick else 5.0
-        line = _loaded(raw, served, process, "full", f"f{number + 1}", seconds, *flags)
-        if number >= 0:
-            found.append(line["requests"] / line["wall_s"])
+        for kind, file in requests.items():
+            flags = (f"--requests={file}", f"--callers={CALLERS}")
+            seconds = 0.7 if plan.quick else 5.0
+            run = f"{kind[0]}{number + 1}"
+            line = _loaded(raw, served, process, kind, run, seconds, *flags)
+            if number >= 0 and kind == "full":
+                found.append(line["requests"] / line["wall_s"])
     return median(found)
 
 
@@ -134,7 +140,7 @@ def _loaded(
         "load",
         load=kind,
         # The first round warms connections, models and caches up.
-        warm=run != "f0",
+        warm=run not in {"f0", "o0"},
         service_cpu_s=spent(process) - before,
         mib=[each.memory_info().rss / 2**20 for each in _workers(process)],
         resident=len(served.family.models),
@@ -145,6 +151,7 @@ def _loaded(
 
 def _load_figures(lines: Sequence[Line]) -> dict[str, Figure]:
     full = [line for line in _loads(lines, "full") if line["warm"]]
+    one = [line for line in _loads(lines, "one") if line["warm"]]
     paced = _loads(lines, "paced")
     workers = len(full[0]["mib"]) if full else 0
     models = full[0]["resident"] if full else 0
@@ -156,10 +163,15 @@ def _load_figures(lines: Sequence[Line]) -> dict[str, Figure]:
             f"one row each, {models} models in turn, features looked up, logged;"
             f" {workers} workers, client included",
         ),
+        "rps_one": Figure(
+            _middle([line["requests"] / line["wall_s"] for line in one]),
+            "requests/s",
+            "the same, of requests that all ask one of these models",
+        ),
         "service_cpu_us": Figure(
             _middle([line["service_cpu_s"] / line["requests"] * 1e6 for line in full]),
             "us",
-            "CPU of the service for one of them",
+            "CPU of the service for one of those that ask all in turn",
         ),
         "client_cpu_us": Figure(
             _middle([line["client_cpu_s"] / line["requests"] * 1e6 for line in full]),

@@ -49,6 +49,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
                     process.kill()
 
 
+@pytest.mark.long
 def test_a_pass_runs_in_a_process_of_prefects_worker(here: Home) -> None:
     """The worker finds the installation by the file that its environment names, and looks at it."""
     (watch,) = here.call("deployments/filter", flows={"name": {"any_": ["watch"]}})

@@ -48,7 +48,7 @@ def described(fleet: Fleet, clock: Any, made: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    "examples", [12, pytest.param(400, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+    "examples", [8, pytest.param(400, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 )
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_whatever_is_asked_is_answered_as_described(

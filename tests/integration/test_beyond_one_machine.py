@@ -165,6 +165,7 @@ class Traffic:
         assert httpx.post(url, json={"labels": labels}, timeout=30).status_code == 202
 
 
+@pytest.mark.long
 def test_two_machines_serve_and_one_loop_watches(town: Town, tmp_path: Path) -> None:
     """Every answered id is in the one lake exactly once, whoever is killed; all is decided on.
 

@@ -119,7 +119,7 @@ def dead_after(settings: Settings) -> Mapping[str, timedelta]:
         "consistency": timedelta(seconds=3 * settings.consistency_every),
         "renew": longest + system.trainer.patience + MARGIN,
         "release": timedelta(seconds=3 * settings.release_every),
-        "refresh-features": DEAD_AFTER,
+        "refresh-features": LONGEST_REFRESH,
         "score-batch": LONGEST_BATCH,
         "score-due": LONGEST_BATCH,
     }

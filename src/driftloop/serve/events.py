@@ -12,13 +12,13 @@ from driftloop.serve.request import (
     LARGEST,
     LONGEST_ID,
     LONGEST_WORD,
-    MOST_ROWS,
     Faults,
     check_unique,
     decoded,
     items_of,
     nearest,
     not_a_number,
+    one_or_many,
     read_id,
     read_time,
     shown_of,
@@ -156,16 +156,4 @@ def _shapes(source: Source) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]
     id_: Any = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)]
     fields: dict[str, Any] = {"id": (id_ | None, None), str(source.time): (str,)}
     fields |= {name: (kinds[kind] | None,) for name, kind in source.fields.items()}
-    # Any word may be the name of a field, but not of a Python attribute.
-    attributes = {f"f{index}": name for index, name in enumerate(fields)}
-    one = msgspec.defstruct(
-        "One",
-        [(attribute, *fields[name]) for attribute, name in attributes.items()],
-        rename=attributes,
-        kw_only=True,
-        forbid_unknown_fields=True,
-        gc=False,
-    )
-    length = msgspec.Meta(min_length=1, max_length=MOST_ROWS)
-    events: Any = Annotated[list[one], length]  # type: ignore[valid-type] # it is made at run time
-    return one, msgspec.defstruct("Many", [("events", events)], forbid_unknown_fields=True)
+    return one_or_many(fields, "events")

@@ -264,6 +264,30 @@ def parse_labels(family: Family, model: ModelId, body: bytes, *, now: datetime) 
     return labels
 
 
+def one_or_many(
+    fields: Mapping[str, tuple[Any, ...]], key: str
+) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]:
+    """Return the types of bodies: one object of `fields`, and a list of such under `key`.
+
+    Args:
+        fields: by name their type and, if they may be left out, what stands then.
+        key: what the list is called.
+    """
+    # Any word may be the name of a field, but not of a Python attribute.
+    attributes = {f"f{index}": name for index, name in enumerate(fields)}
+    one = msgspec.defstruct(
+        "One",
+        [(attribute, *fields[name]) for attribute, name in attributes.items()],
+        rename=attributes,
+        kw_only=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    length = msgspec.Meta(min_length=1, max_length=MOST_ROWS)
+    many: Any = Annotated[list[one], length]  # type: ignore[valid-type] # it is made at run time
+    return one, msgspec.defstruct("Many", [(key, many)], forbid_unknown_fields=True)
+
+
 def read_time(value: object) -> datetime:
     """Return `value`, ISO 8601 text or a datetime, in UTC.
 
@@ -412,19 +436,7 @@ def _shapes(family: Family) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]
     for name, feature in family.requested.items():
         needed, optional = kinds[feature.kind]
         fields[name] = (needed,) if feature.required else (optional | None, None)
-    # Any word may be the name of a feature, but not of a Python attribute.
-    attributes = {f"f{index}": name for index, name in enumerate(fields)}
-    one = msgspec.defstruct(
-        "One",
-        [(attribute, *fields[name]) for attribute, name in attributes.items()],
-        rename=attributes,
-        kw_only=True,
-        forbid_unknown_fields=True,
-        gc=False,
-    )
-    length = msgspec.Meta(min_length=1, max_length=MOST_ROWS)
-    rows: Any = Annotated[list[one], length]  # type: ignore[valid-type] # it is made at run time
-    return one, msgspec.defstruct("Many", [("rows", rows)], forbid_unknown_fields=True)
+    return one_or_many(fields, "rows")
 
 
 def _row(family: Family, number: int, given: object, faults: Faults, now: datetime) -> Row | None:

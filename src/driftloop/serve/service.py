@@ -422,11 +422,11 @@ class Service:
             with suppress(Exception):
                 begun[model] = self._begun(model, asked, now)
         whole = self._completed([*begun.values()])
-        answered = {}
+        answered: dict[str, _Answered] = {}
         for each in whole:
             with suppress(Exception):
                 answered[each.slot.model] = self._answer(each, now, alone=False)
-        return {str(model): each for model, each in answered.items()}
+        return answered
 
     def _predict_all(self, model: str, asked: Sequence[_Request]) -> list[Reply]:
         """Return the reply to each request once the rows of all are logged."""

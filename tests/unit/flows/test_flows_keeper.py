@@ -113,12 +113,16 @@ def test_a_renewal_still_held_is_left_alone(system: System) -> None:
 
 
 def test_no_run_is_taken_for_dead_that_may_live(system: System) -> None:
-    """A renewal not before its lease is over, a pass not before the watchdog misses it."""
+    """A renewal not before its lease is over, a pass not before the watchdog misses it.
+
+    A table may take an hour to be read.
+    """
     limits = keeper.dead_after(system.settings)
     assert limits.keys() == deployments.FLOWS.keys()
     assert limits["watch"] == timedelta(seconds=3 * system.settings.watch_every)
     longest = max(family.retrain.time_limit for family in system.fleet.families)
     assert limits["renew"] > longest
+    assert limits["refresh-features"] == timedelta(hours=1)
 
 
 def test_with_a_work_pool_no_worker_of_ours_starts() -> None:

@@ -88,3 +88,32 @@ def test_too_many_bytes_do_not_wait_for_one_another(ask: Any, spool: Spool) -> N
     assert {reply.status_code for reply in ask(*bodies)} == {200}
     assert sum(len(write) for write in spool.writes) == 1600
     assert max(len(write) for write in spool.writes) <= 450
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_models_of_a_family_are_logged_in_one_write(
+    fleet: Fleet, made: Any, clock: Any, spool: Spool, *, trained: bool
+) -> None:
+    """Each answers its own requests; one that has no champion is none of the other's fault."""
+    heads = [made["sloped"].head("eta-de", epoch=1), made["ten"].head("eta-fr", epoch=1)]
+    slots = Slots(fleet)
+    slots.refresh(heads if trained else heads[:1])
+    service = Service(fleet=fleet, slots=slots, spool=spool, clock=clock)
+    app = online_app(service, heads=lambda: (), poll_every=1)
+
+    async def both() -> list[httpx.Response]:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://x"
+        ) as http:
+            asked = [("eta-de", "a"), ("eta-fr", "b"), ("eta-de", "c")]
+            return await asyncio.gather(
+                *(http.post(f"/v1/models/{m}/predict", json={**ROW, "id": i}) for m, i in asked)
+            )
+
+    replies = asyncio.run(both())
+    assert [reply.status_code for reply in replies] == [200, 200 if trained else 503, 200]
+    assert [reply.json().get("model") for reply in replies[::2]] == ["eta-de"] * 2
+    assert [sorted(write) for write in spool.writes] == [["a", "b", "c"] if trained else ["a", "c"]]
+    if trained:
+        (answer,) = replies[1].json()["predictions"]
+        assert (replies[1].json()["model"], answer) == ("eta-fr", {"id": "b", "prediction": 10.0})

@@ -36,8 +36,8 @@ test: install lint
 	$(BIN)/python -m pytest $(ALONE) -m "not long" $(ARGS)
 
 test-all: install lint
-	$(BIN)/python -m pytest $(SHARED) $(ARGS)
-	$(BIN)/python -m pytest $(ALONE) $(ARGS)
+	EXAMPLES=new $(BIN)/python -m pytest $(SHARED) $(ARGS)
+	EXAMPLES=new $(BIN)/python -m pytest $(ALONE) $(ARGS)
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(ARGS)

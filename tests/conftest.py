@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from driftloop.records import Task
 from driftloop.spec import DecayPolicy, Family, Fleet, LogSource, load_fleet
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 NO_SKIPS = "NO_SKIPS"
 """Set in CI, where every tool is installed: a skipped test is then a failed run."""
 MONITORS = Path(__file__).parent / "monitors"
+
+# `make test` asks the same examples each time: what fails there was broken by a change. New ones
+# are looked for by `make test-all`.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", print_blob=True)
+settings.load_profile(os.environ.get("EXAMPLES", "same"))
 
 
 @dataclass

@@ -201,8 +201,11 @@ def _r2(label: Floats, squared: Floats) -> Estimate:
     spread = (label - np.mean(label)) ** 2
     if len(label) < FEWEST or not np.sum(spread) > 0.0:
         raise Unmeasurable("r2 needs labels that differ")
-    value = float(1.0 - np.sum(squared) / np.sum(spread))
-    return value, ((1.0 - value) * spread - squared) / np.mean(spread)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = float(1.0 - np.sum(squared) / np.sum(spread))
+        if not np.isfinite(value):  # as Evidently's, but minus infinity is no reading
+            raise Unmeasurable("r2 needs labels that differ")
+        return value, ((1.0 - value) * spread - squared) / np.mean(spread)
 
 
 def _mape(label: Floats, size: Floats, *, below: bool) -> Estimate:

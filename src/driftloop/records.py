@@ -97,6 +97,10 @@ class Kind(StrEnum):
     DRIFT = "drift"
     DECAY = "decay"
     QUALITY = "quality"
+    FRESH = "fresh"
+    """Of what came since the last look alone: evidence that is added up, look by look."""
+    ESTIMATE = "estimate"
+    """Performance as it is believed to be, labels that are still to come included."""
     SERVICE = "service"
 
 
@@ -241,7 +245,8 @@ class Samples:
 class Window:
     """A described span of the log, never the data: events in [start, end) known by `known_at`.
 
-    `version` keeps the rows that version predicted; None keeps all, history included.
+    `version` keeps the rows that version predicted; None keeps all, history included. What arrived
+    after `since` is fresh: no look has seen it yet.
     `snapshot` is the lake's snapshot it was first read at, kept only to read it again quickly.
     """
 
@@ -251,6 +256,7 @@ class Window:
     known_at: datetime
     version: int | None = None
     snapshot: int | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +308,18 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Evidence that one kind of fresh readings of a model has changed, as far as it has added up.
+
+    `name` is the reading's metric, and its column after a colon. `mass` is in false pages: where
+    its sum reaches 1, as many pages were to be expected had nothing changed as the budget allows.
+    """
+
+    name: str
+    mass: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What is to be done about one model now; `key` makes every outward act safe to repeat.
 
@@ -309,6 +327,8 @@ class Decision:
     `incident` is the key of the incident that is open after this decision. `opens` and
     `resolves` say that this decision opened or resolved one. `alarms` and `calm` count the
     decisions in a row that did or did not see an alarm: hysteresis without state elsewhere.
+    `evidence` is what fresh readings have added up to, and `found` names the streams of it that
+    are sure enough to page.
     `worst` are the segments that the judged metric is worst in, worst first, while the model
     decays: a hint where to look, on which nothing rests.
     """
@@ -330,6 +350,43 @@ class Decision:
     alarms: int = 0
     calm: int = 0
     worst: tuple[Reading, ...] = ()
+    evidence: tuple[Stream, ...] = ()
+    found: tuple[str, ...] = ()
+
+
+class Origin(StrEnum):
+    """Where a change comes from: data that are wrong, other inputs, or another relation."""
+
+    DATA = "data"
+    INPUTS = "inputs"
+    RELATION = "relation"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carrier:
+    """A feature, or a segment as in "carrier=AA", and the share of a change that it carries."""
+
+    name: str
+    share: float
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why a model decays.
+
+    `inputs` and `relation` are the parts of the metric's worsening, in the metric's unit, that
+    come of other inputs and of another relation of label to inputs; None where that is unknown.
+    `carriers` come largest first. `shared` are other models that have the same at this time.
+    """
+
+    origin: Origin
+    said: str
+    inputs: float | None = None
+    relation: float | None = None
+    carriers: tuple[Carrier, ...] = ()
+    shared: tuple[ModelId, ...] = ()
 
 
 # -- page -----------------------------------------------------------------------------------
@@ -753,6 +810,40 @@ class Compared:
     model: ModelId = PLATFORM
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """Why a model does worse, as found when the decision `decision` was taken."""
+
+    model: ModelId
+    at: datetime
+    decision: str
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """Rows of one model with events in [start, end) train nothing, for `reasons`, up to `until`."""
+
+    model: ModelId
+    at: datetime
+    start: datetime
+    end: datetime
+    reasons: tuple[str, ...]
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """Somebody found that rows in quarantine are right, and may train again."""
+
+    model: ModelId
+    at: datetime
+    start: datetime
+    end: datetime
+    who: str
+    why: str
+
+
 Fact = (
     Measured
     | Decided
@@ -767,6 +858,9 @@ Fact = (
     | Sensed
     | Disputed
     | Compared
+    | Explained
+    | Quarantined
+    | Released
 )
 
 

@@ -8,6 +8,7 @@ family: its features, its markets and its policy.
 
 from driftloop.spec.expression import parse
 from driftloop.spec.fleet import Fleet
+from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolicy
 from driftloop.spec.naming import NAME
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
@@ -33,9 +34,9 @@ from driftloop.spec.schema import (
     RetentionPolicy,
     RolloutPolicy,
     Source,
-    duration,
     is_database,
 )
+from driftloop.spec.values import duration
 
 __all__ = [
     "LEANING",
@@ -47,8 +48,10 @@ __all__ = [
     "QUERY",
     "TOLD",
     "BatchPolicy",
+    "BudgetPolicy",
     "DecayPolicy",
     "DriftPolicy",
+    "EstimatePolicy",
     "Family",
     "Feature",
     "Fleet",
@@ -58,6 +61,7 @@ __all__ = [
     "LogSource",
     "Owner",
     "Platform",
+    "QuarantinePolicy",
     "RetentionPolicy",
     "RolloutPolicy",
     "Source",

@@ -18,9 +18,9 @@ from driftloop.spec.schema import (
     MOST_CLASSES,
     QUERY,
     Source,
-    duration,
     is_database,
 )
+from driftloop.spec.values import duration
 
 ROW_COLUMNS = ("id", "model", "version", "predicted_at", "arrived_at", "prediction")
 LABEL_COLUMNS = ("id", "model", "label", "observed_at")

@@ -8,10 +8,7 @@ from math import isfinite
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     model_validator,
 )
@@ -19,6 +16,8 @@ from pydantic import (
 from driftloop.errors import BadRequest
 from driftloop.records import FeatureValue, ModelId, Task
 from driftloop.spec.expression import parse
+from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolicy
+from driftloop.spec.values import Duration, Pause, Positive, Share, Table
 
 LOSSES = ("mae", "rmse", "mape", "mape_abs", "abs_max_error", "log_loss", "fpr", "fnr")
 """Decay metrics that are better when lower; the others are better when higher."""
@@ -41,33 +40,8 @@ TOLD = ("length", "words", "non_ascii")
 MOST_FEATURES = 1500
 """The log's catalog, in SQLite, takes no table of 2,000 columns."""
 MOST_CLASSES = 1000
-LONGEST = timedelta(days=36_500)
-"""What is longer than a century is a mistake, and reaches back to before there were calendars."""
 QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
 """How a source begins that is a DuckDB query and no file."""
-
-
-def duration(text: object) -> object:
-    """Return `text` as a timedelta: a number and one of s, m, h, d, as in "90s" or "14d".
-
-    >>> duration("14d")
-    datetime.timedelta(days=14)
-    """
-    if isinstance(text, timedelta):
-        return text
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text) if isinstance(text, str) else None
-    if match is None:
-        msg = 'should be a duration such as "90s", "10m", "6h" or "14d"'
-        raise ValueError(msg)
-    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-    try:
-        length = timedelta(**{unit: float(match[1])})
-    except OverflowError:
-        length = timedelta.max
-    if length > LONGEST:
-        msg = f"should be at most {LONGEST.days} days"
-        raise ValueError(msg)
-    return length
 
 
 def is_database(source: str) -> bool:
@@ -79,13 +53,6 @@ def is_database(source: str) -> bool:
     return QUERY.match(source) is None and not source.lower().endswith(".parquet")
 
 
-def _not_nothing(length: timedelta) -> timedelta:
-    if not length:
-        msg = "must be longer than nothing"
-        raise ValueError(msg)
-    return length
-
-
 def _fallback(given: object) -> object:
     """Return what may stand for a value: of the kinds that a fallback has, one fault tells all."""
     fits = given is None or isinstance(given, str | int | float)
@@ -95,27 +62,19 @@ def _fallback(given: object) -> object:
     return given
 
 
-Pause = Annotated[timedelta, BeforeValidator(duration)]
-Duration = Annotated[Pause, AfterValidator(_not_nothing)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Owner(_Table):
+class Owner(Table):
     """Who is told: a Slack channel, and whom to mention in it ("@here", "<@U123>" or "")."""
 
     channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
     mention: str = ""
 
 
-class Platform(_Table):
+class Platform(Table):
     """Who is told when driftloop itself is in trouble, and from when on it is."""
 
     owner: str
+    false_pages_per_week: Positive = 1.0
+    """So many pages about models may be wrong, in the whole fleet and on average."""
     missed_cadences: Annotated[int, Field(ge=1)] = 3
     """So many times `watch_every` since a pass over the fleet came to its end."""
     ingest_lag: Duration = timedelta(seconds=60)
@@ -141,7 +100,7 @@ REFUSE = "refuse"
 NULL = "null"
 
 
-class Source(_Table):
+class Source(Table):
     """Where looked-up features come from: a stream of events, or a table in a file or a query.
 
     An event has a `time` and `fields`; one that is older than the newest of its key by more than
@@ -189,7 +148,7 @@ class Source(_Table):
         return self.lateness or timedelta()
 
 
-class Feature(_Table):
+class Feature(Table):
     """One column of a model's rows: sent by the caller, looked up, or computed of others.
 
     `range` bounds plausible values (inclusive); `required` refuses a request without it. A text
@@ -275,7 +234,7 @@ class Feature(_Table):
         return self.fallback in (NULL, REFUSE)
 
 
-class WindowPolicy(_Table):
+class WindowPolicy(Table):
     """Which rows are looked at, how often, and how few are too few."""
 
     span: Duration
@@ -287,7 +246,7 @@ class WindowPolicy(_Table):
     """Rows this near in time share weather, outages and the like: certainty counts blocks."""
 
 
-class _Limits(_Table):
+class _Limits(Table):
     warn: Positive
     alarm: Positive
 
@@ -321,7 +280,7 @@ class DecayPolicy(_Limits):
     metric: str
 
 
-class QualityPolicy(_Table):
+class QualityPolicy(Table):
     """Limits on faults in the data, as shares of the window's rows."""
 
     nulls: Share
@@ -333,14 +292,14 @@ class QualityPolicy(_Table):
     """The newest row may be this old."""
 
 
-class Hysteresis(_Table):
+class Hysteresis(Table):
     """How many decisions in a row it takes to open and to resolve an incident."""
 
     open_after: Annotated[int, Field(ge=1)]
     resolve_after: Annotated[int, Field(ge=1)]
 
 
-class RetrainPolicy(_Table):
+class RetrainPolicy(Table):
     """When and how a candidate is made."""
 
     triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
@@ -362,7 +321,7 @@ class RetrainPolicy(_Table):
     cannot be lowered."""
 
 
-class GatePolicy(_Table):
+class GatePolicy(Table):
     """What a candidate must show before it answers."""
 
     holdout: Duration
@@ -372,7 +331,7 @@ class GatePolicy(_Table):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
 
 
-class RolloutPolicy(_Table):
+class RolloutPolicy(Table):
     """How a version that passed its gate comes to answer: beside the champion, then for a part.
 
     What is compared is held to `errors`, `latency`, `scores` and `quality`. For certain beyond a
@@ -426,7 +385,7 @@ class RolloutPolicy(_Table):
         return self
 
 
-class RetentionPolicy(_Table):
+class RetentionPolicy(Table):
     """How long things are kept, in loop time.
 
     What a kept version was trained on, and what an open incident was decided on, stays longer.
@@ -444,7 +403,7 @@ class RetentionPolicy(_Table):
     """This many of the newest versions that answered can be rolled back to; the first too."""
 
 
-class _Source(_Table):
+class _Source(Table):
     columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     """Ours = theirs, where a column is called otherwise than it is here."""
     table: str | None = None
@@ -469,7 +428,7 @@ class LogSource(_Source):
     labels: LabelSource | None = None
 
 
-class BatchPolicy(_Table):
+class BatchPolicy(Table):
     """What is scored by every model of a family, and how often.
 
     In `source` and `out` stand {model} and {market}, and {date} (2026-03-01) and {time}
@@ -483,7 +442,7 @@ class BatchPolicy(_Table):
     publish: bool = False
 
 
-class HandoverPolicy(_Table):
+class HandoverPolicy(Table):
     """Who is told of a new version of a model that is served elsewhere.
 
     `command` is run in the folder of the monitor files with the version as JSON on its standard
@@ -502,7 +461,7 @@ class HandoverPolicy(_Table):
         return self
 
 
-class Family(_Table):
+class Family(Table):
     """The models that share a feature schema, a recipe and a monitor file."""
 
     name: str
@@ -525,6 +484,9 @@ class Family(_Table):
     retrain: RetrainPolicy
     gate: GatePolicy
     retention: RetentionPolicy = RetentionPolicy()
+    budget: BudgetPolicy = BudgetPolicy()
+    estimate: EstimatePolicy = EstimatePolicy()
+    quarantine: QuarantinePolicy = QuarantinePolicy()
     log: LogSource | None = None
     """A log of somebody else's: these models are served elsewhere, and never by driftloop."""
     segments: Annotated[tuple[str, ...], Field(strict=False)] = ()

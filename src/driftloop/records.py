@@ -21,6 +21,7 @@ FeatureValue = float | str | None
 MODEL_FILE = "model.onnx"
 PIPELINE_FILE = "pipeline.skops"
 REFERENCE_FILE = "reference.parquet"
+BASELINE_FILE = "baseline.parquet"
 
 _METRICS = {
     "mae": "mean absolute error",
@@ -485,7 +486,8 @@ class Candidate:
 
     `folder` holds `model.onnx` (whose SHA-256 is `digest`), `pipeline.skops`,
     `reference.parquet` (training rows, sampled, with the candidate's predictions),
-    `holdout.parquet` (id, event_time, label, candidate, champion) and `card.json`.
+    `holdout.parquet` (id, event_time, label, candidate, champion), `baseline.parquet` (of these
+    rows, sampled, event_time, label and candidate with the features) and `card.json`.
     `metrics` are on the held-out rows: the baseline that decay is judged against.
 
     One that is not lowered answers as it was fitted, in the sidecar: `unlowered` says why, there is

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from driftloop.errors import ArtifactError, TrainingFailed
 from driftloop.ports import Model
 from driftloop.records import (
+    BASELINE_FILE,
     MODEL_FILE,
     PIPELINE_FILE,
     REFERENCE_FILE,
@@ -44,6 +46,7 @@ PRELOADED = (
 )
 """What the server that fits are forked from has imported already."""
 REFERENCE_ROWS = 5000
+BASELINE_ROWS = 10_000
 SAMPLES = 16
 """Rows whose answers a model file carries, so that whoever loads it sees that it still does."""
 
@@ -112,6 +115,7 @@ def build_candidate(
         if champion is not None:
             compared = compared.append_column("champion", _answers(champion, family, held_out))
         pq.write_table(compared, part / "holdout.parquet")
+        pq.write_table(_baseline(family, held_out, answers, order.seed), part / BASELINE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -162,6 +166,7 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
         pq.write_table(
             compared.append_column("candidate", newer["prediction"]), part / "holdout.parquet"
         )
+        pq.write_table(_baseline(family, newer, answers, order.seed), part / BASELINE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -268,7 +273,8 @@ def _whole(folder: Path) -> Iterator[Path]:
         if folder.exists():
             # The same rows and seed gave the same model before: its folder is as good, but the
             # rows held out now are newer.
-            (part / "holdout.parquet").replace(folder / "holdout.parquet")
+            for name in ("holdout.parquet", BASELINE_FILE):
+                (part / name).replace(folder / name)
         else:
             part.replace(folder)
     finally:
@@ -301,11 +307,20 @@ def _answered(rows: pa.Table, *, since: datetime | None = None) -> pa.Table:
     return rows.filter(kept)
 
 
-def _sample(rows: pa.Table, seed: int) -> pa.Table:
-    if rows.num_rows <= REFERENCE_ROWS:
+def _sample(rows: pa.Table, seed: int, *, most: int = REFERENCE_ROWS) -> pa.Table:
+    if rows.num_rows <= most:
         return rows
-    chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
+    chosen = np.random.default_rng(seed).choice(rows.num_rows, most, replace=False)
     return rows.take(pa.array(np.sort(chosen)))
+
+
+def _baseline(
+    family: Family, held_out: pa.Table, answers: npt.NDArray[np.float64], seed: int
+) -> pa.Table:
+    """Return held-out rows with their features: what a later worsening is explained against."""
+    rows = held_out.select(["event_time", "label", *family.measured])
+    rows = rows.append_column("candidate", pa.array(answers, pa.float64()))
+    return _sample(rows, seed, most=BASELINE_ROWS)
 
 
 def _with_samples(model_file: bytes, family: Family, rows: pa.Table) -> bytes:

@@ -11,15 +11,27 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
-from driftloop.judge import LOOKED, decide, expected_gain, is_due, unlooked, window_at
+from driftloop.judge import (
+    LOOKED,
+    decide,
+    expected_gain,
+    explains,
+    heeded,
+    is_due,
+    unlooked,
+    window_at,
+)
 from driftloop.loop.budget import Ask, afforded
-from driftloop.loop.notices import Places, blocked, opened, recovered
+from driftloop.loop.causes import found_cause, kept
+from driftloop.loop.notices import OF_DATA, Places, blocked, of_data, opened, recovered
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
+    Cause,
     Decided,
     Decision,
     Disputed,
+    Explained,
     Failed,
     Head,
     Kind,
@@ -30,6 +42,7 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
+    Origin,
     Paged,
     Passed,
     Reading,
@@ -61,6 +74,7 @@ class Watched:
     """Why a renewal that is asked for is not started yet."""
     rows: int = 0
     labels: int = 0
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +112,7 @@ class Watcher:
             left += self._left(family, histories)
             seen += self._family(family, histories, now)
             past |= histories
+        seen = self._explained(seen, past, now)
         passed = Passed(
             at=now,
             looked=len(seen),
@@ -146,13 +161,17 @@ class Watcher:
         left: list[Watched] = []
         for model, history in histories.items():
             called_for = {
-                notice.key: notice
+                notice.key: (notice, decision, before)
                 for before, decision in pairwise((None, *history.decisions))
                 if decision is not None
                 for notice in self._notices(family, decision, before)
             }
             told = self.ledger.appended(Paged, called_for)
-            notices = tuple(notice for key, notice in called_for.items() if key not in told)
+            notices = tuple(
+                self._with_cause(family, *called)
+                for key, called in called_for.items()
+                if key not in told
+            )
             order = self._not_begun(family, history)
             if notices or order is not None:
                 left.append(Watched(model=model, order=order, notices=notices))
@@ -169,17 +188,66 @@ class Watcher:
             return None
         return ordered(family, asked)
 
+    def _with_cause(
+        self, family: Family, notice: Notice, decision: Decision, before: Decision | None
+    ) -> Notice:
+        """Return a notice with the cause that was found when its decision was taken."""
+        fact = self.ledger.fact(Explained, key=decision.key)
+        if fact is None:
+            return notice
+        explained = self._notices(family, decision, before, fact.cause)
+        return next((each for each in explained if each.key == notice.key), notice)
+
+    def _explained(
+        self, seen: Sequence[Watched], past: Mapping[ModelId, ModelHistory], now: datetime
+    ) -> list[Watched]:
+        """Return what was seen with the causes that models share, in their notices too."""
+        found = {
+            each.model: (each.decision, each.cause)
+            for each in seen
+            if each.decision is not None and each.cause is not None
+        }
+        causes = kept(self.fleet, self.ledger, found, now)
+        return [
+            each
+            if each.decision is None or each.model not in causes
+            else replace(
+                each,
+                cause=causes[each.model],
+                notices=self._notices(
+                    self.fleet.family(each.model),
+                    each.decision,
+                    past[each.model].decisions[-1] if past[each.model].decisions else None,
+                    causes[each.model],
+                ),
+            )
+            for each in seen
+        ]
+
     def _notices(
-        self, family: Family, decision: Decision, before: Decision | None
+        self,
+        family: Family,
+        decision: Decision,
+        before: Decision | None,
+        cause: Cause | None = None,
     ) -> tuple[Notice, ...]:
+        """Return what a decision has told to whom: of wrong data, to who owns that."""
         owner = self.fleet.owner(decision.model)
+        theirs = owner
+        if decision.state is State.DATA_FAULT:
+            theirs = self.fleet.data_owner(decision.model, at_fault(decision, cause))
         notices = []
         if decision.opens:
-            notices.append(opened(decision, family, owner, self.places))
+            notices.append(opened(decision, family, theirs, self.places, cause))
         if _turned_bad(decision, before):
-            notices.append(blocked(decision, family, owner, self.places))
+            notices.append(blocked(decision, family, owner, self.places, cause))
+            if theirs != owner:
+                # The thread is in another channel than theirs.
+                notices.append(of_data(decision, family, theirs, self.places, cause))
         if decision.resolves is not None:
             notices.append(recovered(decision, family, owner, self.places))
+            if self.ledger.appended(Paged, (f"{decision.resolves}{OF_DATA}/opened",)):
+                notices.append(recovered(decision, family, owner, self.places, of=OF_DATA))
         return tuple(notices)
 
     def _family(
@@ -252,6 +320,12 @@ class Watcher:
         decision = decide(
             family=family, window=window, readings=measurement.readings, history=history, now=now
         )
+        before = history.decisions[-1] if history.decisions else None
+        cause = None
+        if explains(decision, before):
+            own = _answered_by(head, look.rows)
+            cause = found_cause(self.measure, family, head, decision, own)
+            decision = heeded(decision, cause)
         rows, labels = look.summary.rows, look.summary.labels
         self.ledger.append(
             Measured(
@@ -271,8 +345,7 @@ class Watcher:
         _log.info("%s: %s", model, decision.reason, extra={"trace": decision.key})
         if decision.opens:
             self._check(family, head, decision, look)
-        before = history.decisions[-1] if history.decisions else None
-        notices = self._notices(family, decision, before)
+        notices = self._notices(family, decision, before, cause)
         if self.every or notices or decision.retrain:
             self._keep(measurement, decision)
         return Watched(
@@ -282,6 +355,7 @@ class Watcher:
             notices=notices,
             rows=rows,
             labels=labels,
+            cause=cause,
         )
 
     def _keep(self, measurement: Measurement, decision: Decision) -> None:
@@ -354,6 +428,17 @@ def _fitted_in(history: ModelHistory) -> float:
     """Return the seconds that the champion's fit took; nothing is known where there is none."""
     champion = history.champion
     return 0.0 if champion is None else champion.candidate.fit_seconds
+
+
+def at_fault(decision: Decision, cause: Cause | None) -> str | None:
+    """Return the feature that is at fault, None where none is by itself."""
+    if cause is not None and cause.origin is Origin.DATA and cause.carriers:
+        return cause.carriers[0].name.split(".")[0]
+    for verdict in decision.verdicts:
+        reading = verdict.reading
+        if reading.kind is Kind.QUALITY and verdict.level is Level.ALARM and reading.column:
+            return reading.column.split(".")[0]
+    return None
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

@@ -15,13 +15,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from driftloop.errors import ArtifactError, MeasureError
+from driftloop.measure.causes import cause_of
 from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, prepared
-from driftloop.records import Kind, LogSummary, Reading, Verdict
+from driftloop.records import BASELINE_FILE, Cause, Kind, LogSummary, Reading, Verdict
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -152,6 +154,23 @@ class EvidentlyMeasure:
             )
         return tuple(found)
 
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own` are worse than the champion was made for; see `cause_of`.
+
+        Raises:
+            ArtifactError: the reference is not there, or is damaged.
+        """
+        baseline = reference.with_name(BASELINE_FILE)
+        return cause_of(
+            family=family,
+            now=own,
+            before=_table(baseline) if baseline.exists() else None,
+            reference=_table(reference),
+            verdicts=verdicts,
+        )
+
     def report(
         self,
         *,
@@ -213,6 +232,13 @@ def measured(
         *quality_readings(family, current, reference, summary, now),
     )
     return Measurement(family, now, readings)
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"it cannot be read: {error}", where=str(file)) from error
 
 
 def _written(file: Path, text: str) -> None:

@@ -60,12 +60,7 @@ def contradictions(
         yield DriftloopError(
             "must be shorter than window.span: no older row is ever seen", where="quality.stale"
         )
-    owner = whole.get("owner")
-    if owners and isinstance(owner, str) and owner not in owners:
-        known = ", ".join(sorted(owners))
-        yield DriftloopError(
-            f"{owner!r} is not in owners.toml", where="owner", hint=f"known: {known}"
-        )
+    yield from _bad_owners(whole, owners)
     recipe, parameters = _at(whole, "retrain", "recipe"), _at(whole, "retrain", "parameters")
     if isinstance(recipe, str):
         try:
@@ -84,6 +79,16 @@ def contradictions(
     yield from _bad_batch(whole)
     if whole.get("task") == Task.SCORE:
         yield from _bad_score(whole)
+
+
+def _bad_owners(whole: Mapping[str, Any], owners: frozenset[str]) -> Iterator[DriftloopError]:
+    for key in ("owner", "data_owner"):
+        owner = whole.get(key)
+        if owners and isinstance(owner, str) and owner not in owners:
+            known = ", ".join(sorted(owners))
+            yield DriftloopError(
+                f"{owner!r} is not in owners.toml", where=key, hint=f"known: {known}"
+            )
 
 
 def _bad_batch(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:

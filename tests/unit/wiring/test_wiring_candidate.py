@@ -21,7 +21,10 @@ from driftloop.records import Candidate, Order
 from driftloop.workshop import build_candidate, split
 
 MONITORS = Path(__file__).parents[2] / "monitors"
-FILES = {"model.onnx", "pipeline.skops", "reference.parquet", "holdout.parquet", "card.json"}
+FILES = {
+    *("model.onnx", "pipeline.skops", "reference.parquet", "holdout.parquet"),
+    *("baseline.parquet", "card.json"),
+}
 RECIPES = '''
 from sklearn.impute import SimpleImputer
 from sklearn.neighbors import KNeighborsRegressor

@@ -8,7 +8,7 @@ import numpy as np
 from driftloop.measure.bins import Bins, counts, sums
 from driftloop.measure.columns import Codes, Floats
 from driftloop.measure.faults import Fault
-from driftloop.measure.sides import Answered, Sides, apart
+from driftloop.measure.sides import Answered, Sides, moves
 from driftloop.records import Carrier
 
 SURE = 4.0
@@ -40,7 +40,7 @@ def carried(seen: Sides, before: Answered, now: Answered) -> Iterator[Carrier]:
     both sides. It adds up over columns, so that what each adds by its bins' new shares is its
     Shapley value (Lundberg and Lee 2017, section 4: of a linear model with a column's bins apart).
     """
-    moved = {name: float(np.max(np.abs(_apart(seen, name, before, now)))) for name in seen.bins}
+    moved = moves(seen.bins, before, now)
     names = sorted((n for n in moved if moved[n] >= SURE), key=lambda n: -moved[n])[:8]
     if not names:
         return
@@ -130,11 +130,6 @@ def flipped(seen: Sides) -> Fault | None:
 
 
 # -- scans ---------------------------------------------------------------------------------
-
-
-def _apart(seen: Sides, name: str, before: Answered, now: Answered) -> Floats:
-    codes = before.columns[name].codes, now.columns[name].codes
-    return apart(seen.bins[name], *codes, before, now)
 
 
 @dataclass(frozen=True, slots=True)

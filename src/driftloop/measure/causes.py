@@ -20,7 +20,7 @@ from driftloop.measure.sides import (
     LEAST,
     Answered,
     Sides,
-    apart,
+    moves,
     sides,
     sure_of_worse,
     swing_of_mean,
@@ -199,11 +199,8 @@ def _not_surely_worse(family: Family, seen: Sides, before: Answered, now: Answer
 
 
 def _parted(seen: Sides, before: Answered, now: Answered) -> Parts:
-    def moved(name: str) -> float:
-        codes = before.columns[name].codes, now.columns[name].codes
-        return float(np.max(np.abs(apart(seen.bins[name], *codes, before, now))))
-
-    names = sorted(seen.bins, key=moved, reverse=True)[:TOLD_APART]
+    moved = moves(seen.bins, before, now)
+    names = sorted(seen.bins, key=lambda name: -moved[name])[:TOLD_APART]
     if not names:
         return parts(
             before.loss, now.loss, np.ones((before.size, 1)), np.ones((now.size, 1)), np.ones(1)
@@ -283,10 +280,9 @@ def _only_inputs(seen: Sides, why: str) -> Cause:
     """Return which inputs have changed, where what that does to performance cannot be told."""
     before, now = seen.before, seen.changed
     found = []
-    for name, bins in seen.bins.items():
+    for name, far in moves(seen.bins, before, now).items():
         codes = before.columns[name].codes, now.columns[name].codes
-        far = float(np.max(np.abs(apart(bins, *codes, before, now))))
-        share = _share_moved(*codes, bins.size)
+        share = _share_moved(*codes, seen.bins[name].size)
         if far >= 2 * SURE and share >= LEAST_MOVED:
             found.append((name, share, far))
     if not found:

@@ -87,8 +87,9 @@ class Sides:
     def column(self, name: str) -> Side:
         """Return one column of before and of `changed`."""
         bins, was, now = self.bins[name], self.before.columns[name], self.changed.columns[name]
-        swing = swings(self.before, self.changed, was.codes, bins.size)
-        moved = _moved(bins, self.before, self.changed, name)
+        span = spans(self.before, self.changed)
+        swing = swings(span, was.codes, bins.size)
+        moved = float(np.max(np.abs(apart(bins, was.codes, now.codes, span))))
         return Side(bins, was, now, swing, moved)
 
 
@@ -118,7 +119,7 @@ def sides(family: Family, now: Rows, before: pa.Table, reference: pa.Table) -> S
     cut = {name: cut[name] for name in shared}
 
     def moved(part: Answered) -> float:
-        return max((_moved(cut[name], was, part, name) for name in shared), default=0.0)
+        return max(moves(cut, was, part).values(), default=0.0)
 
     changed = _newest(is_now, moved)
     labelled = is_now.labelled
@@ -151,17 +152,16 @@ def losses(family: Family, label: Floats, answer: Floats) -> Floats:
     return found
 
 
-def swings(before: Answered, now: Answered, codes: Codes, size: int) -> Floats:
-    """Return how far the share of each bin usually swings between spans as long as that of `now`.
+def swings(span: Codes | None, codes: Codes, size: int) -> Floats:
+    """Return how far the share of each bin usually swings between spans; see `spans`.
 
     It is the standard deviation beyond what so few rows have by chance; 0 where rows have no time.
     A part of a day has other hours than a week, and that is no change.
     """
-    block = _blocks(before, now)
-    if block is None:
+    if span is None:
         return np.zeros(size)
-    spans = int(block[-1]) + 1
-    table = np.bincount(block * size + codes, minlength=spans * size).reshape(spans, size)
+    many = int(span[-1]) + 1
+    table = np.bincount(span * size + codes, minlength=many * size).reshape(many, size)
     rows = table.sum(axis=1)
     table, rows = table[rows > 0], rows[rows > 0]
     shares = table / rows[:, None]
@@ -173,18 +173,18 @@ def swings(before: Answered, now: Answered, codes: Codes, size: int) -> Floats:
 
 def swing_of_mean(before: Answered, now: Answered, values: Floats) -> float:
     """Return the same of the mean of `values`, which are those of the rows of `before`."""
-    block = _blocks(before, now)
-    if block is None:
+    span = spans(before, now)
+    if span is None:
         return 0.0
-    rows = np.bincount(block)
-    means = np.bincount(block, weights=values)[rows > 0] / rows[rows > 0]
+    rows = np.bincount(span)
+    means = np.bincount(span, weights=values)[rows > 0] / rows[rows > 0]
     by_chance = np.asarray(values.var() * np.mean(1.0 / rows[rows > 0]))
     return float(_beyond_chance(np.asarray(means.var(ddof=1)), by_chance, len(means)))
 
 
-def _beyond_chance(variance: Floats, by_chance: Floats, spans: int) -> Floats:
+def _beyond_chance(variance: Floats, by_chance: Floats, many: int) -> Floats:
     """Return the standard deviation that `variance` has beyond chance, 0 where it may be chance."""
-    most = by_chance * (1.0 + 2.0 * np.sqrt(2.0 / max(spans - 1, 1)))
+    most = by_chance * (1.0 + 2.0 * np.sqrt(2.0 / max(many - 1, 1)))
     return np.where(variance > most, np.sqrt(np.maximum(variance - by_chance, 0.0)), 0.0)
 
 
@@ -219,7 +219,9 @@ def _ordered(rows: Rows, at: Codes) -> tuple[Codes, Floats | None]:
 
 
 def _evenly(n: int, *, first: int = 0) -> Codes:
-    return np.unique(np.linspace(first, n - 1, min(n - first, MOST)).astype(np.int64))
+    if n - first <= MOST:
+        return np.arange(first, n)
+    return np.linspace(first, n - 1, MOST).astype(np.int64)
 
 
 def _halves(n: int) -> list[int]:
@@ -259,22 +261,25 @@ def _newest(rows: Answered, apart: Callable[[Answered], float]) -> Answered:
 # -- how far they are apart ----------------------------------------------------------------
 
 
-def _moved(bins: Bins, before: Answered, now: Answered, name: str) -> float:
-    return float(
-        np.max(
-            np.abs(apart(bins, before.columns[name].codes, now.columns[name].codes, before, now))
+def moves(cut: Mapping[str, Bins], before: Answered, now: Answered) -> Mapping[str, float]:
+    """Return by how many standard errors each column has moved: in the bin that did so most."""
+    span = spans(before, now)
+    return {
+        name: float(
+            np.max(np.abs(apart(bins, before.columns[name].codes, now.columns[name].codes, span)))
         )
-    )
+        for name, bins in cut.items()
+    }
 
 
-def apart(bins: Bins, was: Codes, is_now: Codes, before: Answered, now: Answered) -> Floats:
+def apart(bins: Bins, was: Codes, is_now: Codes, span: Codes | None) -> Floats:
     """Return by how many standard errors the share of each bin has changed."""
     n, m = len(was), len(is_now)
     old, new = counts(was, bins.size), counts(is_now, bins.size)
     # Of what is rare a few rows more are no news, however unlikely by the normal law.
     both = np.clip((old + new) / (n + m), RARE / min(n, m), 0.5)
     noise = both * (1.0 - both) * (1.0 / n + 1.0 / m)
-    found: Floats = (new / m - old / n) / np.sqrt(noise + swings(before, now, was, bins.size) ** 2)
+    found: Floats = (new / m - old / n) / np.sqrt(noise + swings(span, was, bins.size) ** 2)
     return found
 
 
@@ -286,7 +291,11 @@ def sure_of_worse(before: Answered, now: Answered) -> tuple[float, float]:
     return gap, gap / float(np.sqrt(noise + swing**2 + 1e-24))
 
 
-def _blocks(before: Answered, now: Answered) -> Codes | None:
+def spans(before: Answered, now: Answered) -> Codes | None:
+    """Return which span of before each of its rows is in, spans being as long as `now` is.
+
+    None where rows have no time, or too short a one.
+    """
     if before.time is None or now.time is None or before.size < LEAST or now.size < 1:
         return None
     whole = before.time[-1] - before.time[0]
@@ -295,6 +304,6 @@ def _blocks(before: Answered, now: Answered) -> Codes | None:
         return None
     length = max(min(float(now.time[-1] - now.time[0]), whole / SPANS), whole / MOST_SPANS, second)
     # What is left at the end is no span.
-    spans = max(int(whole // length), 1)
-    found: Codes = np.minimum((before.time - before.time[0]) // length, spans - 1).astype(np.int64)
+    last = max(int(whole // length), 1) - 1
+    found: Codes = np.minimum((before.time - before.time[0]) // length, last).astype(np.int64)
     return found

@@ -13,6 +13,7 @@ from driftloop.records import (
     Advanced,
     Candidate,
     Counts,
+    Decided,
     Event,
     Fact,
     FeatureValue,
@@ -21,6 +22,7 @@ from driftloop.records import (
     Intent,
     Label,
     LogSummary,
+    Measured,
     ModelHistory,
     ModelId,
     Notice,
@@ -325,9 +327,20 @@ class Ledger(Protocol):
         *,
         model: ModelId | None = None,
         since: datetime | None = None,
+        before: datetime | None = None,
         last: int | None = None,
     ) -> tuple[FactT, ...]:
-        """Return facts of one kind, oldest first; `last` keeps only that many newest."""
+        """Return facts of one kind, oldest first; `last` keeps only that many newest.
+
+        `since` and `before` bound when they were found, `since` included.
+        """
+        ...
+
+    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
+        """Yield what was measured in a span, in the order in which it was.
+
+        Of models that could not be looked at the decision that says so stands for it.
+        """
         ...
 
     def fact(self, kind: type[FactT], *, key: str) -> FactT | None:

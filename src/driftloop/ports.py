@@ -25,6 +25,7 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Partition,
     Prediction,
     Reading,
     Receipt,
@@ -94,6 +95,7 @@ class PredictionLog(Protocol):
         Columns: id, version (int32; 0 for history), event_time, prediction (float64, null for
         history), label (float64, null when unknown at `window.known_at`), then the family's
         features (float64 or string). The first arrival of an id wins, and of labels the newest.
+        Rows in `window.left_out` are not returned.
         """
         ...
 
@@ -109,6 +111,15 @@ class PredictionLog(Protocol):
         """Yield `rows` and `summary` of windows that differ in their models, some read together.
 
         What is wrong with one model's rows is the `fault` of its look alone.
+        """
+        ...
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> Mapping[ModelId, Sequence[Partition]]:
+        """Return the partitions of many models, counted, oldest first; without rows it is none.
+
+        The windows differ in their models alone, begin and end with a block of `window.block`.
         """
         ...
 

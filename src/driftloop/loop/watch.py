@@ -14,6 +14,7 @@ from driftloop.errors import DriftloopError, UnknownModel, named
 from driftloop.judge import LOOKED, decide, expected_gain, is_due, unlooked, window_at
 from driftloop.loop.budget import Ask, afforded
 from driftloop.loop.notices import Places, blocked, opened, recovered
+from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
@@ -80,6 +81,7 @@ class Watcher:
     budget: float | None = None
     reports: Path | None = None
     every: bool = False
+    quarantine: Quarantine | None = None
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -98,6 +100,10 @@ class Watcher:
             left += self._left(family, histories)
             seen += self._family(family, histories, now)
             past |= histories
+        if self.quarantine is not None:
+            left += [
+                Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
+            ]
         passed = Passed(
             at=now,
             looked=len(seen),

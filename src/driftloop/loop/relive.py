@@ -4,7 +4,7 @@ Champions that the replay makes answer, in its log, what they would have been as
 answers are put in the place of those that were given. Nobody is told, and nothing is handed over.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -30,6 +30,7 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
+    Partition,
     Quarantined,
     Receipt,
     Released,
@@ -98,6 +99,12 @@ class RelivedLog:
                     hint="replay from the kept readings, without --rows",
                 )
             yield model, replace(look, rows=self._answered(family, model, look.rows))
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> Mapping[ModelId, Sequence[Partition]]:
+        """Return the partitions of many models, counted; see `ports.PredictionLog`."""
+        return self.log.partitions(family, windows)
 
     def horizon(self, family: Family) -> datetime | None:
         """Return when the newest rows arrived that were known then."""

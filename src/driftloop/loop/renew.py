@@ -16,6 +16,7 @@ from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import Beside, Span, as_found, compare, uses
 from driftloop.loop import notices
+from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
@@ -70,6 +71,7 @@ class Renewer:
     clock: Clock
     teller: Teller
     table: Callable[[Path], pa.Table]
+    quarantine: Quarantine | None = None
 
     def renew(self, order: Order) -> Renewed:
         """Return what came of `order`; one renewal of a model at a time, each order once.
@@ -302,6 +304,8 @@ class Renewer:
         window = replace(
             order.window, start=newest - family.retrain.span, end=newest, known_at=horizon
         )
+        if self.quarantine is not None:
+            window = replace(window, left_out=self.quarantine.left_out(family, window))
         begun = replace(order, window=window, holdout_from=newest - family.gate.holdout)
         self.ledger.append(Ordered(model=order.model, at=now, order=begun), key=order.key)
         return begun

@@ -34,3 +34,7 @@ class QuarantinePolicy(Table):
     """Which rows train nothing, and for how long."""
 
     keep: Duration = timedelta(days=30)
+    """Without anybody's word a partition is checked again after so long."""
+    volume: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """Fewer rows than this share of what is usual at that time of the week are a fault, as are
+    more than the usual number divided by it."""

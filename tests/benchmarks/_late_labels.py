@@ -50,7 +50,7 @@ CLEAN = ("still", "inputs")
 SCENARIOS = (*CLEAN, "concept")
 COVERED = 0.9
 AGES = {"age=newest": "fresh", "age=day": "hours", None: "days"}
-TRUTH_ROWS = 60_000
+TRUTHS, TRUTH_ROWS = 8, 60_000
 THEIRS = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -58,7 +58,8 @@ import nannyml, pandas
 said = {}
 for key, task, metric, reference, current in json.load(sys.stdin):
     reference, current = pandas.read_parquet(reference), pandas.read_parquet(current)
-    given = dict(y_true="label", y_pred="said" if task == "binary" else "prediction", chunk_number=1)
+    answer = "said" if task == "binary" else "prediction"
+    given = dict(y_true="label", y_pred=answer, chunk_number=1)
     if task == "binary":
         made = nannyml.CBPE(y_pred_proba="prediction", problem_type="classification_binary",
             metrics=[metric], **given)
@@ -212,7 +213,9 @@ def _outcomes(
     if task is Task.MULTICLASS:
         pull = np.stack([turn * x[:, 0], x[:, 1], x[:, 2], np.zeros(n)], axis=1) * 1.5
         pull[:, 0] += 0.15 * moved
-        said = (pull * [1.1, 0.9, 1.0, 1.0] * np.where(changed, -1 / 0.3, 1.0)[:, None] ** [1, 0, 0, 0])
+        said = (
+            pull * [1.1, 0.9, 1.0, 1.0] * np.where(changed, -1 / 0.3, 1.0)[:, None] ** [1, 0, 0, 0]
+        )
         true = np.argmax(pull + rng.gumbel(size=pull.shape), axis=1)
         return {"prediction": said.argmax(axis=1).astype(float), "label": true.astype(float)}
     middle = 20.0 + 3.0 * turn * x[:, 0] + x[:, 1] ** 2 + 0.3 * moved
@@ -325,7 +328,7 @@ def _labels_alone(family: Family, metric: str, rows: pa.Table) -> tuple[float, f
     value, influence = estimates(family.task, label, prediction)[metric]()
     block = blocks(rows, timedelta(days=1))
     block = np.unique(block, return_inverse=True)[1]
-    if block.max() < 2:  # noqa: PLR2004 - of one or two days nothing is told of days
+    if block.max() < 2:
         block = np.arange(len(label))
     low, high = interval(value, influence, block)
     return value, None if low is None or high is None else high - low
@@ -335,7 +338,7 @@ def _labels_alone(family: Family, metric: str, rows: pa.Table) -> tuple[float, f
 def _truth(case: Case, _age: str) -> float:
     """Return the metric of very many rows like those of the window, of days that are alike."""
     found = []
-    for seed in range(8):
+    for seed in range(TRUTHS):
         rng = np.random.default_rng([seed, 99])
         rows = _rows(case, rng, np.sort(rng.uniform(0.0, DAYS, TRUTH_ROWS)))
         label, prediction = rows["label"].to_numpy(), rows["prediction"].to_numpy()
@@ -356,7 +359,7 @@ def _asked(case: Case, made: Made, at: int, folder: Path) -> Iterator[tuple[Line
         files = [folder / f"{key}-{side}.parquet" for side in ("known", "newest")]
         for file, rows in zip(files, (known, newest), strict=True):
             told = rows.select([*NUMBERS, "prediction", "label"])
-            said = (told["prediction"].to_numpy() >= 0.5).astype(float)  # noqa: PLR2004
+            said = (told["prediction"].to_numpy() >= 0.5).astype(float)
             pq.write_table(told.append_column("said", pa.array(said)), file)
         truth, _ = _labels_alone(_family(case.task, metric), metric, newest)
         about = {

@@ -15,6 +15,8 @@ from driftloop.records import Task
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
+ENOUGH = 3000
+"""Where the window has so many labels, those of the holdout, which are older, are not used."""
 FIRST = 0.4
 """The share of the labels that are expected by nobody: the first to learn of."""
 
@@ -60,10 +62,12 @@ class Believed:
     """What is believed of all rows: `expected` of each, and for how many its label stands.
 
     Both have the rows of `Known`; of them `design` and `fit` are what expectations are made of.
+    `waits` are those that no label stands for.
     """
 
     delays: Delays
     weight: Floats
+    waits: Mask
     expected: Floats
     design: Design
     fit: Fit
@@ -128,7 +132,7 @@ def believed(
     place = np.flatnonzero(weight > 0.0)
     place = place[np.argsort(-rows.age[place], kind="stable")]
     count = rows.outcome.shape[1]
-    held = _held(family, metric, reference, holdout, count)
+    held = _held(family, metric, holdout, count=count, most=ENOUGH - len(place))
     before = padded(answers_alone(family, reference, held.answer, count), seen.effects.shape[1])
     told = Design(
         np.vstack([before.effects, seen.effects[place]]),
@@ -143,6 +147,7 @@ def believed(
     return Believed(
         delays=delays,
         weight=weight,
+        waits=(weight == 0.0) & ~delays.told(rows.age),
         expected=possible(family, fit.expected(seen)),
         design=seen,
         fit=fit,
@@ -173,14 +178,21 @@ class _Held:
 
 
 def _held(
-    family: Family, metric: str, reference: Reference, holdout: Rows | None, count: int
+    family: Family,
+    metric: str,
+    holdout: Rows | None,
+    *,
+    count: int,
+    most: int,
 ) -> _Held:
-    if holdout is not None and holdout.num_rows and "prediction" in reference.columns:
+    if most > 0 and holdout is not None and holdout.num_rows:
         answer = numbers(holdout, "candidate", of="the holdout")
         label = numbers(holdout, "label", of="the holdout")
         block = blocks(holdout, family.window.block)
-        usable = np.isfinite(answer) & np.isfinite(label)
         if block is not None:
+            newest = np.argsort(block, kind="stable")
+            usable = newest[np.isfinite(answer[newest]) & np.isfinite(label[newest])]
+            usable = usable[max(0, len(usable) - most) :]
             answer, label = answer[usable], label[usable]
             return _Held(answer, outcomes(family, metric, label, answer), block[usable])
     return _Held(np.zeros(0), np.zeros((0, count)), np.zeros(0, dtype=np.int64))

@@ -22,8 +22,9 @@ STRATA = 5
 """Labels that are numbers are told apart by fifths."""
 FEWEST = 100
 """An outcome with fewer labels has no delay of its own."""
-OPEN = 0.1
-"""Where of some outcome fewer labels than this share are here, the early ones are not used."""
+OPEN = 0.4
+"""Where of some outcome fewer labels than this share are here, the early ones are not used: those
+of the other outcomes would stand for them, and each for many."""
 AGES = 24
 """In so many groups of like age the labels that are here stand for all rows."""
 
@@ -63,9 +64,9 @@ class Delays:
         found: Floats = self.ever * shares[outcome, np.arange(len(age))]
         return found
 
-    def least(self, age: Floats) -> Floats:
-        """Return, of labels that come at all, the share that is here: of the slowest outcome."""
-        found: Floats = np.min([curve.at(age) for curve in self.outcomes], axis=0)
+    def told(self, age: Floats) -> Mask:
+        """Return at which ages `OPEN` of the slowest outcome's labels are here."""
+        found: Mask = np.min([curve.at(age) for curve in self.outcomes], axis=0) >= OPEN
         return found
 
 
@@ -116,7 +117,8 @@ def kaplan_meier(ends: Floats, here: Mask) -> Curve:
     """Return the share whose label is here by an age; `ends` is when a row was last looked at."""
     times, counts = np.unique(ends[here], return_counts=True)
     at_risk = len(ends) - np.searchsorted(np.sort(ends), times, side="left")
-    return Curve(times, 1.0 - np.cumprod(1.0 - counts / at_risk))
+    known: Floats = 1.0 - np.cumprod(1.0 - counts / at_risk, dtype=np.float64)
+    return Curve(times, known)
 
 
 def reversed_time(took: Floats, limit: Floats) -> Curve:
@@ -138,8 +140,9 @@ def strata(label: Floats, *, classes: bool) -> Codes:
     if classes:
         found[here] = np.unique(label[here], return_inverse=True)[1]
         return found
-    cuts = np.quantile(label[here], np.arange(1, STRATA) / STRATA) if here.any() else []
-    found[here] = np.searchsorted(np.unique(cuts), label[here], side="left")
+    if here.any():
+        cuts = np.unique(np.quantile(label[here], np.arange(1, STRATA) / STRATA))
+        found[here] = np.searchsorted(cuts, label[here], side="left")
     return found
 
 
@@ -148,21 +151,20 @@ def weights(delays: Delays, here: Mask, age: Floats, outcome: Codes) -> Floats:
 
     It is the inverse of the probability that it is here, brought to scale within groups of like
     age, in each of which the weights sum to the rows (Hajek 1971). Where all labels of a group are
-    here it is 1. Early labels are not used at an age at which less than `OPEN` of some outcome are
-    here: those of the others would stand for them.
+    here it is 1. Early labels, of an age that `Delays.told` is false of, are not used.
     """
     found = np.zeros(len(age))
     if not len(age):
         return found
-    usable = here & (delays.least(age) >= OPEN)
+    told = delays.told(age)
+    usable = here & told
     chance = delays.known(age[usable], outcome[usable])
     found[usable] = 1.0 / np.maximum(chance, OPEN * delays.ever)
     group = _like(age)
     rows, labels = np.bincount(group), np.bincount(group, weights=here)
     sums = np.bincount(group, weights=found)
     # A group that is only partly old enough keeps its weights: the rest is not theirs to stand for.
-    open_rows = np.bincount(group, weights=delays.least(age) >= OPEN)
-    whole = (open_rows == rows) & (sums > 0.0)
+    whole = (np.bincount(group, weights=told) == rows) & (sums > 0.0)
     scale = np.divide(rows, sums, out=np.ones(len(rows)), where=whole)
     found *= np.clip(scale, 0.5, 2.0)[group]
     found[(labels == rows)[group]] = 1.0

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 
 from driftloop.measure.believed import Believed, Known, believed, known
 from driftloop.measure.columns import Floats, Unmeasurable
@@ -26,7 +27,7 @@ from driftloop.measure.expected import outside
 from driftloop.measure.pseudo import Scored, scored
 from driftloop.measure.reference import Reference
 from driftloop.records import Kind, Reading, Task
-from driftloop.rows import Rows
+from driftloop.rows import Rows, chosen
 from driftloop.spec import DecayPolicy, Family
 
 UNKNOWN = "UNKNOWN: "
@@ -44,11 +45,13 @@ RECENT = 2
 """So many of the newest blocks with labels must agree with what was expected of them."""
 SURE = 0.99
 """So sure it must be that they do not."""
-LITTLE = 0.1
-"""Where a smaller share of labels is still to come they decide nothing."""
+LITTLE = 0.2
+"""Where a smaller share of labels is still to come, it matters little what their inputs are."""
 STEP = 0.1
 """By how much an interval that was too narrow once is widened (Gibbs and Candes 2021)."""
 WIDEST = 3.0
+MOST = 20_000
+"""Rows that are looked at: more of them make no interval narrower that days make wide."""
 IN_PROPORTION = ("mae", "rmse", "mape", "mape_abs")
 """Metrics of errors, which vary the more the larger they are expected to be."""
 
@@ -72,11 +75,15 @@ def estimate_readings(
         holdout: rows that the champion was not trained on, with `event_time`, `label` and what it
             answers to them as `candidate`.
 
-    `n` of a reading counts the labels that are here. A reading that cannot be had has no value and
+    `n` of a reading counts the labels that are here; of more than `MOST` rows every second, third
+    or so is looked at, and they are those of these. A reading that cannot be had has no value and
     a problem that begins with "UNKNOWN: ".
     """
     if family.decay is None:
         return
+    if own.num_rows > MOST:
+        every = -(-own.num_rows // MOST)
+        own = chosen(own, pa.chunked_array([np.arange(own.num_rows) % every == 0]))
     yield from _Telling(family, family.decay, own, reference, baselines).readings(now, holdout)
 
 
@@ -157,24 +164,28 @@ class _Telling:
         pseudo = expected + found.weight[part][:, None] * wrong
         said = scored(family, self.limits.metric, rows.prediction[part], pseudo)
         past = _past(family, said, found, rows.prediction[part])
-        if np.mean(~seen) > LITTLE:
-            self._doubt(said, past, rows, part)
+        self._doubt(said, past, rows, part, float(np.mean(found.waits[part])))
         error = _error(family, self.limits.metric, said, found, rows, part, past)
         half = float(stdtrit(max(past.count - 1, 2), (1.0 + CONFIDENCE) / 2.0))
         half *= error * past.widened
         return said.value, said.value - half, said.value + half
 
-    def _doubt(self, said: Scored, past: "_Past", rows: Known, part: Mask) -> None:
-        """Refuse to tell of labels to come what those that came, or the inputs, speak against."""
+    def _doubt(self, said: Scored, past: "_Past", rows: Known, part: Mask, waiting: float) -> None:
+        """Refuse to tell of labels to come what those that came, or the inputs, speak against.
+
+        `waiting` is the share of the rows that nothing but expectation tells of.
+        """
         matters = self.limits.warn / 2.0 * abs(said.value)
-        if past.sure and abs(past.wrong) > matters:
+        if past.sure and abs(past.wrong) * waiting > matters:
             raise Unmeasurable(
                 f"labels that came last are off what was expected of them by {past.wrong:+.3g}:"
                 " what the inputs mean may have changed"
             )
-        waiting = np.zeros(len(rows.used), dtype=np.bool_)
-        waiting[rows.used] = part & ~rows.here
-        name, share = outside(self.family, self.own, self.reference, waiting)
+        if waiting <= LITTLE:
+            return
+        unlabelled = np.zeros(len(rows.used), dtype=np.bool_)
+        unlabelled[rows.used] = part & ~rows.here
+        name, share = outside(self.family, self.own, self.reference, unlabelled)
         if share > self.family.estimate.outside:
             raise Unmeasurable(f"{share:.0%} of {name} lie where no label tells of")
 
@@ -222,7 +233,8 @@ def _past(family: Family, said: Scored, found: Believed, prediction: Floats) -> 
     count = int(np.count_nonzero(usable))
     if count < BLOCKS:
         raise Unmeasurable(
-            f"labels of {count} blocks of time, at least {BLOCKS} are needed to tell how they differ"
+            f"labels of {count} blocks of time, at least {BLOCKS} are needed to tell how much they"
+            " differ"
         )
     mean, own = mean[usable], (own * labels / np.maximum(labels - 1, 1))[usable]
     wrong, sure = _recently(mean, own)
@@ -298,7 +310,7 @@ def _error(
     held = len(pulls) - len(learnt.place)
     pull[learnt.place] += pulls[held:]
     block = np.unique(np.concatenate([rows.block, learnt.block[:held]]), return_inverse=True)[1]
-    waits = found.weight[part] == 0.0
+    waits = found.waits[part]
     share = np.bincount(rows.block[part] - rows.block.min()) / n
     missing = np.bincount(rows.block[part] - rows.block.min(), weights=waits) / n
     variance = float(_noise(family, metric, said, found, part, past)[waits].sum()) / n**2
@@ -319,7 +331,8 @@ def _noise(
     """Return the variance that the label of each row of the part will add."""
     expected = found.expected[part]
     if family.task is not Task.REGRESSION:
-        return (said.slope**2 * expected * (1.0 - expected)).sum(axis=1)
+        told: Floats = (said.slope**2 * expected * (1.0 - expected)).sum(axis=1)
+        return told
     if metric not in IN_PROPORTION:
         return np.full(len(expected), past.noise)
     learnt = found.fit.expected(found.learnt.design)[:, 0]

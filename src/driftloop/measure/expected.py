@@ -92,7 +92,7 @@ class Sums:
         """Return the model that these rows tell."""
         penalty = np.full(len(self.square), RIDGE)
         penalty[0] = 1e-9 * max(float(self.square[0, 0]), 1.0)
-        inverse = np.linalg.inv(self.square + np.diag(penalty))
+        inverse: Floats = np.linalg.inv(self.square + np.diag(penalty)).astype(np.float64)
         return Fit(inverse @ self.product, inverse)
 
 
@@ -157,7 +157,8 @@ def answered(family: Family, reference: Reference, prediction: Floats) -> Floats
     if family.task is Task.MULTICLASS:
         if odd := int(np.count_nonzero(no_class(prediction, family))):
             raise Unmeasurable(f"{odd} predictions are none of the {len(family.classes)} classes")
-        return (prediction[:, None] == np.arange(len(family.classes))).astype(np.float64)
+        found: Floats = (prediction[:, None] == np.arange(len(family.classes))).astype(np.float64)
+        return found
     return _hats(prediction, reference.numbers("prediction"))
 
 
@@ -178,7 +179,7 @@ def outside(family: Family, rows: Rows, reference: Reference, among: Mask) -> tu
                 new = int(np.count_nonzero((values < low) | (values > high)))
             elif isinstance(column, Levels) and name in family.measured:
                 codes, names = texts(rows, name, of=OF)
-                unseen = np.append(~_known(names, column), False)  # noqa: FBT003 - null is not new
+                unseen = np.append(~_known(names, column), np.False_)  # null is not new
                 new = int(np.count_nonzero(unseen[codes[among]]))
             else:
                 continue
@@ -212,7 +213,9 @@ def _levels(codes: Codes, names: Sequence[str], levels: Levels) -> Floats:
     common = [levels.names[int(at)].as_py() for at in largest]
     place = {name: at for at, name in enumerate(common)}
     at = np.array([place.get(name, -1) for name in names] + [-1])[codes]
-    return (at[:, None] == np.arange(len(common))) - levels.counts[largest] / max(levels.rows, 1)
+    usual = levels.counts[largest] / max(levels.rows, 1)
+    found: Floats = (at[:, None] == np.arange(len(common))) - usual
+    return found
 
 
 def _known(names: object, levels: Levels) -> Mask:

@@ -27,7 +27,14 @@ class BudgetPolicy(Table):
 
 
 class EstimatePolicy(Table):
-    """When performance may be told before the labels are there."""
+    """When performance may be told before the labels are there, and what it may decide."""
+
+    min_labels: Annotated[int, Field(ge=50)] = 200
+    """It is learnt of so many labels at least, those of the gate's holdout among them."""
+    outside: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """A larger share of a column where the training rows had nothing: UNKNOWN."""
+    decides: bool = True
+    """Whether an estimate that is worse beyond decay.alarm, its whole interval, is an alarm."""
 
 
 class QuarantinePolicy(Table):

@@ -15,6 +15,7 @@ from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import as_found, compare
 from driftloop.loop import notices
+from driftloop.loop.memories import Fits
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
@@ -32,6 +33,7 @@ from driftloop.records import (
     Rollout,
     Task,
     Trained,
+    Tried,
     version_key,
 )
 from driftloop.spec import Family, Fleet
@@ -70,6 +72,10 @@ class Renewer:
     teller: Teller
     table: Callable[[Path], pa.Table]
 
+    @property
+    def _fits(self) -> Fits:
+        return Fits(log=self.log, trainer=self.trainer, ledger=self.ledger, table=self.table)
+
     def renew(self, order: Order) -> Renewed:
         """Return what came of `order`; one renewal of a model at a time, each order once.
 
@@ -79,7 +85,8 @@ class Renewer:
         version, and the head moves by compare-and-set.
         """
         family = self.fleet.family(order.model)
-        lease = family.retrain.time_limit + self.trainer.patience + MARGIN
+        fits = len(family.retrain.memory)
+        lease = fits * (family.retrain.time_limit + self.trainer.patience) + MARGIN
         intent = self.ledger.claim(f"renew/{order.key}", lease=lease)
         if not intent.mine:
             return Renewed(order, "elsewhere", intent.outcome or "another run is at it")
@@ -176,12 +183,17 @@ class Renewer:
         try:
             if family.log is not None and (champion is None or family.task is Task.SCORE):
                 candidate = self.trainer.find(order)
+                tried: tuple[Tried, ...] = ()
             else:
-                candidate = self.trainer.train(order, champion)
+                candidate, tried = self._fits.best(order, family, champion)
             version = self.registry.register(candidate)
             self.ledger.append(
                 Trained(
-                    model=order.model, at=self.clock.now(), version=version, candidate=candidate
+                    model=order.model,
+                    at=self.clock.now(),
+                    version=version,
+                    candidate=candidate,
+                    tried=tried,
                 ),
                 key=version_key(order.model, version),
             )

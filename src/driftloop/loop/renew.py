@@ -400,7 +400,7 @@ def _compared(
         policy=family.gate,
         unit=_block(length),
         beside=Beside(
-            uses=uses(at, earlier),
+            uses=uses(at, earlier, block=length),
             segments={column: _levels(held_out, column) for column in family.segments},
         ),
     )

@@ -180,15 +180,15 @@ def left(confidence: float, *purses: npt.ArrayLike | None, tried: int = 1) -> fl
 
     Alpha spending, row by row. A row has the error 1 - `confidence` for all its uses, in as many
     equal purses as are given; of a purse the attempt after u others that drew on it gets
-    1 / ((u + 1)(u + 2)), which sums to 1 over endless reuse, and an attempt's error is the mean
-    over its rows. So the errors of all attempts sum to at most 1 - `confidence` for each
-    holdout's worth of rows (exchange the two sums), and by Boole's inequality that bounds the
-    number of wrong promotions, however the attempts depend on each other and whichever candidate
-    each has. The first use has the two-sided interval of `confidence`, whose one end errs by
-    half; fresh rows bring new error to spend, for ever. Where N attempts draw on each row each
-    has about 1 / N of the purse, which no schedule that treats all alike can better. A second
-    purse for the few attempts that bring new evidence keeps their part from being eaten by the
-    many that look again at nearly the same.
+    1 / ((u + 1)(u + 2)), which sums to 1 over endless reuse. The mean over an attempt's rows is
+    what the lower end of its interval may err. So these errors sum to at most 1 - `confidence`
+    for each holdout's worth of rows (exchange the two sums), and by Boole's inequality that
+    bounds the expected number of wrong promotions, however the attempts depend on each other and
+    whichever candidate each has. A first use has half of it: the very interval of `confidence`,
+    whose two ends err by half each. Fresh rows bring new error to spend, for ever. Where N
+    attempts draw on each row each has about 1 / N of the purse, which no schedule that treats all
+    alike can better. A second purse for the few attempts that bring new evidence keeps their part
+    from being eaten by the many that look again at nearly the same.
 
     Spending a level over looks is Lan and DeMets' ("Discrete sequential boundaries for clinical
     trials", Biometrika 70, 1983), over an endless line of hypotheses Tian and Ramdas' ("Online

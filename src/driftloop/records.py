@@ -497,7 +497,8 @@ class Candidate:
 
     `folder` holds `model.onnx` (whose SHA-256 is `digest`), `pipeline.skops`,
     `reference.parquet` (training rows, sampled, with the candidate's predictions),
-    `holdout.parquet` (id, event_time, label, candidate, champion) and `card.json`.
+    `holdout.parquet` (id, event_time, label, candidate, champion, and the inputs as the struct
+    `features`) and `card.json`.
     `metrics` are on the held-out rows: the baseline that decay is judged against.
 
     One that is not lowered answers as it was fitted, in the sidecar: `unlowered` says why, there is
@@ -752,13 +753,19 @@ def version_key(model: ModelId, version: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gated:
-    """A candidate was let through or refused."""
+    """A candidate was let through or refused.
+
+    `start` and `end` are the first and the last event of the labelled rows that it was compared
+    with a champion on: they are used. None where no comparison was made.
+    """
 
     model: ModelId
     at: datetime
     order_key: str
     version: int
     result: GateResult
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

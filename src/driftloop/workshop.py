@@ -108,9 +108,7 @@ def build_candidate(
             (part / MODEL_FILE).write_bytes(model_file)
         (part / PIPELINE_FILE).write_bytes(pipeline_file)
         pq.write_table(_reference(training, fitted, order.seed), part / REFERENCE_FILE)
-        compared = held_out.select(["id", "event_time", "label"]).append_column(
-            "candidate", pa.array(answers, pa.float64())
-        )
+        compared = _held_out(family, held_out, pa.array(answers, pa.float64()))
         if champion is not None:
             compared = compared.append_column("champion", _answers(champion, family, held_out))
         pq.write_table(compared, part / "holdout.parquet")
@@ -160,10 +158,7 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
     )
     with _whole(folder) as part:
         (part / REFERENCE_FILE).write_bytes(content)
-        compared = newer.select(["id", "event_time", "label"])
-        pq.write_table(
-            compared.append_column("candidate", newer["prediction"]), part / "holdout.parquet"
-        )
+        pq.write_table(_held_out(family, newer, newer["prediction"]), part / "holdout.parquet")
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -308,6 +303,17 @@ def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
     check_order(model, family)
     columns = {name: held_out[name].to_pylist() for name in family.inputs}
     return pa.array(model.predict(columns), pa.float64())
+
+
+def _held_out(family: Family, rows: pa.Table, candidate: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return what the gate judges by; a feature of any name has its place in `features`."""
+    inputs = list(family.inputs)
+    plain = [rows[name].combine_chunks() for name in inputs]
+    return (
+        rows.select(["id", "event_time", "label"])
+        .append_column("candidate", candidate)
+        .append_column("features", pa.StructArray.from_arrays(plain, inputs))
+    )
 
 
 def _answered(rows: pa.Table, *, since: datetime | None = None) -> pa.Table:

@@ -6,7 +6,6 @@ holds out for its gate.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 

@@ -1,7 +1,6 @@
 """Fits of a data set's rows by the family's own recipe; each is made once."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray

@@ -4,14 +4,13 @@ Judged are readings of performance and of volume: of faults that others put into
 their drift, nothing is retrained by default.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, timedelta
 
 import numpy as np
 import pyarrow as pa
 
-from driftloop.gate import compare, losses
+from driftloop.gate import Beside, Span, compare, uses
 from driftloop.judge import decide, expected_gain, memories_to_try, window_at
 from driftloop.loop.memories import remembering
 from driftloop.loop.watch import order as ordered
@@ -29,7 +28,8 @@ from driftloop.records import (
     Trained,
     Tried,
 )
-from driftloop.retrain import predict, score
+from driftloop.retrain import score
+from driftloop.sequential import losses
 from tests.benchmarks._real_fits import Fits, Floats
 from tests.benchmarks._real_sets import Steps
 
@@ -56,6 +56,7 @@ class Ours:
     decisions: list[Decision] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     trained: list[Trained] = field(default_factory=list)
+    used: list[Span] = field(default_factory=list)
     refused: bool = False
     champion: Trained | None = None
     _answers: dict[int, Floats] = field(default_factory=dict)
@@ -180,15 +181,20 @@ class Ours:
         data, family = self.data, self.data.family
         a, b = self._held_out(order)
         champion = None if self.champion is None else self._answers[self.champion.version][a:b]
-        length = round(family.window.block.total_seconds() * 1e6)
-        return compare(
+        at, length = data.at[a:b].astype("datetime64[us]"), family.window.block
+        result = compare(
             data.label[a:b],
             champion,
             answers[a:b],
-            data.at[a:b] // length,
+            at.astype(np.int64) // (length // timedelta(microseconds=1)),
             task=family.task,
             policy=family.gate,
+            beside=Beside(uses=uses(at, self.used, block=length), tried=tried),
         )
+        if result.low is not None:
+            first, last = (moment.item().replace(tzinfo=UTC) for moment in (at[0], at[-1]))
+            self.used.append(Span(start=first, end=last))
+        return result
 
     def _held_out(self, order: Order) -> tuple[int, int]:
         return self.data.since(order.holdout_from), self.data.since(order.window.end)

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from driftloop.errors import CalledOff, DriftloopError
-from driftloop.gate import losses
 from driftloop.judge import expected_gain, memories_to_try
 from driftloop.ports import Ledger, PredictionLog, Trainer
 from driftloop.records import Candidate, Decided, Gated, Head, Memory, Order, Trained, Tried
+from driftloop.sequential import losses
 from driftloop.spec import Family
 
 _log = logging.getLogger(__name__)

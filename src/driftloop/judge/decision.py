@@ -119,7 +119,7 @@ def decide(
         incident = f"{window.model}/{now:%Y%m%dT%H%M%S}"
     elif resolves is not None:
         incident = None
-    wish = wished(seen, alarms, history, family, now)
+    wish = wished(seen, alarms, readings, history, family, now)
     blocked = blocked_by(seen, history, family, now) if wish is not None else None
     retrain = wish is not None and blocked is None
     return Decision(

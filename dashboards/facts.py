@@ -18,6 +18,8 @@ from driftloop.records import (
     Moved,
     Ordered,
     Paged,
+    Quarantined,
+    Released,
     Trained,
 )
 
@@ -43,6 +45,8 @@ class ModelFacts:
     moved: tuple[Moved, ...] = ()
     advanced: tuple[Advanced, ...] = ()
     explained: tuple[Explained, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    released: tuple[Released, ...] = ()
 
 
 def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
@@ -62,6 +66,8 @@ def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
         moved=ledger.facts(Moved, model=model, last=PAGE_EVENTS),
         advanced=ledger.facts(Advanced, model=model, last=PAGE_EVENTS),
         explained=ledger.facts(Explained, model=model, last=PAGE_EVENTS),
+        quarantined=ledger.facts(Quarantined, model=model, last=PAGE_EVENTS),
+        released=ledger.facts(Released, model=model, last=PAGE_EVENTS),
     )
 
 

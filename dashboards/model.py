@@ -6,6 +6,7 @@ from dashboards.facts import PAGE_MEASURED, ModelFacts
 from dashboards.fleet import Row, row_view
 from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.timeline import Event, Marker, markers, timeline
+from driftloop.judge.partitions import Standing, standing
 from driftloop.records import Cause, Decision, Head, Kind, Level, ModelId, Reading, Trained, Verdict
 from driftloop.spec import Family, Fleet, Owner
 
@@ -20,7 +21,7 @@ class ModelView:
     `trained` is what `champion` was made of, where the ledger still shows it. `verdicts` are
     the last ones, the worst first. `worst` are the segments that a model which decays is worst
     in. `cause` is why the open incident is one, where that was looked for. `cut` says that its
-    past is longer than what is shown.
+    past is longer than what is shown. `held` is what of its rows is in quarantine.
     """
 
     row: Row
@@ -35,6 +36,7 @@ class ModelView:
     cause: Cause | None
     events: tuple[Event, ...]
     cut: bool
+    held: tuple[Standing, ...]
 
 
 def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) -> ModelView:
@@ -62,6 +64,9 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
         cause=_cause(decision, facts),
         events=timeline(facts),
         cut=len(facts.decided) >= PAGE_MEASURED,
+        held=standing(
+            sorted((*facts.quarantined, *facts.released), key=lambda fact: fact.at), now=moment.now
+        ),
     )
 
 

@@ -20,17 +20,18 @@ import pyarrow.parquet as pq
 from driftloop.errors import ArtifactError, TrainingFailed
 from driftloop.ports import Model
 from driftloop.records import (
-    BASELINE_FILE,
     MODEL_FILE,
     PIPELINE_FILE,
     REFERENCE_FILE,
     Candidate,
     FeatureValue,
     Head,
+    Memory,
     Order,
     Samples,
     Task,
 )
+from driftloop.rows import outside
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ PRELOADED = (
 )
 """What the server that fits are forked from has imported already."""
 REFERENCE_ROWS = 5000
-BASELINE_ROWS = 10_000
 SAMPLES = 16
 """Rows whose answers a model file carries, so that whoever loads it sees that it still does."""
 
@@ -77,7 +77,7 @@ def build_candidate(
     training, held_out = split(family, order, rows)
 
     began = time.perf_counter()
-    fitted = fit(family, training, seed=order.seed)
+    fitted = fit(family, training, seed=order.seed, weights=weights(family, order, training))
     fit_seconds = time.perf_counter() - began
     began = time.perf_counter()
     samples = _samples(family, training, lambda columns: answer(fitted, columns).tolist())
@@ -109,13 +109,10 @@ def build_candidate(
             (part / MODEL_FILE).write_bytes(model_file)
         (part / PIPELINE_FILE).write_bytes(pipeline_file)
         pq.write_table(_reference(training, fitted, order.seed), part / REFERENCE_FILE)
-        compared = held_out.select(["id", "event_time", "label"]).append_column(
-            "candidate", pa.array(answers, pa.float64())
-        )
+        compared = _held_out(family, held_out, pa.array(answers, pa.float64()))
         if champion is not None:
             compared = compared.append_column("champion", _answers(champion, family, held_out))
         pq.write_table(compared, part / "holdout.parquet")
-        pq.write_table(_baseline(family, held_out, answers, order.seed), part / BASELINE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -162,11 +159,7 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
     )
     with _whole(folder) as part:
         (part / REFERENCE_FILE).write_bytes(content)
-        compared = newer.select(["id", "event_time", "label"])
-        pq.write_table(
-            compared.append_column("candidate", newer["prediction"]), part / "holdout.parquet"
-        )
-        pq.write_table(_baseline(family, newer, answers, order.seed), part / BASELINE_FILE)
+        pq.write_table(_held_out(family, newer, newer["prediction"]), part / "holdout.parquet")
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -175,8 +168,9 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
     """Return the labelled rows to train on and the newer ones to hold out.
 
     Raises:
-        TrainingFailed: either has too few.
+        TrainingFailed: either has too few outside of what is in quarantine.
     """
+    rows = outside(rows, order.window.left_out)
     labelled = rows.filter(pc.is_valid(rows["label"]))
     newer = pc.greater_equal(labelled["event_time"], pa.scalar(order.holdout_from))
     training, held_out = labelled.filter(pc.invert(newer)), labelled.filter(newer)
@@ -188,9 +182,25 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
             raise TrainingFailed(
                 f"{part.num_rows} labelled rows, {least} are needed ({key})",
                 where=order.model,
-                hint="a longer retrain.span or gate.holdout gives more rows",
+                hint=_in_quarantine(order)
+                or "a longer retrain.span or gate.holdout gives more rows",
             )
     return training, held_out
+
+
+def weights(family: Family, order: Order, training: pa.Table) -> npt.NDArray[np.float64] | None:
+    """Return how much each row counts, shape [n], the newest as 1; None where all count the same.
+
+    With the memory "decayed" a row counts 2 ** -(its age / half life), its age being that before
+    the newest row it is trained on.
+    """
+    if order.memory is not Memory.DECAYED:
+        return None
+    at = training["event_time"].to_numpy().astype("datetime64[us]").astype(np.float64)
+    half = (family.retrain.half_life or family.retrain.span).total_seconds() * 1e6
+    counted: npt.NDArray[np.float64] = np.exp2((at - at.max()) / half)
+    # What is older than a thousand half lives would count nothing, and nothing is no weight.
+    return np.maximum(counted, np.finfo(np.float32).tiny)
 
 
 def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
@@ -200,15 +210,28 @@ def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
         TrainingFailed: they are too few.
     """
     since = order.window.end - family.window.span
+    rows = outside(rows, order.window.left_out)
     newest = rows.filter(pc.greater_equal(rows["event_time"], pa.scalar(since)))
     if newest.num_rows < family.retrain.min_rows:
         raise TrainingFailed(
             f"{newest.num_rows} scored rows in the newest window.span,"
             f" {family.retrain.min_rows} are needed (retrain.min_rows)",
             where=order.model,
-            hint="a longer window.span gives more rows",
+            hint=_in_quarantine(order) or "a longer window.span gives more rows",
         )
     return newest
+
+
+def _in_quarantine(order: Order) -> str:
+    """Return what of the order's window is in quarantine, as a hint; "" for nothing."""
+    spans = order.window.left_out
+    rows = sum(span.rows for span in spans)
+    return (
+        f"{rows} rows in {len(spans)} spans are in quarantine: `driftloop quarantine` shows why,"
+        " and releases what is right"
+        if spans
+        else ""
+    )
 
 
 def _answering(
@@ -273,8 +296,7 @@ def _whole(folder: Path) -> Iterator[Path]:
         if folder.exists():
             # The same rows and seed gave the same model before: its folder is as good, but the
             # rows held out now are newer.
-            for name in ("holdout.parquet", BASELINE_FILE):
-                (part / name).replace(folder / name)
+            (part / "holdout.parquet").replace(folder / "holdout.parquet")
         else:
             part.replace(folder)
     finally:
@@ -299,6 +321,17 @@ def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
     return pa.array(model.predict(columns), pa.float64())
 
 
+def _held_out(family: Family, rows: pa.Table, candidate: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return what the gate judges by; a feature of any name has its place in `features`."""
+    inputs = list(family.inputs)
+    plain = [rows[name].combine_chunks() for name in inputs]
+    return (
+        rows.select(["id", "event_time", "label"])
+        .append_column("candidate", candidate)
+        .append_column("features", pa.StructArray.from_arrays(plain, inputs))
+    )
+
+
 def _answered(rows: pa.Table, *, since: datetime | None = None) -> pa.Table:
     """Return the rows that have an answer; with `since`, those before it all the same."""
     kept = pc.is_valid(rows["prediction"])
@@ -307,20 +340,11 @@ def _answered(rows: pa.Table, *, since: datetime | None = None) -> pa.Table:
     return rows.filter(kept)
 
 
-def _sample(rows: pa.Table, seed: int, *, most: int = REFERENCE_ROWS) -> pa.Table:
-    if rows.num_rows <= most:
+def _sample(rows: pa.Table, seed: int) -> pa.Table:
+    if rows.num_rows <= REFERENCE_ROWS:
         return rows
-    chosen = np.random.default_rng(seed).choice(rows.num_rows, most, replace=False)
+    chosen = np.random.default_rng(seed).choice(rows.num_rows, REFERENCE_ROWS, replace=False)
     return rows.take(pa.array(np.sort(chosen)))
-
-
-def _baseline(
-    family: Family, held_out: pa.Table, answers: npt.NDArray[np.float64], seed: int
-) -> pa.Table:
-    """Return held-out rows with their features: what a later worsening is explained against."""
-    rows = held_out.select(["event_time", "label", *family.measured])
-    rows = rows.append_column("candidate", pa.array(answers, pa.float64()))
-    return _sample(rows, seed, most=BASELINE_ROWS)
 
 
 def _with_samples(model_file: bytes, family: Family, rows: pa.Table) -> bytes:

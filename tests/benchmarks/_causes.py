@@ -175,7 +175,7 @@ def fitted(task: Task, seed: int, *, rows: int) -> World:
             past, labels, answer(past), START - timedelta(days=35), timedelta(days=28), "prediction"
         ),
         _table(
-            newer, known, answer(newer), START - timedelta(days=7), timedelta(days=7), "candidate"
+            newer, known, answer(newer), START - timedelta(days=7), timedelta(days=7), "prediction"
         ),
     )
 

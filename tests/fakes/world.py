@@ -21,6 +21,7 @@ from driftloop.records import (
     ModelId,
     Order,
     Origin,
+    Partition,
     Reading,
     Verdict,
     Window,
@@ -36,6 +37,7 @@ class FakeLog:
 
     rows_seen: int = 200
     duplicates: int = 0
+    counted: list[Partition] = field(default_factory=list)
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
@@ -47,6 +49,11 @@ class FakeLog:
         for window in windows:
             rows, summary = self.rows(family, window), self.summary(family, window)
             yield window.model, Look(rows=rows, summary=summary)
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> dict[ModelId, list[Partition]]:
+        return {window.model: self.counted for window in windows}
 
     def horizon(self, family: Family) -> datetime | None:
         return None

@@ -23,7 +23,7 @@ from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, prepared
-from driftloop.records import BASELINE_FILE, Cause, Kind, LogSummary, Reading, Verdict
+from driftloop.records import Cause, Kind, LogSummary, Reading, Verdict
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -162,11 +162,11 @@ class EvidentlyMeasure:
         Raises:
             ArtifactError: the reference is not there, or is damaged.
         """
-        baseline = reference.with_name(BASELINE_FILE)
+        held_out = reference.with_name("holdout.parquet")
         return cause_of(
             family=family,
             now=own,
-            before=_table(baseline) if baseline.exists() else None,
+            before=_before(_table(held_out)) if held_out.exists() else None,
             reference=_table(reference),
             verdicts=verdicts,
         )
@@ -239,6 +239,17 @@ def _table(file: Path) -> pa.Table:
         return pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"it cannot be read: {error}", where=str(file)) from error
+
+
+def _before(held_out: pa.Table) -> pa.Table | None:
+    """Return held-out rows as those of a window are; None where they have no features yet."""
+    if "features" not in held_out.column_names:
+        return None
+    features = held_out["features"].combine_chunks()
+    columns = {name: held_out[name] for name in ("event_time", "label")}
+    columns["prediction"] = held_out["candidate"]
+    names = [features.type.field(place).name for place in range(features.type.num_fields)]
+    return pa.table({**columns, **{name: features.field(name) for name in names}})
 
 
 def _written(file: Path, text: str) -> None:

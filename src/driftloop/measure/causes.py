@@ -53,9 +53,9 @@ def cause_of(
     Args:
         family: gives the task, the judged metric, the features and the limits of quality.
         now: the champion's rows of the window; see `PredictionLog.rows`.
-        before: rows it was not fitted on, from before its release: event_time, label, candidate
-            (its answer) and the features. None where they were not kept: faults are told by the
-            reference alone then, and no parts.
+        before: rows it was not fitted on, from before its release: event_time, label, prediction
+            and the features. None where they were not kept: faults are told by the reference alone
+            then, and no parts.
         reference: rows it was fitted on: event_time, label, prediction and the features.
         verdicts: what was judged of the window: faults of quality are named first.
     """
@@ -63,7 +63,7 @@ def cause_of(
         before = None
     alarms = tuple(_alarmed(verdicts))
     try:
-        seen = sides(family, now, _before(before, reference), reference)
+        seen = sides(family, now, reference if before is None else before, reference)
     except Unmeasurable as problem:
         return _faulty(alarms) if alarms else _unknown(str(problem))
     faults = (*alarms, *(each for each in _faults(family, seen) if each.column not in _of(alarms)))
@@ -312,10 +312,3 @@ def _share_moved(was: Codes, now: Codes, size: int) -> float:
 
 def _unknown(why: str) -> Cause:
     return Cause(origin=Origin.UNKNOWN, said=f"the cause is not known: {why}")
-
-
-def _before(before: pa.Table | None, reference: pa.Table) -> pa.Table:
-    if before is not None:
-        return before
-    names = [("candidate" if name == "prediction" else name) for name in reference.column_names]
-    return reference.rename_columns(names)

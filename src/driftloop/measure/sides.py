@@ -99,7 +99,7 @@ def sides(family: Family, now: Rows, before: pa.Table, reference: pa.Table) -> S
     Args:
         family: gives the task and the features.
         now: the champion's rows of the window.
-        before: rows that it answered before it was released, and was not fitted on.
+        before: rows that it answered before it was released, and was not fitted on; as `now`.
         reference: the rows it was fitted on; they say how columns are cut.
 
     Raises:
@@ -110,11 +110,11 @@ def sides(family: Family, now: Rows, before: pa.Table, reference: pa.Table) -> S
         raise Unmeasurable(f"{before.num_rows} rows from before its release, {LEAST} are needed")
     if now.num_rows < LEAST:
         raise Unmeasurable(f"{now.num_rows} rows, {LEAST} are needed", n=now.num_rows)
-    was = _answered(family, cut, before, "candidate", _evenly(before.num_rows))
+    was = _answered(family, cut, before, _evenly(before.num_rows))
     picked = np.unique(
         np.concatenate([_evenly(now.num_rows, first=f) for f in _halves(now.num_rows)])
     )
-    is_now = _answered(family, cut, now, "prediction", picked)
+    is_now = _answered(family, cut, now, picked)
     shared = [name for name in cut if name in was.columns and name in is_now.columns]
     cut = {name: cut[name] for name in shared}
 
@@ -191,9 +191,7 @@ def _beyond_chance(variance: Floats, by_chance: Floats, many: int) -> Floats:
 # -- rows ----------------------------------------------------------------------------------
 
 
-def _answered(
-    family: Family, cut: Mapping[str, Bins], rows: Rows, answers: str, at: Codes
-) -> Answered:
+def _answered(family: Family, cut: Mapping[str, Bins], rows: Rows, at: Codes) -> Answered:
     of = NOW
     columns: dict[str, Column] = {}
     order, time = _ordered(rows, at)
@@ -202,7 +200,7 @@ def _answered(
             columns[name] = bins.of(rows, order, of=of)
         except Unmeasurable:
             continue
-    label, answer = (numbers(rows, name, of=of)[order] for name in ("label", answers))
+    label, answer = (numbers(rows, name, of=of)[order] for name in ("label", "prediction"))
     loss = losses(family, label, answer)
     return Answered(columns, time, label, answer, loss, label - answer)
 

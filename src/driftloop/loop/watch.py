@@ -24,8 +24,9 @@ from driftloop.judge import (
     window_at,
 )
 from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
+from driftloop.loop.called_for import notices_of
 from driftloop.loop.causes import found_cause, kept
-from driftloop.loop.notices import OF_DATA, Places, blocked, of_data, opened, recovered
+from driftloop.loop.notices import Places
 from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
@@ -45,11 +46,9 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
-    Origin,
     Paged,
     Passed,
     Reading,
-    State,
     Trained,
     Window,
 )
@@ -188,16 +187,19 @@ class Watcher:
         left: list[Watched] = []
         for model, history in histories.items():
             called_for = {
-                notice.key: (notice, decision, before)
+                notice.key: (decision, before)
                 for before, decision in pairwise((None, *history.decisions))
                 if decision is not None
-                for notice in self._notices(family, decision, before)
+                for notice in self._notices(decision, before)
             }
             told = self.ledger.appended(Paged, called_for)
             notices = tuple(
-                self._with_cause(family, *called)
-                for key, called in called_for.items()
-                if key not in told
+                notice
+                for decision, before in dict.fromkeys(
+                    called for key, called in called_for.items() if key not in told
+                )
+                for notice in self._notices(decision, before, self._cause_of(decision))
+                if notice.key not in told
             )
             order = self._not_begun(family, history)
             if notices or order is not None:
@@ -215,15 +217,10 @@ class Watcher:
             return None
         return ordered(family, asked)
 
-    def _with_cause(
-        self, family: Family, notice: Notice, decision: Decision, before: Decision | None
-    ) -> Notice:
-        """Return a notice with the cause that was found when its decision was taken."""
+    def _cause_of(self, decision: Decision) -> Cause | None:
+        """Return the cause that was found when a decision was taken, if it was looked for."""
         fact = self.ledger.fact(Explained, key=decision.key)
-        if fact is None:
-            return notice
-        explained = self._notices(family, decision, before, fact.cause)
-        return next((each for each in explained if each.key == notice.key), notice)
+        return None if fact is None else fact.cause
 
     def _explained(
         self, seen: Sequence[Watched], past: Mapping[ModelId, ModelHistory], now: datetime
@@ -242,7 +239,6 @@ class Watcher:
                 each,
                 cause=causes[each.model],
                 notices=self._notices(
-                    self.fleet.family(each.model),
                     each.decision,
                     past[each.model].decisions[-1] if past[each.model].decisions else None,
                     causes[each.model],
@@ -252,30 +248,9 @@ class Watcher:
         ]
 
     def _notices(
-        self,
-        family: Family,
-        decision: Decision,
-        before: Decision | None,
-        cause: Cause | None = None,
+        self, decision: Decision, before: Decision | None, cause: Cause | None = None
     ) -> tuple[Notice, ...]:
-        """Return what a decision has told to whom: of wrong data, to who owns that."""
-        owner = self.fleet.owner(decision.model)
-        theirs = owner
-        if decision.state is State.DATA_FAULT:
-            theirs = self.fleet.data_owner(decision.model, at_fault(decision, cause))
-        notices = []
-        if decision.opens:
-            notices.append(opened(decision, family, theirs, self.places, cause))
-        if _turned_bad(decision, before):
-            notices.append(blocked(decision, family, owner, self.places, cause))
-            if theirs != owner:
-                # The thread is in another channel than theirs.
-                notices.append(of_data(decision, family, theirs, self.places, cause))
-        if decision.resolves is not None:
-            notices.append(recovered(decision, family, owner, self.places))
-            if self.ledger.appended(Paged, (f"{decision.resolves}{OF_DATA}/opened",)):
-                notices.append(recovered(decision, family, owner, self.places, of=OF_DATA))
-        return tuple(notices)
+        return notices_of(self.fleet, self.ledger, self.places, decision, before, cause)
 
     def _family(
         self,
@@ -391,7 +366,7 @@ class Watcher:
         _log.info("%s: %s", model, decision.reason, extra={"trace": decision.key})
         if decision.opens:
             self._check(family, head, decision, look)
-        notices = self._notices(family, decision, before, cause)
+        notices = self._notices(decision, before, cause)
         if self.every or notices or decision.retrain:
             self._keep(measurement, decision)
         return Watched(
@@ -473,28 +448,6 @@ def _asked(history: ModelHistory, order: Order) -> Decision | None:
 def _fitted_in(history: ModelHistory) -> float:
     """Return the seconds that the champion's fits took; nothing is known where there is none."""
     return 0.0 if history.champion is None else history.champion.fit_seconds
-
-
-def at_fault(decision: Decision, cause: Cause | None) -> str | None:
-    """Return the feature that is at fault, None where none is by itself."""
-    if cause is not None and cause.origin is Origin.DATA and cause.carriers:
-        return cause.carriers[0].name.split(".")[0]
-    for verdict in decision.verdicts:
-        reading = verdict.reading
-        if reading.kind is Kind.QUALITY and verdict.level is Level.ALARM and reading.column:
-            return reading.column.split(".")[0]
-    return None
-
-
-def _turned_bad(decision: Decision, before: Decision | None) -> bool:
-    """Say whether an incident that was about the model is now about its data."""
-    return (
-        decision.state is State.DATA_FAULT
-        and decision.incident is not None
-        and not decision.opens
-        and before is not None
-        and before.state is not State.DATA_FAULT
-    )
 
 
 def ordered(family: Family, decision: Decision) -> Order:

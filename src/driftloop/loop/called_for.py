@@ -12,7 +12,7 @@ from driftloop.records import (
     Paged,
     State,
 )
-from driftloop.spec import Fleet
+from driftloop.spec import Fleet, Owner
 
 
 def notices_of(
@@ -40,9 +40,10 @@ def notices_of(
         if theirs != owner:
             notices.append(of_data(decision, family, theirs, places, cause))
     if decision.resolves is not None:
-        notices.append(recovered(decision, family, owner, places))
-        if ledger.appended(Paged, (f"{decision.resolves}{OF_DATA}/opened",)):
-            notices.append(recovered(decision, family, owner, places, of=OF_DATA))
+        reads = _told(ledger, f"{decision.resolves}/opened") or owner
+        notices.append(recovered(decision, family, reads, places))
+        if (beside := _told(ledger, f"{decision.resolves}{OF_DATA}/opened")) is not None:
+            notices.append(recovered(decision, family, beside, places, of=OF_DATA))
     return tuple(notices)
 
 
@@ -55,6 +56,14 @@ def at_fault(decision: Decision, cause: Cause | None) -> str | None:
         if reading.kind is Kind.QUALITY and verdict.level is Level.ALARM and reading.column:
             return reading.column.split(".")[0]
     return None
+
+
+def _told(ledger: Ledger, key: str) -> Owner | None:
+    """Return who was told a notice, None if nobody was."""
+    fact = ledger.fact(Paged, key=key)
+    if fact is None:
+        return None
+    return Owner(channel=fact.notice.channel, mention=fact.notice.mention)
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

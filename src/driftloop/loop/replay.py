@@ -14,12 +14,14 @@ from itertools import groupby
 import msgspec
 
 from driftloop.errors import BadRequest
-from driftloop.judge import can_page, decide, rates, worsening
+from driftloop.judge import can_page, decide, explains, heeded, rates, unlooked, worsening
 from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
+    Cause,
     Decided,
     Decision,
+    Explained,
     Head,
     Kind,
     Measured,
@@ -127,6 +129,8 @@ def replayed(fleet: Fleet, ledger: Ledger, *, start: datetime, end: datetime) ->
                 now=at,
                 rate=shares[look.model],
             )
+            cause = lives[look.model].cause(decision)
+            decision = decision if cause is None else heeded(decision, cause)
             order = ordered(family, decision) if decision.retrain else None
             lives[look.model].add(decision, order)
             tally.add(decision, look.readings, family)
@@ -193,6 +197,7 @@ class _Life:
     orders: deque[Order]
     moves: tuple[Moved, ...]
     trained: Mapping[int, Trained]
+    explained: tuple[Explained, ...] = ()
 
     @classmethod
     def of(cls, model: ModelId, ledger: Ledger, start: datetime) -> "_Life":
@@ -208,6 +213,7 @@ class _Life:
             deque((fact.order for fact in begun), REMEMBERED),
             moves,
             {version: fact for version, fact in made.items() if fact is not None},
+            ledger.facts(Explained, model=model),
         )
 
     def at(self, now: datetime) -> ModelHistory:
@@ -220,6 +226,22 @@ class _Life:
             champion=None if head is None else self.trained.get(head.version),
             head=head,
         )
+
+    def cause(self, decision: Decision) -> Cause | None:
+        """Return the cause that was found then, or earlier in what it is about; rows are not read.
+
+        It is kept where it changed, and at the decision that opened an incident.
+        """
+        before = self.decisions[-1] if self.decisions else None
+        if unlooked(decision) is not None or not explains(decision, before):
+            return None
+        found = [
+            fact
+            for fact in self.explained
+            if fact.decision == decision.key
+            or (decision.since is not None and decision.since <= fact.at <= decision.at)
+        ]
+        return found[-1].cause if found else None
 
     def add(self, decision: Decision, order: Order | None) -> None:
         self.decisions.append(decision)

@@ -214,11 +214,12 @@ def _maps(old: Floats, new: Floats) -> Iterator[tuple[float, float, str, bool]]:
     for added in (KELVIN, -KELVIN):
         yield 1.0, added, f"told in another unit ({added:+g})", True
     yield -1.0, 0.0, "of the other sign", True
+    off = float(np.median(new - old))
+    yield 1.0, off, f"{off:+.4g} off", False
     slope, level = (float(each) for each in np.polyfit(old, new, 1))
     if slope > 0.0:
         far = slope >= FAR or slope <= 1.0 / FAR
         yield slope, level, f"{slope:.4g} times what it was, {level:+.4g}", far
-    yield 1.0, float(np.median(new - old)), f"{float(np.median(new - old)):+.4g} off", False
 
 
 # -- sureness ------------------------------------------------------------------------------

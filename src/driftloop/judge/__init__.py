@@ -1,6 +1,6 @@
 """Readings, history and policy into verdicts and one decision with its reason. Pure."""
 
-from driftloop.judge.budget import can_page, rates
+from driftloop.judge.budget import can_page, rates, spending
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
 from driftloop.judge.verdicts import LOOKED, expected_gain, judged
 
@@ -12,6 +12,7 @@ __all__ = [
     "is_due",
     "judged",
     "rates",
+    "spending",
     "unlooked",
     "window_at",
 ]

@@ -74,7 +74,9 @@ class Platform(Table):
 
     owner: str
     false_pages_per_week: Positive = 1.0
-    """So many pages about models may be wrong, in the whole fleet and on average."""
+    """So many pages about models may be wrong, in the whole fleet and on average.
+
+    See [budget] in monitor files for the part of a family, or of a model."""
     missed_cadences: Annotated[int, Field(ge=1)] = 3
     """So many times `watch_every` since a pass over the fleet came to its end."""
     ingest_lag: Duration = timedelta(seconds=60)

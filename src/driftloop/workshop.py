@@ -29,6 +29,7 @@ from driftloop.records import (
     Samples,
     Task,
 )
+from driftloop.rows import outside
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -106,9 +107,7 @@ def build_candidate(
             (part / MODEL_FILE).write_bytes(model_file)
         (part / PIPELINE_FILE).write_bytes(pipeline_file)
         pq.write_table(_reference(training, fitted, order.seed), part / REFERENCE_FILE)
-        compared = held_out.select(["id", "event_time", "label"]).append_column(
-            "candidate", pa.array(answers, pa.float64())
-        )
+        compared = _held_out(family, held_out, pa.array(answers, pa.float64()))
         if champion is not None:
             compared = compared.append_column("champion", _answers(champion, family, held_out))
         pq.write_table(compared, part / "holdout.parquet")
@@ -158,10 +157,7 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
     )
     with _whole(folder) as part:
         (part / REFERENCE_FILE).write_bytes(content)
-        compared = newer.select(["id", "event_time", "label"])
-        pq.write_table(
-            compared.append_column("candidate", newer["prediction"]), part / "holdout.parquet"
-        )
+        pq.write_table(_held_out(family, newer, newer["prediction"]), part / "holdout.parquet")
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -170,8 +166,9 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
     """Return the labelled rows to train on and the newer ones to hold out.
 
     Raises:
-        TrainingFailed: either has too few.
+        TrainingFailed: either has too few outside of what is in quarantine.
     """
+    rows = outside(rows, order.window.left_out)
     labelled = rows.filter(pc.is_valid(rows["label"]))
     newer = pc.greater_equal(labelled["event_time"], pa.scalar(order.holdout_from))
     training, held_out = labelled.filter(pc.invert(newer)), labelled.filter(newer)
@@ -183,7 +180,8 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
             raise TrainingFailed(
                 f"{part.num_rows} labelled rows, {least} are needed ({key})",
                 where=order.model,
-                hint="a longer retrain.span or gate.holdout gives more rows",
+                hint=_in_quarantine(order)
+                or "a longer retrain.span or gate.holdout gives more rows",
             )
     return training, held_out
 
@@ -195,15 +193,28 @@ def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
         TrainingFailed: they are too few.
     """
     since = order.window.end - family.window.span
+    rows = outside(rows, order.window.left_out)
     newest = rows.filter(pc.greater_equal(rows["event_time"], pa.scalar(since)))
     if newest.num_rows < family.retrain.min_rows:
         raise TrainingFailed(
             f"{newest.num_rows} scored rows in the newest window.span,"
             f" {family.retrain.min_rows} are needed (retrain.min_rows)",
             where=order.model,
-            hint="a longer window.span gives more rows",
+            hint=_in_quarantine(order) or "a longer window.span gives more rows",
         )
     return newest
+
+
+def _in_quarantine(order: Order) -> str:
+    """Return what of the order's window is in quarantine, as a hint; "" for nothing."""
+    spans = order.window.left_out
+    rows = sum(span.rows for span in spans)
+    return (
+        f"{rows} rows in {len(spans)} spans are in quarantine: `driftloop quarantine` shows why,"
+        " and releases what is right"
+        if spans
+        else ""
+    )
 
 
 def _answering(
@@ -291,6 +302,17 @@ def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
     check_order(model, family)
     columns = {name: held_out[name].to_pylist() for name in family.inputs}
     return pa.array(model.predict(columns), pa.float64())
+
+
+def _held_out(family: Family, rows: pa.Table, candidate: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return what the gate judges by; a feature of any name has its place in `features`."""
+    inputs = list(family.inputs)
+    plain = [rows[name].combine_chunks() for name in inputs]
+    return (
+        rows.select(["id", "event_time", "label"])
+        .append_column("candidate", candidate)
+        .append_column("features", pa.StructArray.from_arrays(plain, inputs))
+    )
 
 
 def _answered(rows: pa.Table, *, since: datetime | None = None) -> pa.Table:

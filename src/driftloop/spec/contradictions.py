@@ -31,7 +31,7 @@ ROUNDING = 1.0 + 1e-9
 """Shares that add up to the whole may be more by what floats round."""
 RESERVED = frozenset(
     {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
-    | {"prediction", "label", "observed_at", "value"}
+    | {"prediction", "label", "labelled_at", "observed_at", "value"}
 )
 
 

@@ -331,6 +331,10 @@ class GatePolicy(Table):
     margin: Annotated[float, Field(ge=-1.0, le=1.0)]
     """The lower bound of the relative gain must be above this."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    """Of the gain's two-sided interval. It is asked to be surer the more often the rows were used:
+    1 - confidence is what all attempts on a holdout's worth of rows together may err."""
+    segment_margin: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.1
+    """No segment's loss may be larger than the champion's by more than this share, for certain."""
 
 
 class RolloutPolicy(Table):

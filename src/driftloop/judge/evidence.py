@@ -139,4 +139,6 @@ def kept(mass: Floats, weight: Floats | float) -> Floats:
     safe = np.where(worth, mass, 1.0)
     down = np.floor(np.log10(safe)).astype(np.intp)
     places = np.clip(DIGITS - 1 - down, 0, len(_POWERS) - 1)
-    return np.where(worth, np.floor(safe * _POWERS[places]) / _POWERS[places], 0.0)
+    # What was cut before stays what it is.
+    cut = np.floor(safe * _POWERS[places] * (1.0 + 1e-12))
+    return np.where(worth, cut / _POWERS[places], 0.0)

@@ -206,7 +206,9 @@ def _searched(
         if totals[mine].sum() >= 1.0:
             names += (look.names[place] for place in mine[named(totals[mine])])
             masses[mine] = 0.0
-    return tuple(names), _streams(look.names, kept(masses, look.weights))
+    # What was not looked at stays as it was.
+    least = np.where(np.isnan(look.z), 0.0, look.weights)
+    return tuple(names), _streams(look.names, kept(masses, least))
 
 
 def _returned(

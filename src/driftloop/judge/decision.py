@@ -34,6 +34,8 @@ from driftloop.records import (
 )
 from driftloop.spec import LOSSES, Family
 
+JUDGED = (Kind.QUALITY, Kind.DECAY, Kind.DRIFT)
+"""What windows are judged by."""
 WORST = 3
 """So many segments of a model that decays are told."""
 
@@ -150,18 +152,19 @@ def decide(
 
 
 def _look(verdicts: Sequence[Verdict], changed: Found, family: Family) -> Seen:
-    by_kind = {kind: [v for v in verdicts if v.reading.kind is kind] for kind in Kind}
-    faults = [v for v in by_kind[Kind.QUALITY] if v.level is Level.ALARM]
+    alarmed = [v for v in verdicts if v.level is Level.ALARM]
+    by_kind = {kind: [v for v in alarmed if v.reading.kind is kind] for kind in JUDGED}
+    faults = by_kind[Kind.QUALITY]
     if faults or changed.of(DATA):
         return Seen(State.DATA_FAULT, _listed(faults, changed, DATA))
-    decayed = [v for v in by_kind[Kind.DECAY] if v.level is Level.ALARM]
+    decayed = by_kind[Kind.DECAY]
     if decayed or changed.of(HARM):
         return Seen(State.DECAYING, _listed(decayed, changed, HARM))
     drifted = _drifted(by_kind[Kind.DRIFT], family)
     if drifted or changed.of(DRIFT):
         return Seen(State.DRIFTING, _listed(drifted, changed, DRIFT))
     decisive = _decisive(verdicts, family)
-    whole = [v for v in by_kind[Kind.QUALITY] if v.reading.column is None]
+    whole = (v for v in verdicts if v.reading.kind is Kind.QUALITY and v.reading.column is None)
     blind = [v for v in (*whole, *decisive) if v.level is Level.BLIND]
     if blind or not decisive:
         return Seen(State.BLIND, _listed(blind) or "nothing was measured")
@@ -182,6 +185,8 @@ def _certain(
         return True
     if any(group_of(name) in page_on for name in changed.names):
         return True
+    if seen.state not in (State.DECAYING, State.DRIFTING):
+        return False
     read = {group_of(stream_name(each)) for each in readings if is_fresh(each)}
     alarmed = [v for v in verdicts if v.level is Level.ALARM]
     # Of what nothing fresh is read the window itself has to be sure enough.
@@ -204,9 +209,7 @@ def _decisive(verdicts: Sequence[Verdict], family: Family) -> list[Verdict]:
 
 
 def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
-    alarmed = sorted(
-        (v for v in drift if v.level is Level.ALARM), key=lambda v: -(v.reading.value or 0.0)
-    )
+    alarmed = sorted(drift, key=lambda v: -(v.reading.value or 0.0))
     moved = any(v.reading.column == "prediction" for v in alarmed)
     # Several numbers are told of a text: it counts once.
     features = {(v.reading.column or "").split(".")[0] for v in alarmed} - {"prediction"}

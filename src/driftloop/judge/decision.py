@@ -154,7 +154,8 @@ def _look(verdicts: Sequence[Verdict], changed: Found, family: Family) -> Seen:
     faults = [v for v in by_kind[Kind.QUALITY] if v.level is Level.ALARM]
     if faults or changed.of(DATA):
         return Seen(State.DATA_FAULT, _listed(faults, changed, DATA))
-    decayed = [v for v in by_kind[Kind.DECAY] if v.level is Level.ALARM]
+    harm = (*by_kind[Kind.DECAY], *by_kind[Kind.ESTIMATE])
+    decayed = [v for v in harm if v.level is Level.ALARM]
     if decayed or changed.of(HARM):
         return Seen(State.DECAYING, _listed(decayed, changed, HARM))
     drifted = _drifted(by_kind[Kind.DRIFT], family)
@@ -162,7 +163,9 @@ def _look(verdicts: Sequence[Verdict], changed: Found, family: Family) -> Seen:
         return Seen(State.DRIFTING, _listed(drifted, changed, DRIFT))
     decisive = _decisive(verdicts, family)
     whole = [v for v in by_kind[Kind.QUALITY] if v.reading.column is None]
-    blind = [v for v in (*whole, *decisive) if v.level is Level.BLIND]
+    # Labels that were good say nothing of those to come, once newer ones deny what was expected.
+    doubted = by_kind[Kind.ESTIMATE]
+    blind = [v for v in (*whole, *decisive, *doubted) if v.level is Level.BLIND]
     if blind or not decisive:
         return Seen(State.BLIND, _listed(blind) or "nothing was measured")
     return Seen(State.FRESH, _listed(decisive))
@@ -186,7 +189,7 @@ def _certain(
     alarmed = [v for v in verdicts if v.level is Level.ALARM]
     # Of what nothing fresh is read the window itself has to be sure enough.
     if seen.state is State.DECAYING and HARM in page_on and HARM not in read:
-        decay = (v for v in alarmed if v.reading.kind is Kind.DECAY)
+        decay = (v for v in alarmed if v.reading.kind in (Kind.DECAY, Kind.ESTIMATE))
         return any(certain(v, family, weight) for v in decay)
     scores = family.task is Task.SCORE and seen.state is State.DRIFTING
     if scores and DRIFT in page_on and DRIFT not in read:
@@ -220,8 +223,9 @@ def _worst(readings: Sequence[Reading]) -> tuple[Reading, ...]:
     def badness(reading: Reading) -> float:
         return (reading.value or 0.0) * (1.0 if reading.metric in LOSSES else -1.0)
 
-    told = [r for r in readings if r.segment is not None and r.value is not None]
-    whole = {r.metric: badness(r) for r in readings if r.segment is None and r.kind is Kind.DECAY}
+    decay = [r for r in readings if r.kind is Kind.DECAY and r.value is not None]
+    told = [r for r in decay if r.segment is not None]
+    whole = {r.metric: badness(r) for r in decay if r.segment is None}
     told = [r for r in told if badness(r) > whole.get(r.metric, -inf)]
     return tuple(sorted(told, key=badness, reverse=True)[:WORST])
 

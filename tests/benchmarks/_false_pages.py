@@ -1,0 +1,129 @@
+"""A fleet with nothing wrong: who pages all the same, and at which limit the others would not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.benchmarks._fleet import DAY, WEEK, Fleet, Weather
+from tests.benchmarks._ours import Evidence, Readings
+from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
+from tests.benchmarks._watches import watches
+
+MODELS, FEATURES, ROWS = 200, 25, 5000
+TRAINED = 28
+"""Days that the models were trained on."""
+PER_WEEK = 1.0
+"""False pages that the owner of 200 models allows; fewer models get their share of it."""
+DEFAULTS = 3
+"""Days on which others page at their default limits, which is often enough to be told by then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How large the simulated fleet is."""
+
+    models: int
+    days: int
+    rows: int
+
+    @property
+    def budget(self) -> float:
+        return PER_WEEK * self.models / MODELS
+
+
+def scale(plan: Plan) -> Scale:
+    return Scale(
+        models=20 if plan.quick else MODELS,
+        days=3 if plan.quick else 30,
+        rows=max(200, round(ROWS * plan.size)),
+    )
+
+
+def fleet_of(weather: Weather, plan: Plan, seed: int) -> Fleet:
+    size = scale(plan)
+    return Fleet(weather, models=size.models, features=FEATURES, rows=size.rows, seed=seed)
+
+
+def measure(raw: Raw, plan: Plan) -> None:
+    """Write raw lines: clean (ours), clean_other (each of the others), for each weather."""
+    for weather in Weather:
+        with cost() as spent:
+            _clean(raw, plan, weather)
+        raw.note("clean_cost", weather=weather, wall_s=spent.wall_s, cpu_s=spent.cpu_s)
+
+
+def figures(lines: Sequence[Line]) -> dict[str, Figure]:
+    """Return false pages a week of 200 models: the worst weather's, and each one's."""
+    rates = {line["weather"]: _rate(line) for line in lines if line["what"] == "clean"}
+    bare = {line["weather"]: _rate(line) for line in lines if line["what"] == "clean_bare"}
+    others: dict[str, float] = {}
+    for line in lines:
+        if line["what"] == "clean_other":
+            name = f"{line['name']} ({line['group']})"
+            others[name] = max(others.get(name, 0.0), _rate(line))
+    return {
+        "false_pages_per_week": Figure(
+            max(rates.values(), default=None), "", "of 200 models with nothing wrong, worst weather"
+        ),
+        "false_pages_by_weather": Figure(rates or None, "", "the same for each weather"),
+        "false_pages_without_floor": Figure(
+            bare or None, "", "the same where every change counts, however small"
+        ),
+        "false_pages_of_others": Figure(
+            others or None, "", "at their default limits, worst weather"
+        ),
+    }
+
+
+def _rate(line: Line) -> float:
+    return float(line["pages"] / line["weeks"] * MODELS / line["models"])
+
+
+def _clean(raw: Raw, plan: Plan, weather: Weather) -> None:
+    size = scale(plan)
+    fleet = fleet_of(weather, plan, plan.seed)
+    history = fleet.history(TRAINED)
+    readings = Readings(history)
+    cycles = size.days * DAY
+    ours = Evidence(size.models, readings.floor, size.budget)
+    bare = Evidence(size.models, 0.0 * readings.floor, size.budget)
+    tuned = watches(history, cycles=cycles, seed=plan.seed)
+    default = watches(history, cycles=cycles, seed=plan.seed)
+    del history
+    pages = dict.fromkeys(("ours", "bare"), 0)
+    highest = np.zeros((len(tuned), size.models))
+    paged = np.zeros(len(default), dtype=np.int64)
+    first = min(cycles, DEFAULTS * DAY)
+    for number, seen in enumerate(fleet.looks(cycles)):
+        fresh = readings.look(seen)
+        pages["ours"] += int(ours.look(fresh).sum())
+        pages["bare"] += int(bare.look(fresh).sum())
+        for place, watch in enumerate(tuned):
+            held = watch.held(seen, fresh).max(axis=1)
+            np.maximum(highest[place], held, out=highest[place])
+        if number < first:
+            for place, watch in enumerate(default):
+                held = watch.held(seen, fresh)
+                paged[place] += watch.pages(held, watch.detector.limit).sum()
+    about = {"weather": weather, "models": size.models, "rows": size.rows}
+    weeks = cycles / WEEK
+    raw.note("clean", **about, weeks=weeks, pages=pages["ours"], budget=size.budget)
+    raw.note("clean_bare", **about, weeks=weeks, pages=pages["bare"], budget=size.budget)
+    for place, watch in enumerate(default):
+        raw.note(
+            "clean_other",
+            **about,
+            weeks=first / WEEK,
+            group=watch.group,
+            name=watch.name,
+            pages=int(paged[place]),
+            limit=watch.detector.limit,
+            tuned=_limit(highest[place], pages["ours"]),
+        )
+
+
+def _limit(highest: NDArray[np.float64], pages: int) -> float:
+    """Return the lowest limit that no more than `pages` models were ever above."""
+    return float(np.sort(highest)[::-1][min(pages, len(highest) - 1)])

@@ -1,0 +1,174 @@
+"""A fleet as its slices: what a look every ten minutes would find in the rows, without the rows.
+
+A row's score is normal within its slice; the mean of a slice's scores is the world's level at that
+time plus the noise of as many rows. All levels are in standard deviations of a reference that has
+seen the whole week, so that what moves with the hour is part of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+CADENCE = timedelta(minutes=10)
+DAY = 144
+WEEK = 7 * DAY
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
+ERROR = 0.1
+"""Share of rows that a model gets wrong, on average."""
+NULLS = 0.01
+PREDICTION_MOVES = 0.4
+"""Of a shift of the important feature, what the prediction shows."""
+
+
+class Weather(StrEnum):
+    """How the slices of a stream hang together when nothing is wrong."""
+
+    INDEPENDENT = "independent"
+    SEASONAL = "seasonal"
+    AUTOCORRELATED = "autocorrelated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What goes wrong with the important feature, which is the first, or with the model.
+
+    `shift` is added to the feature's level, `scale` multiplies the spread of its scores, `nulls` is
+    the share of it that is missing more, and `errors` the share of rows that is wrong more.
+    """
+
+    name: str
+    shift: float = 0.0
+    scale: float = 1.0
+    nulls: float = 0.0
+    errors: float = 0.0
+
+
+SHIFTS = tuple(Fault(name=f"shift {size}", shift=size) for size in (0.05, 0.1, 0.2, 0.5))
+DROPS = tuple(Fault(name=f"accuracy -{points}", errors=points / 100) for points in (1, 3, 10))
+OTHERS = (
+    Fault(name="unit change", shift=2.5, scale=0.1),
+    Fault(name="stuck value", shift=0.3, scale=0.0),
+    Fault(name="spread x1.5", scale=1.5),
+    Fault(name="nulls +40%", nulls=0.4),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slices:
+    """What was found at one look or many: the first axis is time where there were many.
+
+    `means`, `spreads`: shape (..., models, features + 1), of scores; the prediction is the last.
+    `nulls`: shape (..., models, features), shares. `errors`: shape (..., models), shares of rows
+    that were wrong. `rows` is how many a slice has.
+    """
+
+    means: Floats
+    spreads: Floats
+    nulls: Floats
+    errors: Floats
+    rows: int
+
+
+class Fleet:
+    """Models of one kind of weather, and what becomes of them, slice by slice."""
+
+    def __init__(
+        self, weather: Weather, *, models: int, features: int, rows: int, seed: int
+    ) -> None:
+        self.weather, self.rows = weather, rows
+        self.shape = (models, features + 1)
+        self.random = np.random.default_rng((seed, *map(ord, weather)))
+        self._draw_levels()
+        self.at = 0
+        """The slice that comes next, counted from a Monday at midnight."""
+
+    def history(self, days: int) -> Slices:
+        """Return what the models were trained on: the days before the first look."""
+        return self._many(days * DAY)
+
+    def looks(self, cycles: int, fault: Fault | None = None, since: int = 0) -> Iterator[Slices]:
+        """Yield the slices of so many looks; `fault` has all models from the look `since` on."""
+        for number in range(cycles):
+            yield self._slice(fault if fault is not None and number >= since else None)
+
+    # -- the world --------------------------------------------------------------------------
+
+    def _draw_levels(self) -> None:
+        models, streams = self.shape
+        still = self.weather is Weather.INDEPENDENT
+        bound = self.weather is Weather.AUTOCORRELATED
+        self.weekly = np.zeros((WEEK, *self.shape)) if still else self._week(streams, 0.1, 0.5)
+        self.weekly_errors = (
+            np.zeros((WEEK, models)) if still else self._week(1, 0.02, 0.15)[..., 0]
+        )
+        self.hold = self.random.uniform(0.5, 0.95, self.shape) if bound else np.zeros(self.shape)
+        self.wander = self.random.uniform(0.05, 0.2, self.shape) if bound else np.zeros(self.shape)
+        self.wander_errors = np.full(models, 0.05 if bound else 0.0)
+        between = self.weekly.var(axis=0) + self.wander**2
+        self.within = np.sqrt(np.maximum(1.0 - between, 0.3))
+        self.level = self.random.standard_normal(self.shape) * self.wander
+        self.error_level = self.random.standard_normal(models) * self.wander_errors
+
+    def _week(self, streams: int, least: float, most: float) -> Floats:
+        """Return levels over a week: two harmonics of the day, and each weekday its own."""
+        models = self.shape[0]
+        size = self.random.uniform(least, most, (models, streams))
+        turn = self.random.uniform(0.0, 2.0 * np.pi, (2, models, streams))
+        days = self.random.standard_normal((7, models, streams)) * size * 0.25
+        hour = (np.arange(WEEK) % DAY)[:, None, None] * (2.0 * np.pi / DAY)
+        week = size * (np.sin(hour + turn[0]) + 0.3 * np.sin(2.0 * hour + turn[1]))
+        week += np.repeat(days, DAY, axis=0)
+        found: Floats = week - week.mean(axis=0)
+        return found
+
+    def _many(self, cycles: int) -> Slices:
+        found = [self._slice(None) for _ in range(cycles)]
+        stacked: dict[str, Any] = {
+            name: np.stack([getattr(each, name) for each in found])
+            for name in ("means", "spreads", "nulls", "errors")
+        }
+        return Slices(**stacked, rows=self.rows)
+
+    def _slice(self, fault: Fault | None) -> Slices:
+        draw, hour = self.random.standard_normal, self.at % WEEK
+        models, streams = self.shape
+        self.at += 1
+        if self.weather is Weather.AUTOCORRELATED:
+            fresh = np.sqrt(1.0 - self.hold**2) * self.wander
+            self.level = self.hold * self.level + fresh * draw(self.shape)
+            kept = 0.8
+            self.error_level = kept * self.error_level + self.wander_errors * np.sqrt(
+                1.0 - kept**2
+            ) * draw(models)
+        means = self.weekly[hour] + self.level + self.within / np.sqrt(self.rows) * draw(self.shape)
+        spreads = self.within * (1.0 + draw(self.shape) / np.sqrt(2.0 * self.rows))
+        wrong = ERROR * np.maximum(1.0 + self.weekly_errors[hour] + self.error_level, 0.1)
+        nulls = np.full((models, streams - 1), NULLS)
+        if fault is not None:
+            means[:, 0] += fault.shift
+            means[:, -1] += PREDICTION_MOVES * fault.shift
+            spreads[:, 0] *= fault.scale
+            nulls[:, 0] += fault.nulls
+            wrong = wrong + fault.errors
+        return Slices(
+            means=means,
+            spreads=spreads,
+            nulls=self.random.binomial(self.rows, nulls) / self.rows,
+            errors=self.random.binomial(self.rows, np.minimum(wrong, 1.0)) / self.rows,
+            rows=self.rows,
+        )
+
+
+def late(looks: Iterator[Slices], lags: int) -> Iterator[Slices]:
+    """Yield the looks with labels that come evenly over the next `lags` looks."""
+    kept: list[Floats] = []
+    for seen in looks:
+        kept = [*kept, seen.errors][-lags:]
+        yield replace(seen, errors=np.mean(kept, axis=0))

@@ -11,7 +11,16 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
-from driftloop.judge import LOOKED, decide, expected_gain, is_due, unlooked, window_at
+from driftloop.judge import (
+    LOOKED,
+    can_page,
+    decide,
+    expected_gain,
+    is_due,
+    rates,
+    unlooked,
+    window_at,
+)
 from driftloop.loop.budget import Ask, afforded
 from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
@@ -93,11 +102,14 @@ class Watcher:
         left: list[Watched] = []
         seen: list[Watched] = []
         past: dict[ModelId, ModelHistory] = {}
+        for model in self.fleet.models:
+            past[model] = self.ledger.history(model)
+        able = [m for f in self.fleet.families for m in f.models if can_page(f, past[m])]
+        shares = rates(self.fleet, able)
         for family in self.fleet.families:
-            histories = {model: self.ledger.history(model) for model in family.models}
+            histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
-            seen += self._family(family, histories, now)
-            past |= histories
+            seen += self._family(family, histories, now, shares)
         passed = Passed(
             at=now,
             looked=len(seen),
@@ -183,7 +195,11 @@ class Watcher:
         return tuple(notices)
 
     def _family(
-        self, family: Family, histories: Mapping[ModelId, ModelHistory], now: datetime
+        self,
+        family: Family,
+        histories: Mapping[ModelId, ModelHistory],
+        now: datetime,
+        shares: Mapping[ModelId, float],
     ) -> list[Watched]:
         due = [model for model, past in histories.items() if is_due(family, past, now=now)]
         heads = [model for model in due if histories[model].head is not None]
@@ -197,7 +213,9 @@ class Watcher:
             for model in heads:
                 windows[model] = window_at(family, model, now=now, known_at=known_at)
             for model, look in self.log.looks(family, tuple(windows.values())):
-                seen[model] = self._one(family, histories[model], windows[model], look)
+                seen[model] = self._one(
+                    family, histories[model], windows[model], look, shares[model]
+                )
         except DriftloopError as error:
             unseen = str(error)
         for model in heads:
@@ -205,7 +223,9 @@ class Watcher:
                 seen[model] = self._unseen(family, histories[model], windows[model], unseen)
         return [seen.get(model, Watched(model=model, problem=nobody)) for model in due]
 
-    def _one(self, family: Family, history: ModelHistory, window: Window, look: Look) -> Watched:
+    def _one(
+        self, family: Family, history: ModelHistory, window: Window, look: Look, rate: float
+    ) -> Watched:
         """Return what was seen of one model, whatever went wrong with it."""
         model, head = window.model, history.head
         if head is None:
@@ -213,7 +233,7 @@ class Watcher:
         if look.fault is not None:
             return self._unseen(family, history, window, str(look.fault))
         try:
-            return self._model(family, head, history, window, look)
+            return self._model(family, head, history, window, look, rate)
         except DriftloopError as error:
             return self._unseen(family, history, window, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours: the others are watched all the same
@@ -245,12 +265,23 @@ class Watcher:
         return replace(seen, decision=decision)
 
     def _model(
-        self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
+        self,
+        family: Family,
+        head: Head,
+        history: ModelHistory,
+        window: Window,
+        look: Look,
+        rate: float,
     ) -> Watched:
         model, now = window.model, window.end
         measurement = measurement_of(self.measure, family, head, history.champion, window, look)
         decision = decide(
-            family=family, window=window, readings=measurement.readings, history=history, now=now
+            family=family,
+            window=window,
+            readings=measurement.readings,
+            history=history,
+            now=now,
+            rate=rate,
         )
         rows, labels = look.summary.rows, look.summary.labels
         self.ledger.append(

@@ -6,13 +6,14 @@ lines, and counts as infinite.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import inf, isfinite
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.benchmarks._false_pages import TRAINED, fleet_of, scale
+from tests.benchmarks._false_pages import TRAINED, Scale, evidence, fleet_of, scale
 from tests.benchmarks._fleet import (
     DAY,
     DROPS,
@@ -149,7 +150,7 @@ def _weather(
     raw: Raw, plan: Plan, weather: Weather, limits: dict[tuple[str, str, str], float]
 ) -> None:
     # Limits are tuned on the clean fleet of the same seed: these models are others.
-    fleet = fleet_of(weather, plan, plan.seed + 1)
+    fleet = fleet_of(weather, _size(plan), plan.seed + 1)
     history = fleet.history(TRAINED)
     readings = Readings(history)
     for fault in (*SHIFTS, *DROPS, *OTHERS):
@@ -207,12 +208,18 @@ def _note(
     )
 
 
+def _size(plan: Plan) -> Scale:
+    """Return half the models of the clean fleet, each with the same part of the budget."""
+    whole = scale(plan)
+    return replace(whole, models=whole.models // 2)
+
+
 def _leads(plan: Plan) -> int:
-    return DAY // 2 if plan.quick else 2 * DAY
+    return DAY // 2 if plan.quick else DAY
 
 
 def _horizon(plan: Plan) -> int:
-    return DAY // 2 if plan.quick else 3 * DAY
+    return DAY // 2 if plan.quick else 2 * DAY
 
 
 class _Run:
@@ -222,8 +229,7 @@ class _Run:
         self.fleet, self.readings, self.plan, self.fault = fleet, readings, plan, fault
 
     def ours(self, *, floor: bool) -> Evidence:
-        least = self.readings.floor * (1.0 if floor else 0.0)
-        return Evidence(self.fleet.shape[0], least, scale(self.plan).budget)
+        return evidence(_size(self.plan), 1.0 if floor else 0.0)
 
     def looks(self, lags: int = 1) -> Iterator[tuple[Slices, Fresh]]:
         lead = _leads(self.plan)

@@ -41,8 +41,13 @@ def scale(plan: Plan) -> Scale:
     )
 
 
-def fleet_of(weather: Weather, plan: Plan, seed: int) -> Fleet:
-    size = scale(plan)
+def evidence(size: Scale, floor: float = 1.0) -> Evidence:
+    return Evidence(
+        size.models, features=FEATURES, rows=size.rows, per_week=size.budget, floor=floor
+    )
+
+
+def fleet_of(weather: Weather, size: Scale, seed: int) -> Fleet:
     return Fleet(weather, models=size.models, features=FEATURES, rows=size.rows, seed=seed)
 
 
@@ -83,23 +88,23 @@ def _rate(line: Line) -> float:
 
 def _clean(raw: Raw, plan: Plan, weather: Weather) -> None:
     size = scale(plan)
-    fleet = fleet_of(weather, plan, plan.seed)
+    fleet = fleet_of(weather, size, plan.seed)
     history = fleet.history(TRAINED)
     readings = Readings(history)
     cycles = size.days * DAY
-    ours = Evidence(size.models, readings.floor, size.budget)
-    bare = Evidence(size.models, 0.0 * readings.floor, size.budget)
+    ours, bare = (evidence(size, floor) for floor in (1.0, 0.0))
     tuned = watches(history, cycles=cycles, seed=plan.seed)
     default = watches(history, cycles=cycles, seed=plan.seed)
     del history
     pages = dict.fromkeys(("ours", "bare"), 0)
     highest = np.zeros((len(tuned), size.models))
     paged = np.zeros(len(default), dtype=np.int64)
-    first = min(cycles, DEFAULTS * DAY)
+    first, brief = min(cycles, DEFAULTS * DAY), min(cycles, WEEK)
     for number, seen in enumerate(fleet.looks(cycles)):
         fresh = readings.look(seen)
         pages["ours"] += int(ours.look(fresh).sum())
-        pages["bare"] += int(bare.look(fresh).sum())
+        if number < brief:
+            pages["bare"] += int(bare.look(fresh).sum())
         for place, watch in enumerate(tuned):
             held = watch.held(seen, fresh).max(axis=1)
             np.maximum(highest[place], held, out=highest[place])
@@ -110,7 +115,7 @@ def _clean(raw: Raw, plan: Plan, weather: Weather) -> None:
     about = {"weather": weather, "models": size.models, "rows": size.rows}
     weeks = cycles / WEEK
     raw.note("clean", **about, weeks=weeks, pages=pages["ours"], budget=size.budget)
-    raw.note("clean_bare", **about, weeks=weeks, pages=pages["bare"], budget=size.budget)
+    raw.note("clean_bare", **about, weeks=brief / WEEK, pages=pages["bare"], budget=size.budget)
     for place, watch in enumerate(default):
         raw.note(
             "clean_other",

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ WEEK = 7 * DAY
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 ERROR = 0.1
 """Share of rows that a model gets wrong, on average."""
+HOLD_ERRORS = 0.8
 NULLS = 0.01
 PREDICTION_MOVES = 0.4
 """Of a shift of the important feature, what the prediction shows."""
@@ -129,41 +129,65 @@ class Fleet:
         return found
 
     def _many(self, cycles: int) -> Slices:
-        found = [self._slice(None) for _ in range(cycles)]
-        stacked: dict[str, Any] = {
-            name: np.stack([getattr(each, name) for each in found])
-            for name in ("means", "spreads", "nulls", "errors")
-        }
-        return Slices(**stacked, rows=self.rows)
+        """Return so many slices at once, by less work than one after the other."""
+        hours = (self.at + np.arange(cycles)) % WEEK
+        self.at += cycles
+        means = self.weekly[hours]
+        wrong = 1.0 + self.weekly_errors[hours]
+        if self.weather is Weather.AUTOCORRELATED:
+            for number in range(cycles):
+                self._wander()
+                means[number] += self.level
+                wrong[number] += self.error_level
+        return self._seen(means, wrong, None)
 
     def _slice(self, fault: Fault | None) -> Slices:
-        draw, hour = self.random.standard_normal, self.at % WEEK
-        models, streams = self.shape
+        hour = self.at % WEEK
         self.at += 1
-        if self.weather is Weather.AUTOCORRELATED:
-            fresh = np.sqrt(1.0 - self.hold**2) * self.wander
-            self.level = self.hold * self.level + fresh * draw(self.shape)
-            kept = 0.8
-            self.error_level = kept * self.error_level + self.wander_errors * np.sqrt(
-                1.0 - kept**2
-            ) * draw(models)
-        means = self.weekly[hour] + self.level + self.within / np.sqrt(self.rows) * draw(self.shape)
-        spreads = self.within * (1.0 + draw(self.shape) / np.sqrt(2.0 * self.rows))
-        wrong = ERROR * np.maximum(1.0 + self.weekly_errors[hour] + self.error_level, 0.1)
-        nulls = np.full((models, streams - 1), NULLS)
+        self._wander()
+        wrong = 1.0 + self.weekly_errors[hour] + self.error_level
+        return self._seen(self.weekly[hour] + self.level, wrong, fault)
+
+    def _wander(self) -> None:
+        """Let the levels go on from where they are."""
+        if self.weather is not Weather.AUTOCORRELATED:
+            return
+        fresh = np.sqrt(1.0 - self.hold**2) * self.wander
+        self.level = self.hold * self.level + fresh * self.random.standard_normal(self.shape)
+        fresh_errors = np.sqrt(1.0 - HOLD_ERRORS**2) * self.wander_errors
+        noise = self.random.standard_normal(self.shape[0])
+        self.error_level = HOLD_ERRORS * self.error_level + fresh_errors * noise
+
+    def _seen(self, means: Floats, wrong: Floats, fault: Fault | None) -> Slices:
+        """Return what rows show of levels; `wrong` is of the usual share of errors."""
+        shape = means.shape
+        means = means + self.within / np.sqrt(self.rows) * self._noise(shape)
+        spreads = self.within * (1.0 + self._noise(shape) / np.sqrt(2.0 * self.rows))
+        errors = ERROR * np.maximum(wrong, 0.1)
+        nulls = np.full((*shape[:-1], shape[-1] - 1), NULLS)
         if fault is not None:
-            means[:, 0] += fault.shift
-            means[:, -1] += PREDICTION_MOVES * fault.shift
-            spreads[:, 0] *= fault.scale
-            nulls[:, 0] += fault.nulls
-            wrong = wrong + fault.errors
+            means[..., 0] += fault.shift
+            means[..., -1] += PREDICTION_MOVES * fault.shift
+            spreads[..., 0] *= fault.scale
+            nulls[..., 0] += fault.nulls
+            errors = errors + fault.errors
         return Slices(
             means=means,
             spreads=spreads,
-            nulls=self.random.binomial(self.rows, nulls) / self.rows,
-            errors=self.random.binomial(self.rows, np.minimum(wrong, 1.0)) / self.rows,
+            nulls=self._share(nulls),
+            errors=self._share(np.minimum(errors, 1.0)),
             rows=self.rows,
         )
+
+    def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return self.random.standard_normal(shape, dtype=np.float32)
+
+    def _share(self, expected: Floats) -> Floats:
+        """Return the shares of rows that were, as whole rows: binomial, near enough."""
+        deviation = np.sqrt(expected * (1.0 - expected) / self.rows)
+        drawn = np.rint((expected + deviation * self._noise(expected.shape)) * self.rows)
+        found: Floats = np.clip(drawn, 0.0, self.rows) / self.rows
+        return found
 
 
 def late(looks: Iterator[Slices], lags: int) -> Iterator[Slices]:

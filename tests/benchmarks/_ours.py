@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from driftloop.judge import findings
+from driftloop.judge.evidence import BETS, HALF, errors, grown, kept
+from driftloop.judge.findings import DATA, DRIFT, HARM
 from tests.benchmarks._fleet import DAY, WEEK, Slices
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 HOUR = DAY // 24
-SHIFT, NULLS, WORSE = 0.2, 0.3, 0.2
+FLOORS = {"shift": 0.2, "spread": 0.2, "nulls": 0.3, "loss": 0.1}
 """The floors that monitor files begin with: `[budget] shift`, `[quality] nulls`, `[decay] warn`."""
-BETS = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,6 @@ class Readings:
         self.hold = np.clip((before * after).sum(axis=0) / (before**2).sum(axis=0), 0.0, 0.98)
         self.error = (after - self.hold * before).std(axis=0) / (1.0 - self.hold)
         self.before: Floats | None = None
-        self.floor = _floors(history.means.shape[-1])
 
     def begin(self, at: int) -> None:
         """Begin anew at the slice `at`, with nothing seen before it."""
@@ -55,42 +56,52 @@ class Readings:
 
 
 class Evidence:
-    """Evidence of all streams of models that share a budget, added up look by look.
+    """Evidence of all streams of models that share a budget, added up look by look as judged.
 
     Args:
         models: how many; each gets an equal share.
-        floor: shape (streams,), changes up to which are silent; None for those of the readings.
+        features: how many columns a model has beside its prediction.
+        rows: that a look is made of.
         per_week: false pages of all models together.
+        floor: times the changes that matter; 0 lets every change count.
     """
 
-    def __init__(self, models: int, floor: Floats, per_week: float) -> None:
-        streams = len(floor)
-        self.floor = floor
-        share = np.full(streams, 0.5 / (streams - 1))
-        share[-1] = 0.5
-        self.each = (per_week / WEEK / models * share / (2 * len(BETS)))[:, None, None]
-        self.mass = np.zeros((models, streams, 2, len(BETS)))
-        self.one_way = np.arange(streams) >= streams - 1
+    def __init__(
+        self, models: int, *, features: int, rows: int, per_week: float, floor: float = 1.0
+    ) -> None:
+        names, metrics = streams(features)
+        self.floor = floor * np.array([FLOORS[metric] for metric in metrics])
+        layout = findings._layout(names, metrics, frozenset((HARM, DATA, DRIFT)))
+        self.weights = per_week / WEEK / models * layout.shares
+        self.two, self.counts = layout.two, layout.counts
+        groups = np.array([findings.GROUPS[metric] for metric in metrics])
+        self.groups = np.stack([groups == group for group in (HARM, DATA, DRIFT)]).astype(float)
+        self.rows = np.full((1, 1), float(rows))
+        self.mass = np.zeros((models, len(names), 2, len(BETS)))
 
     def look(self, fresh: Fresh) -> Mask:
         """Return which models page now; these begin anew."""
-        up = (fresh.value - self.floor) / fresh.error
-        down = (-fresh.value - self.floor) / fresh.error
-        z = np.stack([up, np.where(self.one_way, -np.inf, down)], axis=-1)[..., None]
-        likelihood = np.exp(np.clip(BETS * z - BETS**2 / 2.0, -700.0, 300.0))
-        self.mass = np.minimum((self.mass + self.each) * likelihood, 1e100)
-        page: Mask = self.mass.sum(axis=(1, 2, 3)) >= 1.0
-        self.mass[page] = 0.0
+        error = errors(-HALF * fresh.error, HALF * fresh.error)
+        error = np.where(self.counts, np.maximum(error, 0.5 / np.sqrt(self.rows)), error)
+        change = np.stack((fresh.value, np.where(self.two, -fresh.value, np.nan)), axis=-1)
+        z = (change - self.floor[:, None]) / error[..., None]
+        mass = grown(self.mass, z, self.weights, self.rows)
+        page: Mask = (mass.sum(axis=(2, 3)) @ self.groups.T >= 1.0).any(axis=1)
+        mass[page] = 0.0
+        self.mass = kept(mass, self.weights)
         return page
+
+
+def streams(features: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a model's streams and the metric of each, as readings are told apart."""
+    columns = [*(f"x{number:02}" for number in range(features)), "prediction"]
+    pairs = [(metric, name) for metric in ("shift", "spread") for name in columns]
+    pairs += [("nulls", name) for name in columns[:-1]]
+    names = (*(f"{metric}:{name}" for metric, name in pairs), "loss")
+    return names, (*(metric for metric, _ in pairs), "loss")
 
 
 def _told(seen: Slices) -> Floats:
     """Return what the streams of readings are made of, along the last axis; the loss is last."""
     spread = np.log(np.maximum(seen.spreads, 1e-3))
     return np.concatenate([seen.means, spread, seen.nulls, seen.errors[..., None] / 0.1], axis=-1)
-
-
-def _floors(columns: int) -> Floats:
-    return np.concatenate(
-        [np.full(2 * columns, SHIFT), np.full(columns - 1, NULLS), np.full(1, WORSE)]
-    )

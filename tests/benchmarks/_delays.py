@@ -6,14 +6,14 @@ lines, and counts as infinite.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.benchmarks._false_pages import TRAINED, Scale, evidence, fleet_of, scale
+from tests.benchmarks._false_pages import LAGS, evidence, scale, trained
 from tests.benchmarks._fleet import (
     DAY,
     DROPS,
@@ -21,16 +21,15 @@ from tests.benchmarks._fleet import (
     SHIFTS,
     Fault,
     Fleet,
+    Floats,
     Slices,
     Weather,
-    late,
 )
 from tests.benchmarks._ours import Evidence, Fresh, Readings
-from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
+from tests.benchmarks._raw import Figure, Line, Plan, Raw
 from tests.benchmarks._watches import CLASSIC, FEATURES, PERFORMANCE, Watch, watches
 
 OURS, BARE, LATE = "ours", "ours, no floor", "ours, labels within 6 hours"
-LAGS = 36
 MATTER = (SHIFTS[3], DROPS[1], DROPS[2])
 """Faults above the floors that both ours and others can see: delays are compared on these."""
 HELD = (SHIFTS[3], DROPS[1])
@@ -39,17 +38,21 @@ LARGE = (*MATTER, *OTHERS)
 """Every fault above the floors: those that may be missed."""
 
 
-def measure(raw: Raw, plan: Plan) -> None:
-    """Write raw lines: delay, for each weather, fault and watcher; it reads the tuned limits."""
+def measure(raw: Raw, plan: Plan, weather: Weather) -> None:
+    """Write raw lines: delay, for each fault and watcher; it reads the tuned limits."""
     limits = {
-        (line["weather"], line["group"], line["name"]): line["tuned"]
+        (line["group"], line["name"]): line["tuned"]
         for line in raw.lines()
         if line["what"] == "clean_other"
     }
-    for weather in Weather:
-        with cost() as spent:
-            _weather(raw, plan, weather, limits)
-        raw.note("delay_cost", weather=weather, wall_s=spent.wall_s, cpu_s=spent.cpu_s)
+    fleet, readings, history = trained(weather, plan)
+    models = fleet.shape[0] // 2
+    some = replace(history, means=history.means[:, :models], errors=history.errors[:, :models])
+    bench = _Bench(raw, plan, fleet.first(models), readings.first(models), some, limits)
+    for fault in LARGE if plan.quick else (*SHIFTS, *DROPS, *OTHERS):
+        bench.side_by_side(fault)
+        if fault.errors:
+            bench.late_labels(fault)
 
 
 def figures(lines: Sequence[Line]) -> dict[str, Figure]:
@@ -146,72 +149,84 @@ def _finite(value: float | None) -> float | None:
 # -- one weather ----------------------------------------------------------------------------
 
 
-def _weather(
-    raw: Raw, plan: Plan, weather: Weather, limits: dict[tuple[str, str, str], float]
-) -> None:
-    # Limits are tuned on the clean fleet of the same seed: these models are others.
-    fleet = fleet_of(weather, _size(plan), plan.seed + 1)
-    history = fleet.history(TRAINED)
-    readings = Readings(history)
-    for fault in (*SHIFTS, *DROPS, *OTHERS):
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Half the models of the clean fleet, each with the same part of the budget."""
+
+    raw: Raw
+    plan: Plan
+    fleet: Fleet
+    readings: Readings
+    history: Slices
+    limits: dict[tuple[str, str], float]
+
+    def side_by_side(self, fault: Fault) -> None:
+        """Note the delays of ours, with and without floors, and of all that could see the fault."""
+        ours = self._ours(), self._ours(floor=0.0)
         group = PERFORMANCE if fault.errors else FEATURES
-        tuned = _watching(history, plan, fault, group)
-        run = _Run(fleet, readings, plan, fault)
-        ours = run.ours(floor=True), run.ours(floor=False)
-        # An untuned other has its default limit.
-        theirs = [(watch, limits[weather, group, watch.name], True) for watch in tuned]
-        theirs += [
-            (watch, watch.detector.limit, False)
-            for watch in _watching(history, plan, fault, group)
+        tuned = [(watch, self.limits[group, watch.name]) for watch in self._watching(group)]
+        # What is classic has no default that anybody ships.
+        default = [
+            (watch, watch.detector.limit)
+            for watch in self._watching(group)
             if not watch.of_readings
         ]
-        delays = [np.full(fleet.shape[0], np.nan) for _ in (*ours, *theirs)]
-        for number, (seen, fresh) in enumerate(run.looks()):
+        theirs = [*tuned, *default]
+        delays = [self._none() for _ in (*ours, *theirs)]
+        for number, (seen, fresh) in enumerate(self._looks(fault)):
             pages = [each.look(fresh) for each in ours]
-            pages += [watch.pages(watch.held(seen, fresh), limit) for watch, limit, _ in theirs]
-            run.keep(delays, pages, number)
-        told = [(OURS, True), (BARE, True)]
-        told += [(watch.name, is_tuned) for watch, _, is_tuned in theirs]
+            pages += [watch.pages(watch.held(seen, fresh), limit) for watch, limit in theirs]
+            for each, page in zip(delays, pages, strict=True):
+                self._keep(each, page, number)
+        told = [(OURS, True), (BARE, True), *((watch.name, True) for watch, _ in tuned)]
+        told += [(watch.name, False) for watch, _ in default]
         for (who, is_tuned), each in zip(told, delays, strict=True):
-            _note(raw, weather, fault, who, each, tuned=is_tuned)
-        if fault.errors:
-            one, kept = run.ours(floor=True), [np.full(fleet.shape[0], np.nan)]
-            for number, (_, fresh) in enumerate(run.looks(lags=LAGS)):
-                run.keep(kept, [one.look(fresh)], number)
-            _note(raw, weather, fault, LATE, kept[0], tuned=True)
+            self._note(fault, who, each, tuned=is_tuned)
 
+    def late_labels(self, fault: Fault) -> None:
+        """Note our delays where each look sees some of the labels of each of the last hours."""
+        ours, delays = self._ours(), self._none()
+        for number, (_, fresh) in enumerate(self._looks(fault, lags=LAGS)):
+            self._keep(delays, ours.look(fresh), number)
+        self._note(fault, LATE, delays, tuned=True)
 
-def _watching(history: Slices, plan: Plan, fault: Fault, group: str) -> list[Watch]:
-    """Return those that could see the fault, at the streams that show it."""
-    columns = (0, history.means.shape[-1] - 1)
-    longest = _leads(plan) + _horizon(plan)
-    made = watches(history, cycles=longest, seed=plan.seed, columns=columns)
-    return [watch for watch in made if watch.group == group]
+    def _looks(self, fault: Fault, lags: int = 1) -> Iterator[tuple[Slices, Fresh]]:
+        lead, begin = _leads(self.plan), self.fleet.at
+        looks = self.fleet.looks(lead + _horizon(self.plan), fault, lead)
+        if lags == 1:
+            return self.readings.looks(looks, begin)
+        return self.readings.late(looks, begin, lags=lags, random=self.fleet.random)
 
+    def _ours(self, floor: float = 1.0) -> Evidence:
+        size = scale(self.plan)
+        models = self.fleet.shape[0]
+        return evidence(replace(size, models=models), floor)
 
-def _note(
-    raw: Raw,
-    weather: Weather,
-    fault: Fault,
-    who: str,
-    delays: NDArray[np.float64],
-    *,
-    tuned: bool,
-) -> None:
-    raw.note(
-        "delay",
-        weather=weather,
-        fault=fault.name,
-        who=who,
-        tuned=tuned,
-        delays=[None if np.isnan(each) else int(each) for each in delays],
-    )
+    def _watching(self, group: str) -> list[Watch]:
+        """Return those that could see the fault, at the streams that show it."""
+        columns = (0, self.history.means.shape[-1] - 1)
+        longest = _leads(self.plan) + _horizon(self.plan)
+        made = watches(self.history, cycles=longest, seed=self.plan.seed, columns=columns)
+        return [watch for watch in made if watch.group == group]
 
+    def _none(self) -> Floats:
+        return np.full(self.fleet.shape[0], np.nan)
 
-def _size(plan: Plan) -> Scale:
-    """Return half the models of the clean fleet, each with the same part of the budget."""
-    whole = scale(plan)
-    return replace(whole, models=whole.models // 2)
+    def _keep(self, delays: Floats, page: NDArray[np.bool_], number: int) -> None:
+        """Keep the first page of each model since the injection."""
+        delay = number - _leads(self.plan) + 1
+        if delay >= 1:
+            delays[page & np.isnan(delays)] = delay
+
+    def _note(self, fault: Fault, who: str, delays: Floats, *, tuned: bool) -> None:
+        self.raw.note(
+            "delay",
+            weather=self.fleet.weather,
+            fault=fault.name,
+            who=who,
+            tuned=tuned,
+            delays=[None if np.isnan(each) else int(each) for each in delays],
+        )
 
 
 def _leads(plan: Plan) -> int:
@@ -220,32 +235,3 @@ def _leads(plan: Plan) -> int:
 
 def _horizon(plan: Plan) -> int:
     return DAY // 2 if plan.quick else 2 * DAY
-
-
-class _Run:
-    """The looks at one fault: a time without it, and a time with it."""
-
-    def __init__(self, fleet: Fleet, readings: Readings, plan: Plan, fault: Fault) -> None:
-        self.fleet, self.readings, self.plan, self.fault = fleet, readings, plan, fault
-
-    def ours(self, *, floor: bool) -> Evidence:
-        return evidence(_size(self.plan), 1.0 if floor else 0.0)
-
-    def looks(self, lags: int = 1) -> Iterator[tuple[Slices, Fresh]]:
-        lead = _leads(self.plan)
-        self.readings.begin(self.fleet.at)
-        looks = self.fleet.looks(lead + _horizon(self.plan), self.fault, lead)
-        for seen in late(looks, lags):
-            yield seen, self.readings.look(seen)
-
-    def keep(
-        self,
-        delays: Sequence[NDArray[np.float64]],
-        pages: Sequence[NDArray[np.bool_]],
-        number: int,
-    ) -> None:
-        delay = number - _leads(self.plan) + 1
-        if delay < 1:
-            return
-        for each, page in zip(delays, pages, strict=True):
-            each[page & np.isnan(each)] = delay

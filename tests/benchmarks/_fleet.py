@@ -6,9 +6,11 @@ seen the whole week, so that what moves with the hour is part of them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,13 +66,19 @@ OTHERS = (
 class Slices:
     """What was found at one look or many: the first axis is time where there were many.
 
-    `means`, `spreads`: shape (..., models, features + 1), of scores; the prediction is the last.
-    `nulls`: shape (..., models, features), shares. `errors`: shape (..., models), shares of rows
-    that were wrong. `rows` is how many a slice has.
+    `means`, `spreads`: shape (..., models, features + 1), of values; the prediction is the last.
+    `ranks`, `sizes`: likewise, means of the values' ranks in the reference, from -1/2 to 1/2, and
+    of the sizes of these, both over their standard deviation in the reference; `scatter` is the
+    variance of rows' ranks within the slice, and of sizes, last axis. `nulls`: shape (..., models,
+    features), shares. `errors`: shape (..., models), shares of rows that were wrong. `rows` is how
+    many a slice has.
     """
 
     means: Floats
     spreads: Floats
+    ranks: Floats
+    sizes: Floats
+    scatter: Floats
     nulls: Floats
     errors: Floats
     rows: int
@@ -97,6 +105,15 @@ class Fleet:
         """Yield the slices of so many looks; `fault` has all models from the look `since` on."""
         for number in range(cycles):
             yield self._slice(fault if fault is not None and number >= since else None)
+
+    def first(self, models: int) -> "Fleet":
+        """Return the first of the models alone, from where they are now on."""
+        some = copy(self)
+        some.shape = (models, self.shape[1])
+        for name in ("hold", "wander", "wander_errors", "within", "level", "error_level"):
+            setattr(some, name, getattr(self, name)[:models])
+        some.weekly, some.weekly_errors = self.weekly[:, :models], self.weekly_errors[:, :models]
+        return some
 
     # -- the world --------------------------------------------------------------------------
 
@@ -161,19 +178,25 @@ class Fleet:
     def _seen(self, means: Floats, wrong: Floats, fault: Fault | None) -> Slices:
         """Return what rows show of levels; `wrong` is of the usual share of errors."""
         shape = means.shape
-        means = means + self.within / np.sqrt(self.rows) * self._noise(shape)
-        spreads = self.within * (1.0 + self._noise(shape) / np.sqrt(2.0 * self.rows))
+        levels, deviations = means, np.broadcast_to(self.within, shape).copy()
         errors = ERROR * np.maximum(wrong, 0.1)
         nulls = np.full((*shape[:-1], shape[-1] - 1), NULLS)
         if fault is not None:
-            means[..., 0] += fault.shift
-            means[..., -1] += PREDICTION_MOVES * fault.shift
-            spreads[..., 0] *= fault.scale
+            levels = levels.copy()
+            levels[..., 0] += fault.shift
+            levels[..., -1] += PREDICTION_MOVES * fault.shift
+            deviations[..., 0] *= fault.scale
             nulls[..., 0] += fault.nulls
             errors = errors + fault.errors
+        few = 1.0 / np.sqrt(self.rows)
+        noise, wider = self._noise(shape), self._noise(shape)
+        rank, rank_scatter, size, size_scatter = _ranked(levels, deviations)
         return Slices(
-            means=means,
-            spreads=spreads,
+            means=levels + few * deviations * noise,
+            spreads=deviations * (1.0 + few * np.sqrt(0.5) * wider),
+            ranks=rank + few * np.sqrt(rank_scatter) * noise,
+            sizes=size + few * np.sqrt(size_scatter) * wider,
+            scatter=np.stack([rank_scatter, size_scatter], axis=-1),
             nulls=self._share(nulls),
             errors=self._share(np.minimum(errors, 1.0)),
             rows=self.rows,
@@ -190,9 +213,39 @@ class Fleet:
         return found
 
 
-def late(looks: Iterator[Slices], lags: int) -> Iterator[Slices]:
-    """Yield the looks with labels that come evenly over the next `lags` looks."""
-    kept: list[Floats] = []
-    for seen in looks:
-        kept = [*kept, seen.errors][-lags:]
-        yield replace(seen, errors=np.mean(kept, axis=0))
+# -- values to ranks ------------------------------------------------------------------------
+
+MEANS, DEVIATIONS = np.linspace(-4.0, 4.0, 81), np.linspace(0.0, 2.0, 41)
+
+
+def _ranked(means: Floats, deviations: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return mean and variance of ranks, and of their sizes, of normal values; see `Slices`.
+
+    The reference is standard normal: what all hours of all days are together.
+    """
+    from scipy.ndimage import map_coordinates
+
+    at = np.stack(
+        [
+            (np.clip(means, MEANS[0], MEANS[-1]) - MEANS[0]) / (MEANS[1] - MEANS[0]),
+            np.minimum(deviations, DEVIATIONS[-1]) / (DEVIATIONS[1] - DEVIATIONS[0]),
+        ]
+    )
+    rank, rank_scatter, size, size_scatter = (
+        map_coordinates(table, at, order=1) for table in _tables()
+    )
+    return rank, rank_scatter, size, size_scatter
+
+
+@cache
+def _tables() -> tuple[Floats, ...]:
+    """Return what `_ranked` does for each of the means and deviations."""
+    from scipy.special import ndtr, ndtri
+
+    chances = (np.arange(1000) + 0.5) / 1000
+    values = MEANS[:, None, None] + DEVIATIONS[:, None] * ndtri(chances)
+    ranks = ndtr(values) - 0.5
+    told = []
+    for each, deviation in ((ranks, np.sqrt(1.0 / 12.0)), (np.abs(ranks), np.sqrt(1.0 / 48.0))):
+        told += [each.mean(axis=-1) / deviation, each.var(axis=-1) / deviation**2]
+    return tuple(told)

@@ -1,6 +1,11 @@
 """What driftloop makes of a fleet's slices: fresh readings, and evidence of them."""
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +13,25 @@ from numpy.typing import NDArray
 from driftloop.judge import findings
 from driftloop.judge.evidence import BETS, HALF, errors, grown, kept
 from driftloop.judge.findings import DATA, DRIFT, HARM
-from tests.benchmarks._fleet import DAY, WEEK, Slices
+from driftloop.measure.follow import LAGS, changed, followed
+from driftloop.measure.profile import Profile, joined, profile_of
+from driftloop.measure.season import positions
+from tests.benchmarks._fleet import CADENCE, DAY, ERROR, WEEK, Slices
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-HOUR = DAY // 24
+HELD_OUT = 7 * DAY
+"""Slices that the champion did not see in training: its losses are learnt of them."""
+CHUNK = 5
+"""Models whose profiles are learnt at once: more would fill the memory."""
+SIDES = ("levels", "errors", "common", "noise", "phi", "scatter", "skew", "unit")
 FLOORS = {"shift": 0.2, "spread": 0.2, "nulls": 0.3, "loss": 0.1}
-"""The floors that monitor files begin with: `[budget] shift`, `[quality] nulls`, `[decay] warn`."""
+"""The floors that monitor files begin with: `[budget] shift`, `[quality] nulls`, `[decay] warn`.
+
+The loss is the share of rows that are wrong, and a tenth of it is a point. Where the family is
+judged by its accuracy, of which a point is the ninetieth part, that is `warn = 0.011`.
+"""
+Z90 = HALF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,29 +47,85 @@ class Fresh:
 
 
 class Readings:
-    """Readings of slices against what was usual at each hour of the week in training."""
+    """Readings of slices against what was usual in training, both as the library makes them."""
 
-    def __init__(self, history: Slices) -> None:
-        past = _told(history)
-        self.hour = 0
-        bins = (np.arange(len(past)) % WEEK) // HOUR
-        self.usual = np.stack([past[bins == each].mean(axis=0) for each in range(WEEK // HOUR)])
-        apart = past - self.usual[bins]
-        before, after = apart[:-1], apart[1:]
-        self.hold = np.clip((before * after).sum(axis=0) / (before**2).sum(axis=0), 0.0, 0.98)
-        self.error = (after - self.hold * before).std(axis=0) / (1.0 - self.hold)
-        self.before: Floats | None = None
+    def __init__(self, profile: Profile, streams: int) -> None:
+        self.profile, self.streams = profile, streams
+        self.loss = _some(profile, slice(streams - 1, None, streams))
+        """That of the losses alone: their baselines are taken for as high as they may well be."""
+        self.usual = positions(times(0, WEEK)) @ self.loss.levels
+        self.careful = Z90 * np.sqrt(self.loss.common)
+        common = profile.common.copy()
+        common[streams - 1 :: streams] = 0.0
+        self.profile = replace(profile, common=common)
+        self.loss = replace(self.loss, common=np.zeros_like(self.loss.common))
 
-    def begin(self, at: int) -> None:
-        """Begin anew at the slice `at`, with nothing seen before it."""
-        self.hour, self.before = at, None
+    @staticmethod
+    def of(history: Slices) -> "Readings":
+        """Return what reads slices like those of `history`, which begins with slice 0."""
+        models, columns = history.means.shape[1:]
+        chunks = [slice(at, at + CHUNK) for at in range(0, models, CHUNK)]
+        return Readings(reduce(joined, (_learnt(history, each) for each in chunks)), 3 * columns)
 
-    def look(self, seen: Slices) -> Fresh:
-        apart = _told(seen) - self.usual[(self.hour % WEEK) // HOUR]
-        self.hour += 1
-        before = self.before if self.before is not None else apart
-        self.before = apart
-        return Fresh(value=(apart - self.hold * before) / (1.0 - self.hold), error=self.error)
+    def first(self, models: int) -> "Readings":
+        """Return what reads the first of the models alone."""
+        some = copy(self)
+        some.profile = _some(self.profile, slice(models * self.streams))
+        some.loss = _some(self.loss, slice(models))
+        some.usual, some.careful = self.usual[:, :models], self.careful[:models]
+        return some
+
+    def looks(self, looks: Iterable[Slices], at: int) -> Iterator[tuple[Slices, Fresh]]:
+        """Yield each look with its readings, all labels at once; the first look is slice `at`."""
+        before: list[Slices] = []
+        looks = iter(looks)
+        while block := list(islice(looks, DAY // 2)):
+            whole = [*before, *block]
+            changes = followed(
+                self.profile,
+                np.stack([_told(each).ravel() for each in whole]),
+                np.full(len(whole), float(block[0].rows)),
+                times(at - len(before), len(whole)),
+                seen=len(before),
+            )
+            shape = (len(block), -1, self.streams)
+            value, error = changes.value.reshape(shape), changes.error.reshape(shape)
+            value[..., -1] -= self.careful
+            for number, seen in enumerate(block):
+                yield seen, Fresh(value=value[number], error=error[number])
+            at += len(block)
+            before = whole[-LAGS:]
+
+    def late(
+        self, looks: Iterable[Slices], at: int, *, lags: int, random: np.random.Generator
+    ) -> Iterator[tuple[Slices, Fresh]]:
+        """Yield likewise, but of each of the last `lags` slices the same share of its labels."""
+        errors: deque[Floats] = deque(maxlen=lags)
+        left: deque[Floats] = deque(maxlen=LAGS + 1)
+        for seen, fresh in self.looks(looks, at):
+            errors.append(seen.errors)
+            places = np.arange(at - len(errors) + 1, at + 1)
+            each = max(seen.rows // lags, 1)
+            wrong = random.binomial(each, np.stack(errors)).mean(axis=0) / each / ERROR
+            left.append(wrong - self.usual[places % WEEK].mean(axis=0))
+            told = changed(
+                self.loss,
+                np.stack(left),
+                np.full((len(left), len(wrong)), float(each * len(errors))),
+                np.ones(len(left)),
+                (positions(times(at, 1)) ** 2 @ self.loss.errors)[0],
+                seen=len(left) - 1,
+            )
+            value, error = fresh.value.copy(), fresh.error.copy()
+            value[:, -1], error[:, -1] = told.value - self.careful, told.error
+            yield seen, Fresh(value=value, error=error)
+            at += 1
+
+
+def times(begin: int, count: int) -> Floats:
+    """Return the middles of slices, in seconds since 1970; slice 0 begins on a Monday."""
+    monday = 4 * 86_400.0
+    return monday + (begin + np.arange(count) + 0.5) * CADENCE.total_seconds()
 
 
 class Evidence:
@@ -101,7 +174,57 @@ def streams(features: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return names, (*(metric for metric, _ in pairs), "loss")
 
 
+def _some(profile: Profile, kept: slice) -> Profile:
+    """Return the profile of some series."""
+    sides = {name: np.ascontiguousarray(getattr(profile, name)[..., kept]) for name in SIDES}
+    return replace(profile, **sides)
+
+
+def _learnt(history: Slices, chunk: slice) -> Profile:
+    """Return the profile of some models: that of losses is learnt of the days held out."""
+    names = ("ranks", "sizes", "scatter", "nulls", "errors")
+    some = replace(history, **{name: getattr(history, name)[:, chunk] for name in names})
+    told = _told(some)
+    length, models, streams = told.shape
+    scatter, skew = _scatter(some), _skew(told)
+
+    def learnt(since: int, kept: slice) -> Profile:
+        return profile_of(
+            told[since:, :, kept].reshape(length - since, -1),
+            np.full(length - since, float(history.rows)),
+            times(since, length - since),
+            CADENCE,
+            scatter=scatter[:, kept].ravel(),
+            skew=skew[:, kept].ravel(),
+        )
+
+    rows, loss = learnt(0, slice(streams - 1)), learnt(length - HELD_OUT, slice(streams - 1, None))
+    both = joined(rows, loss)
+    # Model by model, the loss after the rest.
+    order = np.arange(models * (streams - 1)).reshape(models, -1)
+    order = np.hstack([order, models * (streams - 1) + np.arange(models)[:, None]]).ravel()
+    return replace(both, **{name: getattr(both, name)[..., order] for name in SIDES})
+
+
 def _told(seen: Slices) -> Floats:
     """Return what the streams of readings are made of, along the last axis; the loss is last."""
-    spread = np.log(np.maximum(seen.spreads, 1e-3))
-    return np.concatenate([seen.means, spread, seen.nulls, seen.errors[..., None] / 0.1], axis=-1)
+    wrong = seen.errors[..., None] / ERROR
+    return np.concatenate([seen.ranks, seen.sizes, seen.nulls, wrong], axis=-1)
+
+
+def _scatter(history: Slices) -> Floats:
+    """Return the variance of rows within slices, of each model and stream."""
+    nulls, wrong = history.nulls.mean(axis=0), history.errors.mean(axis=0)[:, None]
+    ranks, sizes = np.moveaxis(history.scatter.mean(axis=0), -1, 0)
+    shares = [nulls * (1.0 - nulls), wrong * (1.0 - wrong) / ERROR**2]
+    return np.concatenate([ranks, sizes, *shares], axis=-1)
+
+
+def _skew(told: Floats) -> Floats:
+    """Return the skew of rows: of shares alone, that is of nulls and errors."""
+    found = np.zeros(told.shape[1:])
+    columns = told.shape[-1] // 3
+    for stream, unit in [(at, 1.0) for at in range(2 * columns, 3 * columns - 1)] + [(-1, ERROR)]:
+        share = told[..., stream].mean(axis=0) * unit
+        found[:, stream] = (1.0 - 2.0 * share) / np.sqrt(share * (1.0 - share))
+    return found

@@ -63,7 +63,7 @@ def _clean(lines: Sequence[Line]) -> str:
     found: dict[str, dict[str, float]] = {}
     clean = [line for line in lines if line["what"].startswith("clean") and "pages" in line]
     for line in clean:
-        who = {"clean": OURS, "clean_bare": BARE}.get(line["what"])
+        who = {"clean": OURS, "clean_bare": BARE, "clean_late": LATE}.get(line["what"])
         who = who or f"{line['name']}, {line['group']}"
         rate = line["pages"] / line["weeks"] * 200 / line["models"]
         found.setdefault(who, {})[line["weather"]] = rate

@@ -11,8 +11,7 @@ from types import ModuleType
 from tests.benchmarks import _scoreboard
 from tests.benchmarks._raw import Figure, Line, Plan, Raw
 
-PARTS = ("_false_pages", "_delays", "_river", "_late_labels", "_causes", "_gates", "_real_data")
-"""In this order: delays are measured at the limits that `_false_pages` tuned."""
+PARTS = ("_fleets", "_river", "_late_labels", "_causes", "_gates", "_real_data")
 WANTED = {
     "false_pages_per_week": "of 200 models with nothing wrong",
     "delay_cycles_median": "from injection to page",

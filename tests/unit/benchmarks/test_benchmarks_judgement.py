@@ -162,17 +162,18 @@ def test_cusum_adds_up_what_is_beyond_its_slack_both_ways() -> None:
 def test_looks_go_on_as_the_history_was(weather: Weather) -> None:
     """Against what was usual in training, looks without a fault have errors as they are said."""
     fleet = Fleet(weather, models=4, features=3, rows=5000, seed=2)
-    readings = Readings(fleet.history(28))
-    z = np.array([readings.look(seen).z[:, :4] for seen in fleet.looks(288)])
+    readings = Readings.of(fleet.history(28))
+    looks = readings.looks(fleet.looks(288), fleet.at)
+    z = np.array([fresh.z[:, :4] for _, fresh in looks])
     assert 0.8 < z.std() < 1.2
 
 
 def test_a_fault_of_the_important_feature_is_paged_and_without_one_nothing_is() -> None:
     """A shift of half a deviation is paged at its first look, by every model."""
     fleet = Fleet(Weather.SEASONAL, models=4, features=3, rows=5000, seed=2)
-    readings = Readings(fleet.history(28))
+    readings = Readings.of(fleet.history(28))
     evidence = Evidence(4, features=3, rows=5000, per_week=0.02)
-    looks = fleet.looks(100, SHIFTS[3], since=90)
-    paged = [int(evidence.look(readings.look(seen)).sum()) for seen in looks]
+    looks = readings.looks(fleet.looks(100, SHIFTS[3], since=90), fleet.at)
+    paged = [int(evidence.look(fresh).sum()) for _, fresh in looks]
     assert sum(paged[:90]) == 0
     assert paged[90] == 4

@@ -131,12 +131,12 @@ def _sampling(profile: Profile, counts: Floats) -> Floats:
     """Return the variance of means of so many rows; larger where these are skewed and few.
 
     An e-value exp(z - 1/2) takes z for normal. Of a sum with the skewness g the variance is raised
-    by the factor 1 + |g| / 3 + g^2: then it is at most 1 on average (checked by its tests).
+    by the factor 1 + |g| + g^2: then it is at most 1 on average (checked by its tests).
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         plain = profile.scatter / counts
         skewed = np.abs(profile.skew) / np.sqrt(counts)
-        found: Floats = np.where(counts > 0, plain * (1.0 + skewed / 3.0 + skewed**2), 0.0)
+        found: Floats = np.where(counts > 0, plain * (1.0 + skewed + skewed**2), 0.0)
     return found
 
 

@@ -91,9 +91,11 @@ class PredictionLog(Protocol):
     def rows(self, family: Family, window: Window) -> pa.Table:
         """Return one row for each id, by event time.
 
-        Columns: id, version (int32; 0 for history), event_time, prediction (float64, null for
-        history), label (float64, null when unknown at `window.known_at`), then the family's
-        features (float64 or string). The first arrival of an id wins, and of labels the newest.
+        Columns: id, version (int32; 0 for history), event_time, arrived_at (when the row did),
+        prediction (float64, null for history), label (float64, null when unknown at
+        `window.known_at`), labelled_at (when that label arrived; null where there is none, or its
+        log does not tell), then the family's features (float64 or string). Times are
+        timestamp[us, UTC]. The first arrival of an id wins, and of labels the newest.
         """
         ...
 
@@ -198,11 +200,13 @@ class Measure(Protocol):
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
+        window: Window | None = None,
     ) -> Measurement:
         """Return what is measured of one model.
 
         `current` holds the window's rows, for drift and quality; `own` those that the champion
-        itself predicted, for decay; `reference` is the file of the champion's training rows.
+        itself predicted, for decay; `reference` is the file of the champion's training rows. What
+        arrived after `window.since` is measured by itself too.
         """
         ...
 

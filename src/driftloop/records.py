@@ -21,6 +21,7 @@ FeatureValue = float | str | None
 MODEL_FILE = "model.onnx"
 PIPELINE_FILE = "pipeline.skops"
 REFERENCE_FILE = "reference.parquet"
+PROFILE_FILE = "profile.parquet"
 
 _METRICS = {
     "mae": "mean absolute error",
@@ -485,6 +486,7 @@ class Candidate:
 
     `folder` holds `model.onnx` (whose SHA-256 is `digest`), `pipeline.skops`,
     `reference.parquet` (training rows, sampled, with the candidate's predictions),
+    `profile.parquet` (what is usual of all training rows, hour by hour of the week),
     `holdout.parquet` (id, event_time, label, candidate, champion) and `card.json`.
     `metrics` are on the held-out rows: the baseline that decay is judged against.
 

@@ -27,7 +27,7 @@ LABEL_COLUMNS = ("id", "model", "label", "observed_at")
 MISSING = "missing"
 RESERVED = frozenset(
     {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
-    | {"prediction", "label", "observed_at", "value"}
+    | {"prediction", "label", "labelled_at", "observed_at", "value"}
 )
 
 

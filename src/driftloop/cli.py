@@ -12,6 +12,8 @@ import typer
 
 from driftloop import __version__
 from driftloop.commands.features import add_feature_commands
+from driftloop.commands.quarantine import quarantine_command
+from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
 from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
@@ -637,6 +639,8 @@ def watchdog() -> None:
 
 
 add_feature_commands(app, lambda: _system(), lambda: _installed())  # noqa: PLW0108 - they are defined below
+app.command("replay")(replay_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
+app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 

@@ -1,10 +1,13 @@
 """Readings against the policy's limits: a verdict for each. Pure."""
 
 from collections.abc import Sequence
+from math import erfc, expm1, log1p, sqrt
 
+from driftloop.judge.evidence import HALF
 from driftloop.records import Decision, Kind, Level, Reading, Verdict, metric_name
 from driftloop.spec import LOSSES, DecayPolicy, Family
 
+UNJUDGED = (Kind.FRESH, Kind.ESTIMATE)
 LOOKED = "looked"
 """The reading that stands for all others of a model that could not be looked at."""
 
@@ -15,11 +18,37 @@ def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
     A reading on too few rows or labels, or one that could not be measured, is BLIND. Drift
     alarms only where the shift is large enough and sure enough; decay only where even the
     better end of the interval is worse than the baseline. A segment is not judged: among many
-    of them some are always worse by chance.
+    of them some are always worse by chance. Nor is what is fresh: it adds up, see `findings`.
     """
     return tuple(
         verdict for reading in readings if (verdict := _verdict(reading, family)) is not None
     )
+
+
+def certain(verdict: Verdict, family: Family, weight: float) -> bool:
+    """Return whether a window's alarm alone is sure enough to page within the budget.
+
+    Where nothing fresh is read every look may page with the probability `weight`, of whatever
+    overlaps with the looks before: the sum over all looks is the budget (Bonferroni). Certainty of
+    performance counts the window's blocks: Student's distribution, by the normal approximation of
+    Wallace (1959). A metric without an interval is taken at its word.
+    """
+    reading = verdict.reading
+    if reading.kind is Kind.DRIFT:
+        return reading.p_value is None or reading.p_value * (len(family.measured) + 1) <= weight
+    lower = reading.metric in LOSSES
+    bound = reading.low if lower else reading.high
+    if bound is None or reading.value is None or reading.baseline is None:
+        return True
+    blocks = max(int(family.window.span / family.window.block), 2) - 1
+    scale = (8.0 * blocks + 3.0) / (8.0 * blocks + 1.0)
+    reach = sqrt(blocks * expm1((HALF * scale) ** 2 / blocks))
+    half = abs(reading.value - bound)
+    if half <= 0.0:
+        return True
+    t = abs(reading.value - reading.baseline) / half * reach
+    z = sqrt(blocks * log1p(t * t / blocks)) / scale
+    return 0.5 * erfc(z / sqrt(2.0)) <= weight
 
 
 def expected_gain(decision: Decision) -> float:
@@ -41,7 +70,7 @@ def expected_gain(decision: Decision) -> float:
 def _verdict(reading: Reading, family: Family) -> Verdict | None:
     if reading.metric == LOOKED:
         return _blind(reading, f"could not be looked at: {reading.problem}")
-    if reading.segment is not None:
+    if reading.segment is not None or reading.kind in UNJUDGED:
         return None
     if reading.kind is Kind.DRIFT:
         return _drift(reading, family)

@@ -1,6 +1,6 @@
 """What an owner is told at each stage of an incident, in words. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,8 +15,11 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Partition,
     Phase,
+    Quarantined,
     Reading,
+    Released,
     Stage,
     State,
     Task,
@@ -28,6 +31,8 @@ from driftloop.spec import Family, Owner, RolloutPolicy
 SHOWN = 6
 OF_ROLLOUT = "rollout/"
 """How the incident of a rollout begins that is told in no other's thread."""
+OF_QUARANTINE = "quarantine/"
+"""Likewise of rows in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def retraining(order: Order, owner: Owner, at: datetime, since: datetime) -> Not
         headline=f"{order.model} is being retrained",
         doing=(
             f"Training on rows from {order.window.start:%Y-%m-%d} to {order.holdout_from:%Y-%m-%d};"
-            " what is newer is held out for the gate."
+            " what is newer is held out for the gate." + _left_out(order)
         ),
     )
 
@@ -243,6 +248,75 @@ def rollout(step: Advanced, stage: Stage, owner: Owner, *, incident: str | None 
     )
 
 
+def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Notice:
+    """Return that partitions in a row, of which `facts` tell, train nothing, and until when."""
+    first, last = facts[0], facts[-1]
+    rows = sum(fact.rows for fact in facts)
+    span = f"{first.start:%Y-%m-%d %H:%M} to {last.end:%Y-%m-%d %H:%M} UTC"
+    by = f" by {first.who}" if first.who is not None else ""
+    return Notice(
+        key=f"{key}/{Stage.QUARANTINED}",
+        incident=key,
+        model=first.model,
+        stage=Stage.QUARANTINED,
+        at=first.at,
+        since=first.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are in quarantine{by}",
+        doing=(
+            f"{rows:,} rows, {span}, train nothing until {first.until:%Y-%m-%d %H:%M} UTC, when"
+            " they are checked again. If they are right:"
+            f" `driftloop quarantine release {first.model} {first.start:%Y-%m-%d}`."
+        ),
+        evidence=tuple(
+            Evidence(what=what, value=said or "", limit="", n=first.rows)
+            for what, _, said in (reason.partition(": ") for reason in first.reasons[:SHOWN])
+        ),
+    )
+
+
+def released(fact: Released, of: Quarantined, owner: Owner, *, key: str) -> Notice:
+    """Return that rows which were in quarantine train again, in the thread that told of it."""
+    return Notice(
+        key=f"{key}/{Stage.RELEASED}/{fact.at:%Y%m%dT%H%M%S}",
+        incident=key,
+        model=fact.model,
+        stage=Stage.RELEASED,
+        at=fact.at,
+        since=of.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{fact.model}: rows were released by {fact.who}",
+        doing=(
+            f"Rows of {fact.start:%Y-%m-%d %H:%M} to {fact.end:%Y-%m-%d %H:%M} UTC train again:"
+            f" {fact.why}."
+        ),
+    )
+
+
+def doubted(
+    partition: Partition, why: Sequence[str], decision: Decision, owner: Owner, at: datetime
+) -> Notice:
+    """Return that labels may be wrong, which nobody can tell from a change of the world yet."""
+    day = f"{partition.start:%Y-%m-%d}"
+    return Notice(
+        key=f"{decision.incident}/{Stage.DOUBTED}/{partition.start:%Y%m%dT%H%M%S}",
+        incident=decision.incident or decision.key,
+        model=partition.model,
+        stage=Stage.DOUBTED,
+        at=at,
+        since=decision.since or decision.at,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{partition.model}: the labels of {day} may be wrong",
+        doing=(
+            f"{'; '.join(why)}. They train all the same. If they are wrong:"
+            f" `driftloop quarantine add {partition.model} {day}`."
+        ),
+    )
+
+
 def _notice(  # noqa: PLR0913 - the parts of a notice
     decision: Decision,
     stage: Stage,
@@ -269,6 +343,12 @@ def _notice(  # noqa: PLR0913 - the parts of a notice
         evidence=evidence,
         links=links,
     )
+
+
+def _left_out(order: Order) -> str:
+    """Return how many rows of an order's window are in quarantine, to follow a sentence."""
+    rows = sum(span.rows for span in order.window.left_out)
+    return f" {rows:,} rows in quarantine are left out." if rows else ""
 
 
 def _renewal(
@@ -311,6 +391,9 @@ def _headline(decision: Decision, family: Family) -> str:
                 f"{decision.model} predicts worse: {metric_name(reading.metric)} {value:.3g}{unit},"
                 f" {worse:.0%} worse than the {usual:.3g}{unit} it was released with"
             )
+    fresh = _fresh_headline(decision)
+    if fresh is not None:
+        return fresh
     drifted = [v for v in decision.verdicts if _is_drift_alarm(v)]
     if decision.state is State.DRIFTING and drifted:
         # The prediction itself if it moved, or whatever moved most.
@@ -325,6 +408,22 @@ def _headline(decision: Decision, family: Family) -> str:
     return f"{decision.model} is {decision.state}"
 
 
+def _fresh_headline(decision: Decision) -> str | None:
+    """Return what was found on fresh rows, sooner than the window shows it."""
+    found = [v for v in decision.verdicts if v.reading.kind is Kind.FRESH]
+    if not found or decision.state not in (State.DECAYING, State.DRIFTING):
+        return None
+    if decision.state is State.DECAYING:
+        harm = [v for v in found if v.reading.column is None]
+        return f"{decision.model} predicts worse: {harm[0].reason}" if harm else None
+    # The prediction itself if it moved, or whatever moved most.
+    most = max(found, key=lambda v: (v.reading.column == "prediction", abs(v.reading.value or 0.0)))
+    moved = most.reading
+    what = "its predictions have" if moved.column == "prediction" else f"{moved.column} has"
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{decision.model}: {what} drifted: {most.reason}{more}"
+
+
 def _is_drift_alarm(verdict: Verdict) -> bool:
     return verdict.level is Level.ALARM and verdict.reading.kind is Kind.DRIFT
 
@@ -332,7 +431,7 @@ def _is_drift_alarm(verdict: Verdict) -> bool:
 def _evidence(
     verdicts: tuple[Verdict, ...], family: Family, *, levels: tuple[Level, ...] = (Level.ALARM,)
 ) -> tuple[Evidence, ...]:
-    order = {Kind.QUALITY: 0, Kind.DECAY: 1, Kind.DRIFT: 2}
+    order = {Kind.QUALITY: 0, Kind.DECAY: 1, Kind.FRESH: 2, Kind.DRIFT: 3}
     if Level.OK in levels:  # what has recovered, and not all that was well before
         score = family.task is Task.SCORE
         decisive = (Kind.DRIFT, "prediction") if score else (Kind.DECAY, None)
@@ -357,6 +456,8 @@ def _worst(decision: Decision, family: Family) -> Iterator[Evidence]:
 def _line(verdict: Verdict, family: Family) -> Evidence:
     reading = verdict.reading
     name = metric_name(reading.metric)
+    if reading.kind is Kind.FRESH:
+        name = f"{name} of the newest rows" if reading.column is None else f"newest {name}"
     return Evidence(
         what=f"{name} of {reading.column}" if reading.column else name,
         value=_value(reading, family),

@@ -27,10 +27,21 @@ class BudgetPolicy(Table):
 
 
 class EstimatePolicy(Table):
-    """When performance may be told before the labels are there."""
+    """When performance may be told before the labels are there, and what it may decide."""
+
+    min_labels: Annotated[int, Field(ge=50)] = 200
+    """It is learnt of so many labels at least, those of the gate's holdout among them."""
+    outside: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """A larger share of a column where the training rows had nothing: UNKNOWN."""
+    decides: bool = True
+    """Whether an estimate that is worse beyond decay.alarm, its whole interval, is an alarm."""
 
 
 class QuarantinePolicy(Table):
     """Which rows train nothing, and for how long."""
 
     keep: Duration = timedelta(days=30)
+    """Without anybody's word a partition is checked again after so long."""
+    volume: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """Fewer rows than this share of what is usual at that time of the week are a fault, as are
+    more than the usual number divided by it."""

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from driftloop.gate import compare, t_quantile
+from driftloop.gate import compare
 from driftloop.records import GateResult, Task
+from driftloop.sequential import t_quantile
 from driftloop.spec import GatePolicy
 
 POLICY = GatePolicy(holdout="7d", min_rows=30, margin=0.0, confidence=0.9)

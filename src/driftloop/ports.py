@@ -12,6 +12,7 @@ from driftloop.errors import DriftloopError
 from driftloop.records import (
     Advanced,
     Candidate,
+    Cause,
     Counts,
     Decided,
     Event,
@@ -235,6 +236,16 @@ class Measure(Protocol):
         """Return in words which of `readings` an independent measurement of the rows denies.
 
         The rows are those that `readings` were taken of.
+        """
+        ...
+
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own`, which the champion answered, are worse than it was made for.
+
+        `reference` is the file of its training rows, beside which its held-out rows may lie;
+        `verdicts` are those of the decision that is to be explained.
         """
         ...
 

@@ -147,6 +147,8 @@ def check() -> None:
     Exit code 1 when they are sound, but a log of others cannot be read. Run it where the loop runs:
     it reads these logs and the tables of sources.toml, and looks for handover commands.
     """
+    from driftloop.judge import spending
+
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
@@ -158,6 +160,7 @@ def check() -> None:
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
             f"{task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
+        typer.echo(f"  {spending(fleet, family)}")
         try:
             for line in system.contents(family) or _wrapped(family.models):
                 typer.echo(f"  {line}")

@@ -1,6 +1,6 @@
 """Readings, history and policy into verdicts and one decision with its reason. Pure."""
 
-from driftloop.judge.budget import can_page, rates
+from driftloop.judge.budget import can_page, rates, spending
 from driftloop.judge.causes import explains, heeded, sharing, upstream
 from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
@@ -21,6 +21,7 @@ __all__ = [
     "memories_to_try",
     "rates",
     "sharing",
+    "spending",
     "unlooked",
     "upstream",
     "window_at",

@@ -14,7 +14,7 @@ from driftloop.measure import EvidentlyMeasure
 from driftloop.measure.causes import cause_of
 from driftloop.measure.parts import parts
 from driftloop.records import Cause, Kind, Level, Origin, Reading, Verdict
-from driftloop.spec import Family
+from driftloop.spec import Family, Feature
 
 Draw = np.random.Generator
 Columns = dict[str, np.ndarray]
@@ -111,7 +111,7 @@ def collapsed(_: Draw, columns: Columns) -> None:
 
 
 def offset(_: Draw, columns: Columns) -> None:
-    columns["distance"] += 150.0
+    columns["distance"][1500:] += 150.0
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,38 @@ def test_a_part_of_the_day_is_no_change_by_its_hours(eta: Family) -> None:
     now = rows(2400, 2.0 + 5.0 / 24.0, 3)
     cause = cause_of(family=eta, now=now, before=rows(4000, 7.0, 1), reference=rows(4000, 7.0, 2))
     assert first(cause) == (Origin.UNKNOWN, None)
+
+
+@pytest.fixture
+def weathered(eta: Family) -> Family:
+    """The regression family with a month and a temperature, as real data have them."""
+    more = {name: Feature(kind="numeric") for name in ("month", "warmth")}
+    return eta.model_copy(update={"features": {**eta.features, **more}})
+
+
+def months(rng: Draw, first: int, count: int, n: int) -> Columns:
+    """Rows of whole months from `first` on: each is warmer than the one before, in all of it."""
+    columns = inputs(rng, n)
+    columns["month"] = first + np.floor(np.linspace(0.0, count - 1e-9, n))
+    columns["warmth"] = 3.0 * columns["month"] + rng.standard_normal(n)
+    return columns
+
+
+@pytest.mark.parametrize("slower", [0.0, 4.0])
+def test_a_calendar_is_never_wrong_data(weathered: Family, slower: float) -> None:
+    """A month that training never had, and its weather: no stuck column, no other unit."""
+
+    def rows(seed: int, first: int, count: int, extra: float = 0.0) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        columns = months(rng, first, count, 3000)
+        label = truth(columns) + extra + rng.normal(0.0, 3.0, 3000)
+        return table(columns, label, answer(columns))
+
+    cause = cause_of(
+        family=weathered, now=rows(3, 6, 1, slower), before=rows(1, 5, 1), reference=rows(2, 0, 5)
+    )
+    assert cause.origin is not Origin.DATA
+    assert "month" not in [carrier.name for carrier in cause.carriers]
 
 
 def test_files_of_a_champion_are_read(eta: Family, tmp_path: Path) -> None:

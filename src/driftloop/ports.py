@@ -12,6 +12,7 @@ from driftloop.errors import DriftloopError
 from driftloop.records import (
     Advanced,
     Candidate,
+    Cause,
     Counts,
     Decided,
     Event,
@@ -27,6 +28,7 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Partition,
     Prediction,
     Reading,
     Receipt,
@@ -98,6 +100,7 @@ class PredictionLog(Protocol):
         `window.known_at`), labelled_at (when that label arrived; null where there is none, or its
         log does not tell), then the family's features (float64 or string). Times are
         timestamp[us, UTC]. The first arrival of an id wins, and of labels the newest.
+        Rows in `window.left_out` are not returned.
         """
         ...
 
@@ -113,6 +116,15 @@ class PredictionLog(Protocol):
         """Yield `rows` and `summary` of windows that differ in their models, some read together.
 
         What is wrong with one model's rows is the `fault` of its look alone.
+        """
+        ...
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> Mapping[ModelId, Sequence[Partition]]:
+        """Return the partitions of many models, counted, oldest first; without rows it is none.
+
+        The windows differ in their models alone, begin and end with a block of `window.block`.
         """
         ...
 
@@ -202,11 +214,13 @@ class Measure(Protocol):
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
+        window: Window | None = None,
     ) -> Measurement:
         """Return what is measured of one model.
 
         `current` holds the window's rows, for drift and quality; `own` those that the champion
-        itself predicted, for decay; `reference` is the file of the champion's training rows.
+        itself predicted, for decay; `reference` is the file of the champion's training rows. What
+        arrived after `window.since` is measured by itself too.
         """
         ...
 
@@ -222,6 +236,16 @@ class Measure(Protocol):
         """Return in words which of `readings` an independent measurement of the rows denies.
 
         The rows are those that `readings` were taken of.
+        """
+        ...
+
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own`, which the champion answered, are worse than it was made for.
+
+        `reference` is the file of its training rows, beside which its held-out rows may lie;
+        `verdicts` are those of the decision that is to be explained.
         """
         ...
 

@@ -1,7 +1,7 @@
 """The judge on the past: what another policy would have decided on the same readings. Pure.
 
-Nothing is measured, trained or told again: champions are those that there were, and what a policy
-orders is counted. `relive` does it from the rows, with candidates trained and answering.
+Nothing is measured, trained or told again: champions and causes are those that were found, and
+what a policy orders is counted. `relive` does it from the rows, candidates trained and answering.
 """
 
 import hashlib
@@ -18,7 +18,6 @@ from driftloop.judge import can_page, decide, explains, heeded, rates, unlooked,
 from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
-    Cause,
     Decided,
     Decision,
     Explained,
@@ -129,8 +128,7 @@ def replayed(fleet: Fleet, ledger: Ledger, *, start: datetime, end: datetime) ->
                 now=at,
                 rate=shares[look.model],
             )
-            cause = lives[look.model].cause(decision)
-            decision = decision if cause is None else heeded(decision, cause)
+            decision = lives[look.model].heeding(decision)
             order = ordered(family, decision) if decision.retrain else None
             lives[look.model].add(decision, order)
             tally.add(decision, look.readings, family)
@@ -197,7 +195,7 @@ class _Life:
     orders: deque[Order]
     moves: tuple[Moved, ...]
     trained: Mapping[int, Trained]
-    explained: tuple[Explained, ...] = ()
+    causes: tuple[Explained, ...]
 
     @classmethod
     def of(cls, model: ModelId, ledger: Ledger, start: datetime) -> "_Life":
@@ -227,21 +225,13 @@ class _Life:
             head=head,
         )
 
-    def cause(self, decision: Decision) -> Cause | None:
-        """Return the cause that was found then, or earlier in what it is about; rows are not read.
-
-        It is kept where it changed, and at the decision that opened an incident.
-        """
+    def heeding(self, decision: Decision) -> Decision:
+        """Return what the cause leaves of a decision; it is known where the loop looked for it."""
         before = self.decisions[-1] if self.decisions else None
         if unlooked(decision) is not None or not explains(decision, before):
-            return None
-        found = [
-            fact
-            for fact in self.explained
-            if fact.decision == decision.key
-            or (decision.since is not None and decision.since <= fact.at <= decision.at)
-        ]
-        return found[-1].cause if found else None
+            return decision
+        known = [fact.cause for fact in self.causes if fact.at <= decision.at]
+        return heeded(decision, known[-1]) if known else decision
 
     def add(self, decision: Decision, order: Order | None) -> None:
         self.decisions.append(decision)

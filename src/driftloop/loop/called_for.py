@@ -53,7 +53,8 @@ def at_fault(decision: Decision, cause: Cause | None) -> str | None:
         return cause.carriers[0].name.split(".")[0]
     for verdict in decision.verdicts:
         reading = verdict.reading
-        if reading.kind is Kind.QUALITY and verdict.level is Level.ALARM and reading.column:
+        of_data = reading.kind is Kind.QUALITY or reading.metric == "nulls"
+        if of_data and verdict.level is Level.ALARM and reading.column:
             return reading.column.split(".")[0]
     return None
 

@@ -13,6 +13,7 @@ from driftloop.records import (
     Advanced,
     Candidate,
     Counts,
+    Decided,
     Event,
     Fact,
     FeatureValue,
@@ -21,6 +22,7 @@ from driftloop.records import (
     Intent,
     Label,
     LogSummary,
+    Measured,
     ModelHistory,
     ModelId,
     Notice,
@@ -92,9 +94,11 @@ class PredictionLog(Protocol):
     def rows(self, family: Family, window: Window) -> pa.Table:
         """Return one row for each id, by event time.
 
-        Columns: id, version (int32; 0 for history), event_time, prediction (float64, null for
-        history), label (float64, null when unknown at `window.known_at`), then the family's
-        features (float64 or string). The first arrival of an id wins, and of labels the newest.
+        Columns: id, version (int32; 0 for history), event_time, arrived_at (when the row did),
+        prediction (float64, null for history), label (float64, null when unknown at
+        `window.known_at`), labelled_at (when that label arrived; null where there is none, or its
+        log does not tell), then the family's features (float64 or string). Times are
+        timestamp[us, UTC]. The first arrival of an id wins, and of labels the newest.
         Rows in `window.left_out` are not returned.
         """
         ...
@@ -336,9 +340,20 @@ class Ledger(Protocol):
         *,
         model: ModelId | None = None,
         since: datetime | None = None,
+        before: datetime | None = None,
         last: int | None = None,
     ) -> tuple[FactT, ...]:
-        """Return facts of one kind, oldest first; `last` keeps only that many newest."""
+        """Return facts of one kind, oldest first; `last` keeps only that many newest.
+
+        `since` and `before` bound when they were found, `since` included.
+        """
+        ...
+
+    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
+        """Yield what was measured in a span, in the order in which it was.
+
+        Of models that could not be looked at the decision that says so stands for it.
+        """
         ...
 
     def fact(self, kind: type[FactT], *, key: str) -> FactT | None:

@@ -383,7 +383,7 @@ def _headline(decision: Decision, family: Family) -> str:
         return f"{decision.model}: its data looks wrong"
     for verdict in decision.verdicts:
         reading = verdict.reading
-        if verdict.level is Level.ALARM and reading.kind is Kind.DECAY:
+        if verdict.level is Level.ALARM and reading.kind in (Kind.DECAY, Kind.ESTIMATE):
             value, usual = reading.value or 0.0, reading.baseline or 0.0
             worse = abs(value - usual) / max(abs(usual), 1e-12)
             unit = _unit(reading, family)
@@ -391,6 +391,9 @@ def _headline(decision: Decision, family: Family) -> str:
                 f"{decision.model} predicts worse: {metric_name(reading.metric)} {value:.3g}{unit},"
                 f" {worse:.0%} worse than the {usual:.3g}{unit} it was released with"
             )
+    fresh = _fresh_headline(decision)
+    if fresh is not None:
+        return fresh
     drifted = [v for v in decision.verdicts if _is_drift_alarm(v)]
     if decision.state is State.DRIFTING and drifted:
         # The prediction itself if it moved, or whatever moved most.
@@ -405,6 +408,22 @@ def _headline(decision: Decision, family: Family) -> str:
     return f"{decision.model} is {decision.state}"
 
 
+def _fresh_headline(decision: Decision) -> str | None:
+    """Return what was found on fresh rows, sooner than the window shows it."""
+    found = [v for v in decision.verdicts if v.reading.kind is Kind.FRESH]
+    if not found or decision.state not in (State.DECAYING, State.DRIFTING):
+        return None
+    if decision.state is State.DECAYING:
+        harm = [v for v in found if v.reading.column is None]
+        return f"{decision.model} predicts worse: {harm[0].reason}" if harm else None
+    # The prediction itself if it moved, or whatever moved most.
+    most = max(found, key=lambda v: (v.reading.column == "prediction", abs(v.reading.value or 0.0)))
+    moved = most.reading
+    what = "its predictions have" if moved.column == "prediction" else f"{moved.column} has"
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{decision.model}: {what} drifted: {most.reason}{more}"
+
+
 def _is_drift_alarm(verdict: Verdict) -> bool:
     return verdict.level is Level.ALARM and verdict.reading.kind is Kind.DRIFT
 
@@ -412,7 +431,8 @@ def _is_drift_alarm(verdict: Verdict) -> bool:
 def _evidence(
     verdicts: tuple[Verdict, ...], family: Family, *, levels: tuple[Level, ...] = (Level.ALARM,)
 ) -> tuple[Evidence, ...]:
-    order = {Kind.QUALITY: 0, Kind.DECAY: 1, Kind.DRIFT: 2}
+    kinds = (Kind.QUALITY, Kind.DECAY, Kind.ESTIMATE, Kind.FRESH, Kind.DRIFT)
+    order = {kind: at for at, kind in enumerate(kinds)}
     if Level.OK in levels:  # what has recovered, and not all that was well before
         score = family.task is Task.SCORE
         decisive = (Kind.DRIFT, "prediction") if score else (Kind.DECAY, None)
@@ -437,6 +457,10 @@ def _worst(decision: Decision, family: Family) -> Iterator[Evidence]:
 def _line(verdict: Verdict, family: Family) -> Evidence:
     reading = verdict.reading
     name = metric_name(reading.metric)
+    if reading.kind is Kind.FRESH:
+        name = f"{name} of the newest rows" if reading.column is None else f"newest {name}"
+    if reading.kind is Kind.ESTIMATE:
+        name = f"{name}, estimated before all labels are there"
     return Evidence(
         what=f"{name} of {reading.column}" if reading.column else name,
         value=_value(reading, family),
@@ -465,7 +489,7 @@ def _limit(verdict: Verdict, unit: str) -> str:
     reading, limit = verdict.reading, verdict.limit
     if limit is None:
         return "none"
-    if reading.kind is Kind.DECAY and reading.baseline is not None:
+    if reading.kind in (Kind.DECAY, Kind.ESTIMATE) and reading.baseline is not None:
         return f"{limit:.0%} worse than {reading.baseline:.3g}{unit}"
     return f"{limit:.3g}"
 

@@ -11,8 +11,17 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
-from driftloop.judge import LOOKED, decide, expected_gain, is_due, unlooked, window_at
-from driftloop.loop.budget import Ask, afforded
+from driftloop.judge import (
+    LOOKED,
+    can_page,
+    decide,
+    expected_gain,
+    is_due,
+    rates,
+    unlooked,
+    window_at,
+)
+from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
 from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
@@ -95,11 +104,14 @@ class Watcher:
         left: list[Watched] = []
         seen: list[Watched] = []
         past: dict[ModelId, ModelHistory] = {}
+        for model in self.fleet.models:
+            past[model] = self.ledger.history(model)
+        able = [m for f in self.fleet.families for m in f.models if can_page(f, past[m])]
+        shares = rates(self.fleet, able)
         for family in self.fleet.families:
-            histories = {model: self.ledger.history(model) for model in family.models}
+            histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
-            seen += self._family(family, histories, now)
-            past |= histories
+            seen += self._family(family, histories, now, shares)
         if self.quarantine is not None:
             left += [
                 Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
@@ -118,7 +130,8 @@ class Watcher:
     ) -> tuple[Watched, ...]:
         """Return `watched` without the orders that have to wait; they come again.
 
-        That is those this pass cannot afford, and those of models with a rollout under way.
+        That is those this pass, or this day, cannot afford, and those of models with a rollout
+        under way.
         """
         under_way = {each.model: each for each in self.ledger.rollouts()}
         watched = [
@@ -139,13 +152,28 @@ class Watcher:
             if each.order is not None
             for decision in [each.decision or _asked(past[each.model], each.order)]
         ]
-        _, waits = afforded(asks, self.budget)
+        _, waits = afforded(asks, self.budget, self._caps() if asks else ())
         return tuple(
             replace(each, order=None, waits=waits[each.order.key])
             if each.order is not None and each.order.key in waits
             else each
             for each in watched
         )
+
+    def _caps(self) -> tuple[Cap, ...]:
+        """Return how long fits may take in a day, with what they took in the last one."""
+        if not caps_of(self.fleet, ()):
+            return ()
+        since = self.clock.now() - DAY
+        trained = self.ledger.facts(Trained, since=since)
+        ended = {each.candidate.order.key for each in trained}
+        ended |= {each.order_key for each in self.ledger.facts(Failed, since=since)}
+        under_way = [
+            (each, _fitted_in(self.ledger.history(each.model)))
+            for each in self.ledger.facts(Ordered, since=since)
+            if each.order.key not in ended
+        ]
+        return caps_of(self.fleet, trained, under_way)
 
     def _left(self, family: Family, histories: Mapping[ModelId, ModelHistory]) -> list[Watched]:
         """Return what earlier decisions called for and the ledger knows nothing of."""
@@ -189,7 +217,11 @@ class Watcher:
         return tuple(notices)
 
     def _family(
-        self, family: Family, histories: Mapping[ModelId, ModelHistory], now: datetime
+        self,
+        family: Family,
+        histories: Mapping[ModelId, ModelHistory],
+        now: datetime,
+        shares: Mapping[ModelId, float],
     ) -> list[Watched]:
         due = [model for model, past in histories.items() if is_due(family, past, now=now)]
         heads = [model for model in due if histories[model].head is not None]
@@ -203,7 +235,9 @@ class Watcher:
             for model in heads:
                 windows[model] = window_at(family, model, now=now, known_at=known_at)
             for model, look in self.log.looks(family, tuple(windows.values())):
-                seen[model] = self._one(family, histories[model], windows[model], look)
+                seen[model] = self._one(
+                    family, histories[model], windows[model], look, shares[model]
+                )
         except DriftloopError as error:
             unseen = str(error)
         for model in heads:
@@ -211,7 +245,9 @@ class Watcher:
                 seen[model] = self._unseen(family, histories[model], windows[model], unseen)
         return [seen.get(model, Watched(model=model, problem=nobody)) for model in due]
 
-    def _one(self, family: Family, history: ModelHistory, window: Window, look: Look) -> Watched:
+    def _one(
+        self, family: Family, history: ModelHistory, window: Window, look: Look, rate: float
+    ) -> Watched:
         """Return what was seen of one model, whatever went wrong with it."""
         model, head = window.model, history.head
         if head is None:
@@ -219,7 +255,7 @@ class Watcher:
         if look.fault is not None:
             return self._unseen(family, history, window, str(look.fault))
         try:
-            return self._model(family, head, history, window, look)
+            return self._model(family, head, history, window, look, rate)
         except DriftloopError as error:
             return self._unseen(family, history, window, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours: the others are watched all the same
@@ -251,12 +287,23 @@ class Watcher:
         return replace(seen, decision=decision)
 
     def _model(
-        self, family: Family, head: Head, history: ModelHistory, window: Window, look: Look
+        self,
+        family: Family,
+        head: Head,
+        history: ModelHistory,
+        window: Window,
+        look: Look,
+        rate: float,
     ) -> Watched:
         model, now = window.model, window.end
         measurement = measurement_of(self.measure, family, head, history.champion, window, look)
         decision = decide(
-            family=family, window=window, readings=measurement.readings, history=history, now=now
+            family=family,
+            window=window,
+            readings=measurement.readings,
+            history=history,
+            now=now,
+            rate=rate,
         )
         rows, labels = look.summary.rows, look.summary.labels
         self.ledger.append(
@@ -357,9 +404,8 @@ def _asked(history: ModelHistory, order: Order) -> Decision | None:
 
 
 def _fitted_in(history: ModelHistory) -> float:
-    """Return the seconds that the champion's fit took; nothing is known where there is none."""
-    champion = history.champion
-    return 0.0 if champion is None else champion.candidate.fit_seconds
+    """Return the seconds that the champion's fits took; nothing is known where there is none."""
+    return 0.0 if history.champion is None else history.champion.fit_seconds
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

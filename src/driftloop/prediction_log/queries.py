@@ -44,15 +44,16 @@ def single(family: Family, *more: str, corrected: bool) -> str:
     It takes no `version`. If no label is `corrected` each is taken as it stands, which is cheaper
     still: where one is, its row comes as often as its labels.
     """
-    wanted = [*more, "id", "version", "event_time", "prediction"]
     newest = "arg_max(value, (arrived_at, rowid))" if corrected else "value"
+    at = _TOLD.format("max(arrived_at)" if corrected else "arrived_at")
     return f"""
         WITH known AS (
-            SELECT model, id, {newest} AS label FROM lake.{family.table}_labels
+            SELECT model, id, {newest} AS label, {at} AS labelled_at
+            FROM lake.{family.table}_labels
             WHERE list_contains($models, model) AND arrived_at <= $known_at
             {"GROUP BY model, id" if corrected else ""}
         )
-        SELECT {", ".join([*wanted, "label", *quoted(family)])}
+        SELECT {", ".join([*more, *_SHOWN, *quoted(family)])}
         FROM lake.{family.table}_predictions LEFT JOIN known USING (model, id)
         WHERE {IN_WINDOW}
     """  # noqa: S608 - identifiers come from the checked spec
@@ -63,10 +64,10 @@ def every_arrival(family: Family) -> str:
 
     Written to a file it is what `FIRST`, `newest_labels`, `PLACES` and `COUNT` make `rows` of.
     """
-    wanted = ", ".join(["id", "version", "event_time", "prediction", *quoted(family)])
+    wanted = ", ".join([*_OF_ROWS, *quoted(family)])
     # No feature can be called so.
     return f"""
-        SELECT {wanted}, arrived_at AS _arrived_at, rowid AS _rowid
+        SELECT {wanted}, rowid AS _rowid
         FROM lake.{family.table}_predictions WHERE {IN_WINDOW}
     """  # noqa: S608 - identifiers come from the checked spec
 
@@ -74,7 +75,7 @@ def every_arrival(family: Family) -> str:
 FIRST = """
     SELECT id, version, event_time, file_row_number AS place
     FROM read_parquet($file, file_row_number = true)
-    QUALIFY row_number() OVER (PARTITION BY id ORDER BY _arrived_at, _rowid) = 1
+    QUALIFY row_number() OVER (PARTITION BY id ORDER BY arrived_at, _rowid) = 1
 """
 """The first arrival of each id in a file of one model, and its place there: the table `arrived`."""
 
@@ -82,7 +83,8 @@ FIRST = """
 def newest_labels(family: Family) -> str:
     """Return the query for the newest known label of each id in `arrived`: the table `known`."""
     return f"""
-        SELECT model, id, value AS label FROM lake.{family.table}_labels
+        SELECT model, id, value AS label, {_TOLD.format("arrived_at")} AS labelled_at
+        FROM lake.{family.table}_labels
         WHERE list_contains($models, model) AND arrived_at <= $known_at
               AND id IN (SELECT id FROM arrived)
         QUALIFY row_number()
@@ -91,15 +93,20 @@ def newest_labels(family: Family) -> str:
 
 
 PLACES = """
-    SELECT place, label FROM arrived LEFT JOIN known USING (id)
+    SELECT place, label, labelled_at FROM arrived LEFT JOIN known USING (id)
     WHERE $version IS NULL OR version = $version ORDER BY event_time, id
 """
-"""The place of each row in the file, in the order of `rows`, and its label."""
+"""The place of each row in the file, in the order of `rows`, its label and when that arrived."""
 COUNT = """
     SELECT count(*), max(event_time) FROM read_parquet($file)
     WHERE $version IS NULL OR version = $version
 """
 """How many rows arrived, and the newest event."""
+_OF_ROWS = ("id", "version", "event_time", "arrived_at", "prediction")
+_SHOWN = (*_OF_ROWS, "label", "labelled_at")
+"""The columns of a window in their order; the features come after them."""
+_TOLD = "CASE WHEN isfinite({0}) THEN {0} END"
+"""A time, null where somebody else's log does not tell it."""
 IN_WINDOW = """
     list_contains($models, model) AND event_time >= $start AND event_time < $end
     AND arrived_at <= $known_at
@@ -118,8 +125,8 @@ def bound(window: Window) -> dict[str, object]:
 
 
 def _rows(family: Family, more: Sequence[str], where: str) -> str:
-    wanted = ", ".join(["id", "version", "event_time", "prediction", *quoted(family)])
-    shown = [*more, "id", "version", "event_time", "prediction", "label", *quoted(family)]
+    wanted = ", ".join([*_OF_ROWS, *quoted(family)])
+    shown = [*more, *_SHOWN, *quoted(family)]
     return f"""
         WITH {_first_arrivals(family, wanted, where)}, known AS ({newest_labels(family)})
         SELECT {", ".join(shown)} FROM arrived LEFT JOIN known USING (model, id)

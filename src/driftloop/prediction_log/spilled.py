@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from driftloop.errors import LogError
 from driftloop.prediction_log import queries
-from driftloop.prediction_log.store import Reads, faults, utc
+from driftloop.prediction_log.store import Reads, faults, in_utc, utc
 from driftloop.records import LogSummary
 from driftloop.rows import Rows
 from driftloop.spec import Family
@@ -49,7 +49,7 @@ def spilled(store: Reads, family: Family, asked: Mapping[str, object]) -> tuple[
             # One after the other: at once they would not fit.
             con.execute(f"CREATE TEMP TABLE arrived AS {queries.FIRST}", {"file": str(file)})
             con.execute(f"CREATE TEMP TABLE known AS {queries.newest_labels(family)}", known)
-            places = con.execute(queries.PLACES, version).to_arrow_table()
+            places = in_utc(con.execute(queries.PLACES, version).to_arrow_table())
             counted = con.execute(queries.COUNT, {"file": str(file), **version}).fetchall()
             rows = _Spilled(file, family, places)
     except (OSError, pa.ArrowException, faults()) as error:
@@ -69,20 +69,20 @@ def spilled(store: Reads, family: Family, asked: Mapping[str, object]) -> tuple[
 
 
 class _Spilled:
-    """Implements `Rows`; `places` has each row's place in the file, and its label, in order."""
+    """Implements `Rows`; `places` has each row's place in the file and its label."""
 
     def __init__(self, file: Path, family: Family, places: pa.Table) -> None:
         self._file = pq.ParquetFile(pa.OSFile(str(file)))
         self._places = places
         self.num_rows: int = places.num_rows
         self.column_names = [
-            *("id", "version", "event_time", "prediction", "label"),
+            *("id", "version", "event_time", "arrived_at", "prediction", "label", "labelled_at"),
             *family.features,
         ]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        if name == "label":
-            return self._places.column("label")
+        if name in {"label", "labelled_at"}:
+            return self._places.column(name)
         try:
             read = self._file.read(columns=[name], use_threads=False)
         except (OSError, pa.ArrowException) as error:

@@ -39,9 +39,11 @@ class Windows:
     def rows(self, family: Family, window: Window) -> pa.Table:
         """Return one row for each id that arrived in `window`, by event time.
 
-        Columns: id, version (int32; 0 for history), event_time (UTC), prediction (float64, null
-        for history), label (float64, null when unknown at `window.known_at`), then the family's
-        features (float64 or string).
+        Columns: id, version (int32; 0 for history), event_time, arrived_at (when the row did),
+        prediction (float64, null for history), label (float64, null when unknown at
+        `window.known_at`), labelled_at (when that label arrived; null where there is none, or its
+        log does not tell), then the family's features (float64 or string). Times are
+        timestamp[us, UTC].
 
         The first arrival of an id in [start, end) wins whichever version answered it, and of
         labels the newest known. `window.snapshot` is not needed: `arrived_at` decides. Rows in

@@ -234,6 +234,22 @@ def test_labels_may_be_apart(tmp_path: Path, eta: Family, log: Make) -> None:
         sooner = window(known_at=datetime(2026, 2, 28, 1, 30, tzinfo=UTC))
         assert theirs.rows(eta, sooner).to_pydict()["label"][0] == 1.0
         assert theirs.rows(eta, window(FR)).to_pydict()["label"][0] == 9.0
+        found = theirs.rows(eta, window()).to_pydict()
+        assert found["labelled_at"][:2] == [datetime(2026, 2, 28, 2, tzinfo=UTC), None]
+        assert found["arrived_at"] == found["event_time"]
+
+
+def test_when_a_label_came_is_null_where_nobody_tells(
+    tmp_path: Path, eta: Family, log: Make
+) -> None:
+    """The label itself counts as known from ever, as it does without the time."""
+    parquet(tmp_path)
+    parquet(tmp_path, "SELECT 'r0' AS request, 2.0 AS truth", "outcomes.parquet")
+    labels = LabelSource(source="outcomes.parquet", columns={"id": "request", "label": "truth"})
+    theirs = log("scored.parquet", columns=LABELS_APART, labels=labels)
+    ((_, look),) = theirs.looks(eta, [window()])
+    assert look.rows.column("label").to_pylist()[:2] == [2.0, None]
+    assert look.rows.column("labelled_at").null_count == look.rows.num_rows
 
 
 def test_one_market_needs_no_column_for_it(tmp_path: Path, eta: Family, log: Make) -> None:

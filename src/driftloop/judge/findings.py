@@ -1,0 +1,309 @@
+"""What fresh readings add up to for one model: what is found changed, and what is back. Pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftloop.judge.evidence import BETS, Floats, errors, grown, kept, named
+from driftloop.records import Decision, Kind, Level, Reading, Stream, Verdict
+from driftloop.spec import Family
+
+HARM, DATA, DRIFT = "harm", "data", "drift"
+GROUPS: Mapping[str, str] = {
+    "loss": HARM,
+    "expected": HARM,
+    "nulls": DATA,
+    "shift": DRIFT,
+    "spread": DRIFT,
+    "share": DRIFT,
+}
+"""What each metric of fresh readings is evidence of."""
+TWO_SIDED = ("shift", "spread")
+"""Metrics in which less is a change too."""
+SHARES: Mapping[str, float] = {HARM: 4.0, DRIFT: 3.0, DATA: 1.0}
+"""How a model's weight is split over what it is evidence of, where all of it is read and pages.
+
+Harm is what an owner must hear of, and has one or two streams; drift has two or more a column. A
+tenth of the weight costs a stream log(10) = 2.3 of the 12 to 16 that a page takes as a logarithm:
+half a look at 2 standard errors, so that the number of columns hardly matters.
+"""
+PARTS: Mapping[str, float] = {"loss": 4.0, "expected": 1.0, "shift": 2.0, "share": 2.0}
+"""How a group's is split over its streams; 1 for the others. Labels are surer than guesses."""
+PREDICTION = 4.0
+"""So many times a feature's is the prediction's: it moves with all that matters to the model."""
+BACK = "back:"
+"""Begins the name of the evidence that what was found is over."""
+RELAPSE = 1e-3
+"""What is still changed is taken for over once in so many looks, at most."""
+
+_B = len(BETS)
+_HOEFFDING = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is found changed in a model, by all that was read since its champion answers.
+
+    `names` are the streams that are found and not back yet, `verdicts` their newest readings,
+    judged. `news` says that some were not found before, `over` that the last of them is back.
+    """
+
+    evidence: tuple[Stream, ...] = ()
+    names: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    news: bool = False
+    over: bool = False
+
+    def of(self, group: str) -> tuple[str, ...]:
+        """Return the streams that are evidence of `group`."""
+        return tuple(name for name in self.names if group_of(name) == group)
+
+    def why(self, group: str) -> list[str]:
+        """Return in words what was found of `group`."""
+        said = {
+            stream_name(v.reading): f"{v.reading.column}: {v.reason}"
+            if v.reading.column
+            else v.reason
+            for v in self.verdicts
+        }
+        return [said.get(name, f"{name} had changed when last seen") for name in self.of(group)]
+
+
+def found(
+    *,
+    family: Family,
+    readings: Sequence[Reading],
+    before: Decision | None,
+    version: int,
+    weight: float,
+) -> Found:
+    """Return what fresh readings have added up to, this look's included.
+
+    Evidence is of one champion: what was found of another is forgotten with it.
+
+    Args:
+        family: says how large a change matters.
+        readings: of this look; those that are not `Kind.FRESH` are passed over.
+        before: the model's last decision, which holds the evidence so far.
+        version: the champion that is judged.
+        weight: false pages that this look may add to what was expected of the model.
+    """
+    last = before if before is not None and before.version == version else None
+    masses = {stream.name: stream.mass for stream in last.evidence} if last is not None else {}
+    standing = last.found if last is not None else ()
+    fresh = {
+        stream_name(each): each for each in readings if each.kind is Kind.FRESH and is_fresh(each)
+    }
+    if not fresh:
+        return Found(last.evidence if last is not None else (), standing)
+    look = _Look.of(family, fresh, weight)
+    now, left = _searched(look, masses, standing)
+    back, waiting = _returned(look, masses, standing)
+    names = (*(name for name in standing if name not in back), *now)
+    unseen = [Stream(name=name, mass=masses[name]) for name in masses if not look.has(name)]
+    return Found(
+        evidence=(*left, *waiting, *unseen),
+        names=names,
+        verdicts=tuple(
+            _verdict(fresh[name], look.floors[fresh[name].metric])
+            for name in names
+            if name in fresh and fresh[name].value is not None
+        ),
+        news=bool(now),
+        over=bool(standing) and not names,
+    )
+
+
+def is_fresh(reading: Reading) -> bool:
+    """Say whether evidence is made of a reading."""
+    return reading.kind is Kind.FRESH and reading.segment is None and reading.metric in GROUPS
+
+
+def stream_name(reading: Reading) -> str:
+    """Return the name of the stream that a fresh reading belongs to."""
+    return f"{reading.metric}:{reading.column}" if reading.column else reading.metric
+
+
+def group_of(name: str) -> str:
+    """Return what the stream called `name` is evidence of."""
+    return GROUPS[name.removeprefix(BACK).partition(":")[0]]
+
+
+def begun_anew(found: Found) -> tuple[Stream, ...]:
+    """Return the evidence after a page: that of changes begins anew."""
+    return tuple(stream for stream in found.evidence if stream.name.startswith(BACK))
+
+
+# -- one look ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Fresh readings as arrays: one row for each stream, by `names`."""
+
+    names: tuple[str, ...]
+    metrics: tuple[str, ...]
+    floors: Mapping[str, float]
+    weights: Floats
+    """False pages for each direction; shape (streams, 1)."""
+    z: Floats
+    """How far beyond the floor, up and down; NaN where nothing was read; shape (streams, 2)."""
+    back: Floats
+    """How far within it, likewise."""
+    n: Floats
+
+    @staticmethod
+    def of(family: Family, fresh: Mapping[str, Reading], weight: float) -> "_Look":
+        names, metrics = tuple(fresh), tuple(each.metric for each in fresh.values())
+        numbers = np.array(
+            [(each.value, each.low, each.high, each.n) for each in fresh.values()],
+            dtype=np.float64,
+        )
+        value, n = numbers[:, 0], np.maximum(numbers[:, 3], 1.0)
+        floors = _floors(family)
+        layout = _layout(names, metrics, frozenset(family.budget.page_on))
+        floor = np.array([floors[metric] for metric in metrics])
+        error = errors(numbers[:, 1], numbers[:, 2])
+        # The error of a share is not what it usually is where there are far more of them.
+        error = np.where(layout.counts, np.maximum(error, _HOEFFDING / np.sqrt(n)), error)
+        change = np.stack((value, np.where(layout.two, -value, np.nan)), axis=-1)
+        return _Look(
+            names=names,
+            metrics=metrics,
+            floors=floors,
+            weights=weight * layout.shares,
+            z=(change - floor[:, None]) / error[:, None],
+            back=(floor[:, None] - change) / error[:, None],
+            n=n[:, None],
+        )
+
+    def has(self, name: str) -> bool:
+        return name.removeprefix(BACK) in self.names
+
+    def masses(self, known: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> Floats:
+        """Return the masses of streams called `names`; shape (names, 2, bets)."""
+        found = np.zeros((len(names), 2 * _B))
+        for place, name in enumerate(names if known else ()):
+            mass = known.get(name, ())
+            if len(mass) in (_B, 2 * _B):  # else it was kept by one that bet otherwise
+                found[place, : len(mass)] = mass
+        return found.reshape(len(names), 2, _B)
+
+
+def _searched(
+    look: _Look, known: Mapping[str, tuple[float, ...]], standing: Collection[str]
+) -> tuple[tuple[str, ...], list[Stream]]:
+    """Return the streams that are found changed now, and what is left of the evidence."""
+    masses = grown(look.masses(known, look.names), look.z, look.weights, look.n)
+    if standing:
+        masses[[name in standing for name in look.names]] = 0.0
+    totals = masses.sum(axis=(1, 2))
+    names: list[str] = []
+    for group in SHARES if totals.sum() >= 1.0 else ():
+        mine = np.flatnonzero([GROUPS[metric] == group for metric in look.metrics])
+        if totals[mine].sum() >= 1.0:
+            names += (look.names[place] for place in mine[named(totals[mine])])
+            masses[mine] = 0.0
+    # What was not looked at stays as it was.
+    least = np.where(np.isnan(look.z), 0.0, look.weights)
+    return tuple(names), _streams(look.names, kept(masses, least))
+
+
+def _returned(
+    look: _Look, known: Mapping[str, tuple[float, ...]], standing: Collection[str]
+) -> tuple[tuple[str, ...], list[Stream]]:
+    """Return which of the streams that stand are back within the floor, and what speaks for others.
+
+    That is the same evidence the other way round: of a change to both sides, that neither is left.
+    """
+    places = [place for place, name in enumerate(look.names) if name in standing]
+    if not places:
+        return (), []
+    names = [look.names[place] for place in places]
+    before = look.masses(known, [f"{BACK}{name}" for name in names])
+    masses = grown(before, look.back[places], RELAPSE, look.n[places])
+    two = np.array([look.metrics[place] in TWO_SIDED for place in places])
+    sums = masses.sum(axis=2)
+    over = (sums[:, 0] >= 1.0) & ((sums[:, 1] >= 1.0) | ~two)
+    # What one side has shown is not gone because the other has yet to.
+    left = kept(np.minimum(masses, 2.0), RELAPSE)
+    left[over] = 0.0
+    back = tuple(name for name, done in zip(names, over, strict=True) if done)
+    return back, _streams([f"{BACK}{name}" for name in names], left)
+
+
+def _streams(names: Sequence[str], masses: Floats) -> list[Stream]:
+    worth = masses.max(axis=2) > 0.0
+    found = []
+    for place in np.flatnonzero(worth.any(axis=1)).tolist():
+        up, down = masses[place].tolist()
+        found.append(Stream(name=names[place], mass=(*up, *down) if any(down) else tuple(up)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What follows from the names of the streams alone."""
+
+    shares: Floats
+    two: NDArray[np.bool_]
+    counts: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=4096)
+def _layout(names: tuple[str, ...], metrics: tuple[str, ...], page_on: frozenset[str]) -> _Layout:
+    """Return how the weight is split: all of it over what pages; what does not has its part too."""
+    parts = np.array([_part(name, metric) for name, metric in zip(names, metrics, strict=True)])
+    groups = np.array([GROUPS[metric] for metric in metrics])
+    read = set(groups.tolist())
+    paging = (read & page_on) or read
+    whole = sum(SHARES[group] for group in paging)
+    shares = np.zeros(len(names))
+    for group in read:
+        mine = groups == group
+        shares[mine] = SHARES[group] / whole * parts[mine] / parts[mine].sum()
+    two = np.array([metric in TWO_SIDED for metric in metrics])
+    return _Layout(
+        shares=np.where(two, shares / 2.0, shares)[:, None],
+        two=two,
+        counts=np.array([metric == "nulls" for metric in metrics]),
+    )
+
+
+def _part(name: str, metric: str) -> float:
+    part = PARTS.get(metric, 1.0)
+    return part * PREDICTION if name.endswith(":prediction") else part
+
+
+def _floors(family: Family) -> Mapping[str, float]:
+    shift = family.budget.shift
+    loss = family.decay.warn if family.decay is not None else shift
+    return {
+        "loss": loss,
+        "expected": loss,
+        "nulls": family.quality.nulls,
+        "shift": shift,
+        "spread": shift,
+        "share": shift,
+    }
+
+
+def _verdict(reading: Reading, floor: float) -> Verdict:
+    value = reading.value or 0.0
+    said = {
+        "loss": f"loss of fresh rows is {value:+.0%}",
+        "expected": f"expected loss of fresh rows is {value:+.0%}",
+        "nulls": f"nulls of fresh rows are {value:+.0%}",
+        "shift": f"shifted by {value:+.2g} sd",
+        "spread": f"spread changed by {value:+.2g} sd",
+        "share": f"shares changed by {value:+.2g} sd",
+    }[reading.metric]
+    return Verdict(
+        reading=reading,
+        level=Level.ALARM,
+        limit=floor,
+        reason=f"{said}, n={reading.n}, surely more than {floor:g}",
+    )

@@ -1,7 +1,7 @@
 """Bad data never trains, told as timelines: real counting, judge, ledger, fit, gate and deploy."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from driftloop.records import (
     REFERENCE_FILE,
     Candidate,
     Head,
+    Memory,
     ModelId,
     Order,
     Paged,
@@ -231,21 +232,11 @@ def test_what_a_person_adds_trains_nothing_until_it_ends(world: World) -> None:
 
 def test_a_quarantine_that_ends_is_checked_again(world: World) -> None:
     """Still bad: anew, and told once more. Mended meanwhile: it trains."""
-    world.fleet = Fleet(
-        families=tuple(
-            f.model_copy(
-                update={
-                    "quarantine": f.quarantine.model_copy(update={"keep": 5 * DAY}),
-                    "retrain": f.retrain.model_copy(update={"span": 40 * DAY}),
-                }
-            )
-            for f in world.fleet.families
-        ),
-        owners=world.fleet.owners,
-        folder=world.fleet.folder,
-        platform=world.fleet.platform,
-        sources=world.fleet.sources,
-    )
+    (family,) = world.fleet.families
+    short = family.quarantine.model_copy(update={"keep": 5 * DAY})
+    longer = family.retrain.model_copy(update={"span": 40 * DAY})
+    changed = family.model_copy(update={"quarantine": short, "retrain": longer})
+    world.fleet = replace(world.fleet, families=(changed,))
     world.break_day(BAD)
     world.break_day(BAD + 4 * DAY)
     world.serve(ONE)
@@ -329,3 +320,18 @@ def test_adding_what_is_not_there_or_twice_is_refused(world: World) -> None:
     world.quarantine.add(ONE, BAD, BAD + DAY, who="ann", why="x")
     with pytest.raises(BadRequest, match="already"):
         world.quarantine.add(ONE, BAD, BAD + DAY, who="ann", why="x")
+
+
+def test_a_fit_that_remembers_all_history_leaves_out_its_bad_days_too(world: World) -> None:
+    """What lies before the recent rows is checked as they are."""
+    fleet = world.fleet
+    family = fleet.families[0]
+    recent = family.retrain.model_copy(update={"span": 10 * DAY, "memory": (Memory.ALL,)})
+    gate = family.gate.model_copy(update={"holdout": 5 * DAY})
+    changed = family.model_copy(update={"retrain": recent, "gate": gate})
+    world.fleet = replace(fleet, families=(changed,))
+    world.break_day(BAD)
+    made = world.train(ONE).candidate
+    assert made is not None
+    assert made.rows > 10 * PLAN.rows
+    assert events(made, REFERENCE_FILE, BAD) == 0

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,13 @@ def remembering(order: Order, memory: Memory, family: Family) -> Order:
 
     All history is what `retention.log` keeps.
     """
-    policy = family.retrain
-    reach = policy.span if memory is Memory.RECENT else max(policy.span, family.retention.log)
-    end = order.window.end
-    return replace(order, memory=memory, window=replace(order.window, start=end - reach))
+    start = order.window.end - reach_of(memory, family)
+    left_out = tuple(span for span in order.window.left_out if span.end > start)
+    window = replace(order.window, start=start, left_out=left_out)
+    return replace(order, memory=memory, window=window)
+
+
+def reach_of(memory: Memory, family: Family) -> timedelta:
+    """Return how far back a fit with `memory` reads."""
+    span = family.retrain.span
+    return span if memory is Memory.RECENT else max(span, family.retention.log)

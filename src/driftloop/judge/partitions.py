@@ -36,11 +36,10 @@ SURE = 1e-6
 SPREADS = 6.0
 """So many robust standard deviations from the median is outside."""
 FAR = 8.0
-"""Values this many times further out than usual are impossible..."""
-FAR_SPREADS = 7.0
-"""...or further than this many robust standard deviations of the logarithm, if that is more."""
+"""Values this many times further out than usual are impossible, or more where that varies much:
+beyond so many `SPREADS` of its logarithm."""
 RENAMED = 0.5
-"""A smaller share of levels that are new may be news, as the first snow is: it pages, and trains."""
+"""A smaller share of new levels may be news, as the first snow is: it pages, and trains."""
 FEW_ROWS = 20
 FEW_LABELS = 30
 MINORITY = 20.0
@@ -273,7 +272,7 @@ def _far(lows: Numbers, highs: Numbers) -> Iterator[tuple[int, float]]:
     if len(some) <= LEAST:
         return
     logs = np.log(reach[some])
-    most = np.median(logs) + max(log(FAR), FAR_SPREADS * _spread(logs))
+    most = np.median(logs) + max(log(FAR), SPREADS * _spread(logs))
     for place in some[logs > most]:
         yield int(place), float(reach[place] / np.exp(np.median(logs)))
 

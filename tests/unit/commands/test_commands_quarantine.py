@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from driftloop.commands.quarantine import quarantine_command
 from driftloop.errors import BadRequest
-from driftloop.judge import Standing
+from driftloop.judge.partitions import Standing
 from driftloop.records import ModelId, Quarantined
 from driftloop.spec import Fleet
 

@@ -4,12 +4,14 @@ Judged are readings of performance and of volume: of faults that others put into
 their drift, nothing is retrained by default.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 
 import numpy as np
 import pyarrow as pa
 
+from driftloop.errors import TrainingFailed
 from driftloop.gate import Beside, Span, compare, uses
 from driftloop.judge import decide, expected_gain, memories_to_try, window_at
 from driftloop.loop.memories import remembering
@@ -126,20 +128,25 @@ class Ours:
         order = ordered(family, data.model, key=f"{data.model}/{step}", reason=why, now=now)
         self.orders.append(order)
         memories = memories_to_try(family.retrain.memory, self.trained, lost=lost)
-        made = [self._made(remembering(order, memory, family)) for memory in memories]
+        made: dict[Memory, tuple[float, Candidate, Floats]] = {}
+        for memory in memories:
+            with suppress(TrainingFailed):  # as after a gap: the others go on
+                made[memory] = self._made(remembering(order, memory, family))
         self.fitted += len(made)
-        best = min(range(len(made)), key=lambda place: made[place][0])
-        loss_of = [
+        if not made:
+            return
+        best = min(made, key=lambda memory: made[memory][0])
+        tried = tuple(
             Tried(memory=memory, loss=loss, rows=candidate.rows)
-            for memory, (loss, candidate, _) in zip(memories, made, strict=True)
-        ]
+            for memory, (loss, candidate, _) in made.items()
+        )
         _, candidate, answers = made[best]
         trained = Trained(
             model=data.model,
             at=now,
             version=len(self.trained) + 1,
             candidate=candidate,
-            tried=tuple(loss_of) if len(made) > 1 else (),
+            tried=tried if len(made) > 1 else (),
         )
         self.trained.append(trained)
         result = self._gated(order, answers, tried=len(made))
@@ -149,7 +156,7 @@ class Ours:
         if result.passed or self.champion is None:
             self.champion = trained
         self.renewals.append(
-            Renewal(step=step, why=why, memory=memories[best], tried=len(made), result=result)
+            Renewal(step=step, why=why, memory=best, tried=len(made), result=result)
         )
 
     def _made(self, order: Order) -> tuple[float, Candidate, Floats]:

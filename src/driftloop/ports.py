@@ -27,6 +27,7 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Partition,
     Prediction,
     Reading,
     Receipt,
@@ -98,6 +99,7 @@ class PredictionLog(Protocol):
         `window.known_at`), labelled_at (when that label arrived; null where there is none, or its
         log does not tell), then the family's features (float64 or string). Times are
         timestamp[us, UTC]. The first arrival of an id wins, and of labels the newest.
+        Rows in `window.left_out` are not returned.
         """
         ...
 
@@ -113,6 +115,15 @@ class PredictionLog(Protocol):
         """Yield `rows` and `summary` of windows that differ in their models, some read together.
 
         What is wrong with one model's rows is the `fault` of its look alone.
+        """
+        ...
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> Mapping[ModelId, Sequence[Partition]]:
+        """Return the partitions of many models, counted, oldest first; without rows it is none.
+
+        The windows differ in their models alone, begin and end with a block of `window.block`.
         """
         ...
 

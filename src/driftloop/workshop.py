@@ -31,6 +31,7 @@ from driftloop.records import (
     Samples,
     Task,
 )
+from driftloop.rows import outside
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -167,8 +168,9 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
     """Return the labelled rows to train on and the newer ones to hold out.
 
     Raises:
-        TrainingFailed: either has too few.
+        TrainingFailed: either has too few outside of what is in quarantine.
     """
+    rows = outside(rows, order.window.left_out)
     labelled = rows.filter(pc.is_valid(rows["label"]))
     newer = pc.greater_equal(labelled["event_time"], pa.scalar(order.holdout_from))
     training, held_out = labelled.filter(pc.invert(newer)), labelled.filter(newer)
@@ -180,7 +182,8 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
             raise TrainingFailed(
                 f"{part.num_rows} labelled rows, {least} are needed ({key})",
                 where=order.model,
-                hint="a longer retrain.span or gate.holdout gives more rows",
+                hint=_in_quarantine(order)
+                or "a longer retrain.span or gate.holdout gives more rows",
             )
     return training, held_out
 
@@ -207,15 +210,28 @@ def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
         TrainingFailed: they are too few.
     """
     since = order.window.end - family.window.span
+    rows = outside(rows, order.window.left_out)
     newest = rows.filter(pc.greater_equal(rows["event_time"], pa.scalar(since)))
     if newest.num_rows < family.retrain.min_rows:
         raise TrainingFailed(
             f"{newest.num_rows} scored rows in the newest window.span,"
             f" {family.retrain.min_rows} are needed (retrain.min_rows)",
             where=order.model,
-            hint="a longer window.span gives more rows",
+            hint=_in_quarantine(order) or "a longer window.span gives more rows",
         )
     return newest
+
+
+def _in_quarantine(order: Order) -> str:
+    """Return what of the order's window is in quarantine, as a hint; "" for nothing."""
+    spans = order.window.left_out
+    rows = sum(span.rows for span in spans)
+    return (
+        f"{rows} rows in {len(spans)} spans are in quarantine: `driftloop quarantine` shows why,"
+        " and releases what is right"
+        if spans
+        else ""
+    )
 
 
 def _answering(

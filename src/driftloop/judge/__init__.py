@@ -1,9 +1,9 @@
 """Readings, history and policy into verdicts and one decision with its reason. Pure."""
 
-from driftloop.judge.budget import can_page, rates
+from driftloop.judge.budget import can_page, rates, spending
 from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
-from driftloop.judge.memories import memories_to_try, standing
+from driftloop.judge.memories import memories_to_try
 from driftloop.judge.verdicts import LOOKED, expected_gain, judged, worsening
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "judged",
     "memories_to_try",
     "rates",
-    "standing",
+    "spending",
     "unlooked",
     "window_at",
     "worsening",

@@ -4,7 +4,7 @@ Champions that the replay makes answer, in its log, what they would have been as
 answers are put in the place of those that were given. Nobody is told, and nothing is handed over.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -30,6 +30,7 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
+    Partition,
     Quarantined,
     Receipt,
     Released,
@@ -99,6 +100,12 @@ class RelivedLog:
                 )
             yield model, replace(look, rows=self._answered(family, model, look.rows))
 
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> Mapping[ModelId, Sequence[Partition]]:
+        """Return the partitions of many models, counted; see `ports.PredictionLog`."""
+        return self.log.partitions(family, windows)
+
     def horizon(self, family: Family) -> datetime | None:
         """Return when the newest rows arrived that were known then."""
         newest = self.log.horizon(family)
@@ -134,7 +141,8 @@ class RelivedLog:
                 hint="replay from the kept readings, without --rows",
             )
         given = pa.array(self.answer(head, family, rows.filter(others)), pa.float64())
-        answers = pc.replace_with_mask(rows["prediction"].combine_chunks(), others, given)
+        mask = pc.fill_null(others, pa.scalar(value=False)).combine_chunks()
+        answers = pc.replace_with_mask(rows["prediction"].combine_chunks(), mask, given)
         version = pc.if_else(others, pa.scalar(head.version, pa.int32()), rows["version"])
         for name, column in (("prediction", answers), ("version", version)):
             rows = rows.set_column(rows.schema.get_field_index(name), name, column)

@@ -17,6 +17,7 @@ from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead
 from driftloop.gate import Beside, Span, as_found, compare, uses
 from driftloop.loop import notices
 from driftloop.loop.memories import Fits
+from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
@@ -72,6 +73,7 @@ class Renewer:
     clock: Clock
     teller: Teller
     table: Callable[[Path], pa.Table]
+    quarantine: Quarantine | None = None
 
     @property
     def _fits(self) -> Fits:
@@ -314,6 +316,8 @@ class Renewer:
         window = replace(
             order.window, start=newest - family.retrain.span, end=newest, known_at=horizon
         )
+        if self.quarantine is not None:
+            window = replace(window, left_out=self.quarantine.left_out(family, window))
         begun = replace(order, window=window, holdout_from=newest - family.gate.holdout)
         self.ledger.append(Ordered(model=order.model, at=now, order=begun), key=order.key)
         return begun

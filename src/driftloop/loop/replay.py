@@ -6,7 +6,7 @@ orders is counted. `relive` does it from the rows, with candidates trained and a
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -14,7 +14,7 @@ from itertools import groupby
 import msgspec
 
 from driftloop.errors import BadRequest
-from driftloop.judge import decide, worsening
+from driftloop.judge import can_page, decide, rates, worsening
 from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
@@ -102,14 +102,7 @@ class Tally:
         )
 
 
-def replayed(
-    fleet: Fleet,
-    ledger: Ledger,
-    *,
-    start: datetime,
-    end: datetime,
-    judge: "Callable[..., Decision]" = decide,
-) -> Outcome:
+def replayed(fleet: Fleet, ledger: Ledger, *, start: datetime, end: datetime) -> Outcome:
     """Return what the policies of `fleet` come to on the readings kept from `start` to `end`.
 
     The same readings and policies give the same decisions, to the byte.
@@ -118,24 +111,24 @@ def replayed(
         BadRequest: nothing was measured in that time.
     """
     families = {model: family for family in fleet.families for model in family.models}
-    lives: dict[ModelId, _Life] = {}
+    lives = {model: _Life.of(model, ledger, start) for model in families}
     tally = Tally()
     for at, looks in _passes(ledger, start, end):
+        pasts = {model: life.at(at) for model, life in lives.items()}
+        shares = rates(fleet, [m for m, past in pasts.items() if can_page(families[m], past)])
         for look in looks:
-            family = families.get(look.model)
-            if family is None:
+            if (family := families.get(look.model)) is None:
                 continue
-            if look.model not in lives:
-                lives[look.model] = _Life.of(look.model, ledger, start)
-            life = lives[look.model]
-            decision = judge(
+            decision = decide(
                 family=family,
                 window=look.window,
                 readings=look.readings,
-                history=life.at(at),
+                history=pasts[look.model],
                 now=at,
+                rate=shares[look.model],
             )
-            life.add(decision, ordered(family, decision) if decision.retrain else None)
+            order = ordered(family, decision) if decision.retrain else None
+            lives[look.model].add(decision, order)
             tally.add(decision, look.readings, family)
     outcome = tally.outcome
     if not outcome.decisions:

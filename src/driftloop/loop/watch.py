@@ -23,6 +23,7 @@ from driftloop.judge import (
 )
 from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
 from driftloop.loop.notices import Places, blocked, opened, recovered
+from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
@@ -89,6 +90,7 @@ class Watcher:
     budget: float | None = None
     reports: Path | None = None
     every: bool = False
+    quarantine: Quarantine | None = None
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -110,6 +112,10 @@ class Watcher:
             histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now, shares)
+        if self.quarantine is not None:
+            left += [
+                Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
+            ]
         passed = Passed(
             at=now,
             looked=len(seen),

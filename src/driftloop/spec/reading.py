@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from driftloop.errors import DriftloopError, SpecError
 from driftloop.records import ModelId, Task
-from driftloop.spec.contradictions import MISSING, contradictions
+from driftloop.spec.contradictions import MISSING, contradictions, overdrawn
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.lookups import bad_source
 from driftloop.spec.naming import NAME
@@ -81,6 +81,8 @@ class _Reader:
                         f"{family.name}.toml", f"{model!r} is also a model of {taken[model]}.toml"
                     )
                 taken[model] = family.name
+        for fault in overdrawn(families, platform):
+            self._fault(fault.where, fault.what, hint=fault.hint)
         return Fleet(
             families=families,
             owners=owners,

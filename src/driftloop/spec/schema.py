@@ -75,7 +75,9 @@ class Platform(Table):
 
     owner: str
     false_pages_per_week: Positive = 1.0
-    """So many pages about models may be wrong, in the whole fleet and on average."""
+    """So many pages about models may be wrong, in the whole fleet and on average.
+
+    See [budget] in monitor files for the part of a family, or of a model."""
     compute_per_day: Duration | None = None
     """So long may the fits of the whole fleet take in any 24 hours; None for no limit."""
     missed_cadences: Annotated[int, Field(ge=1)] = 3

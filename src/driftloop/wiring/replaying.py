@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from driftloop.errors import BadRequest
 from driftloop.ledger import SqlLedger
+from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.relive import (
     Nobody,
     Numbered,
@@ -83,8 +84,15 @@ class Replaying(Parts):
                 clock = Stepped(start)
                 log = RelivedLog(self.logs, own, clock, start, _asked())
                 trainer = IsolatedTrainer(fleet, log, folder / "artifacts")
+                quarantine = Quarantine(fleet=fleet, log=log, ledger=own, clock=clock)
                 watcher = replace(
-                    self.watcher, fleet=fleet, log=log, ledger=own, clock=clock, reports=None
+                    self.watcher,
+                    fleet=fleet,
+                    log=log,
+                    ledger=own,
+                    clock=clock,
+                    reports=None,
+                    quarantine=quarantine,
                 )
                 renewer = Renewer(
                     fleet=fleet,
@@ -96,6 +104,7 @@ class Replaying(Parts):
                     clock=clock,
                     teller=Teller(ledger=own, pager=Unheard(), clock=clock),
                     table=read_table,
+                    quarantine=quarantine,
                 )
                 step = min(family.window.cadence for family in fleet.families)
                 return relived(watcher, renewer, clock, start=start, end=end, step=step, say=say)

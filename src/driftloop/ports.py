@@ -213,11 +213,13 @@ class Measure(Protocol):
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
+        window: Window | None = None,
     ) -> Measurement:
         """Return what is measured of one model.
 
         `current` holds the window's rows, for drift and quality; `own` those that the champion
-        itself predicted, for decay; `reference` is the file of the champion's training rows.
+        itself predicted, for decay; `reference` is the file of the champion's training rows. What
+        arrived after `window.since` is measured by itself too.
         """
         ...
 

@@ -254,6 +254,8 @@ class Watcher:
             raise ValueError(model)
         if look.fault is not None:
             return self._unseen(family, history, window, str(look.fault))
+        # Only now: windows that are read together differ in their models alone.
+        window = replace(window, since=_looked_until(history))
         try:
             return self._model(family, head, history, window, look, rate)
         except DriftloopError as error:
@@ -392,11 +394,19 @@ def measurement_of(
             else {}
         ),
         now=window.end,
+        window=window,
     )
 
 
 def _answered_by(head: Head, rows: Rows) -> Rows:
     return chosen(rows, pc.equal(rows.column("version"), head.version))
+
+
+def _looked_until(history: ModelHistory) -> datetime | None:
+    """Return up to when rows had arrived that a look has seen; None where there was no look."""
+    looks = (each for each in reversed(history.decisions) if unlooked(each) is None)
+    last = next(looks, None)
+    return None if last is None else last.window.known_at
 
 
 def _asked(history: ModelHistory, order: Order) -> Decision | None:

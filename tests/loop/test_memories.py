@@ -12,6 +12,7 @@ from fakes.world import FakeHandover, FakeLog, FakeMeasure, FakeRegistry, FakeTr
 
 from driftloop.errors import TrainingFailed
 from driftloop.ledger import SqlLedger
+from driftloop.loop.memories import longest_reach, remembering
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewed, Renewer
 from driftloop.loop.tell import Teller
@@ -246,3 +247,20 @@ def test_a_cap_lets_a_retraining_wait_and_says_why(world: World, fleet: Fleet) -
     again = world.watch()
     assert again.order is not None
     assert world.renewer.renew(again.order).outcome == "promoted"
+
+
+def test_rows_in_quarantine_are_left_out_as_far_back_as_a_memory_reaches(
+    world: World, fleet: Fleet
+) -> None:
+    """What lies before the recent span is of no concern to the recent memory alone."""
+    (family,) = policed(fleet).families
+    end = world.clock.shown
+    old, new = (
+        Span(start=end - timedelta(days=days), end=end - timedelta(days=days - 1), rows=5)
+        for days in (100, 10)
+    )
+    window = Window(model=DE, start=end, end=end, known_at=end, left_out=(old, new))
+    order = Order(key="k", model=DE, at=end, reason="r", window=window, holdout_from=end, seed=1)
+    assert remembering(order, Memory.RECENT, family).window.left_out == (new,)
+    assert remembering(order, Memory.ALL, family).window.left_out == (old, new)
+    assert longest_reach(family) == timedelta(days=400)

@@ -268,7 +268,7 @@ def test_a_bad_day_is_told_once_however_often_it_is_looked_at(world: World) -> N
         (ONE, START + 2 * DAY, True),
     ]
     (message,) = world.pager.told
-    assert message.opened.channel == world.fleet.owner(ONE).channel
+    assert message.opened.channel == world.fleet.data_owner(ONE).channel
     assert "range of x00" in message.opened.evidence[0].what
 
 

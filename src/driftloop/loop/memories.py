@@ -128,13 +128,17 @@ def remembering(order: Order, memory: Memory, family: Family) -> Order:
 
     All history is what `retention.log` keeps.
     """
-    start = order.window.end - reach_of(memory, family)
-    left_out = tuple(span for span in order.window.left_out if span.end > start)
-    window = replace(order.window, start=start, left_out=left_out)
-    return replace(order, memory=memory, window=window)
+    window = order.window
+    start = window.end - _reach(memory, family)
+    left_out = tuple(span for span in window.left_out if span.end > start)
+    return replace(order, memory=memory, window=replace(window, start=start, left_out=left_out))
 
 
-def reach_of(memory: Memory, family: Family) -> timedelta:
-    """Return how far back a fit with `memory` reads."""
+def longest_reach(family: Family) -> timedelta:
+    """Return how far back rows are read, at most, whatever memory a candidate comes to have."""
+    return max(_reach(memory, family) for memory in family.retrain.memory)
+
+
+def _reach(memory: Memory, family: Family) -> timedelta:
     span = family.retrain.span
     return span if memory is Memory.RECENT else max(span, family.retention.log)

@@ -17,6 +17,8 @@ from driftloop.records import (
     Moved,
     Ordered,
     Paged,
+    Quarantined,
+    Released,
     Trained,
 )
 
@@ -41,6 +43,8 @@ class ModelFacts:
     failed: tuple[Failed, ...] = ()
     moved: tuple[Moved, ...] = ()
     advanced: tuple[Advanced, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    released: tuple[Released, ...] = ()
 
 
 def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
@@ -59,6 +63,8 @@ def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
         failed=ledger.facts(Failed, model=model, last=PAGE_EVENTS),
         moved=ledger.facts(Moved, model=model, last=PAGE_EVENTS),
         advanced=ledger.facts(Advanced, model=model, last=PAGE_EVENTS),
+        quarantined=ledger.facts(Quarantined, model=model, last=PAGE_EVENTS),
+        released=ledger.facts(Released, model=model, last=PAGE_EVENTS),
     )
 
 

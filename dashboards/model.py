@@ -6,6 +6,7 @@ from dashboards.facts import PAGE_MEASURED, ModelFacts
 from dashboards.fleet import Row, row_view
 from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.timeline import Event, Marker, markers, timeline
+from driftloop.judge.partitions import Standing, standing
 from driftloop.records import Head, Kind, Level, ModelId, Reading, Trained, Verdict
 from driftloop.spec import Family, Fleet, Owner
 
@@ -19,7 +20,8 @@ class ModelView:
 
     `trained` is what `champion` was made of, where the ledger still shows it. `verdicts` are
     the last ones, the worst first. `worst` are the segments that a model which decays is worst
-    in. `cut` says that its past is longer than what is shown.
+    in. `cut` says that its past is longer than what is shown. `held` is what of its rows is in
+    quarantine.
     """
 
     row: Row
@@ -33,6 +35,7 @@ class ModelView:
     worst: tuple[Reading, ...]
     events: tuple[Event, ...]
     cut: bool
+    held: tuple[Standing, ...]
 
 
 def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) -> ModelView:
@@ -59,6 +62,9 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
         worst=() if decision is None else decision.worst,
         events=timeline(facts),
         cut=len(facts.decided) >= PAGE_MEASURED,
+        held=standing(
+            sorted((*facts.quarantined, *facts.released), key=lambda fact: fact.at), now=moment.now
+        ),
     )
 
 

@@ -42,7 +42,14 @@ OUTCOMES = {
 TOLD = "told"
 FIGURES = 4
 """So many metrics of a candidate are told; MLflow has them all."""
-_OF_NO_ORDER = {Stage.OPENED: "bad", Stage.BLOCKED: "bad", Stage.RECOVERED: "good"}
+_OF_NO_ORDER = {
+    Stage.OPENED: "bad",
+    Stage.BLOCKED: "bad",
+    Stage.RECOVERED: "good",
+    Stage.QUARANTINED: "bad",
+    Stage.RELEASED: "good",
+    Stage.DOUBTED: "warn",
+}
 """The stages that are told of an incident and not of a retraining, and their tone."""
 
 

@@ -13,6 +13,7 @@ from driftloop.records import (
     Advanced,
     Candidate,
     Counts,
+    Decided,
     Event,
     Fact,
     FeatureValue,
@@ -21,10 +22,12 @@ from driftloop.records import (
     Intent,
     Label,
     LogSummary,
+    Measured,
     ModelHistory,
     ModelId,
     Notice,
     Order,
+    Partition,
     Prediction,
     Reading,
     Receipt,
@@ -96,6 +99,7 @@ class PredictionLog(Protocol):
         `window.known_at`), labelled_at (when that label arrived; null where there is none, or its
         log does not tell), then the family's features (float64 or string). Times are
         timestamp[us, UTC]. The first arrival of an id wins, and of labels the newest.
+        Rows in `window.left_out` are not returned.
         """
         ...
 
@@ -111,6 +115,15 @@ class PredictionLog(Protocol):
         """Yield `rows` and `summary` of windows that differ in their models, some read together.
 
         What is wrong with one model's rows is the `fault` of its look alone.
+        """
+        ...
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> Mapping[ModelId, Sequence[Partition]]:
+        """Return the partitions of many models, counted, oldest first; without rows it is none.
+
+        The windows differ in their models alone, begin and end with a block of `window.block`.
         """
         ...
 
@@ -327,9 +340,20 @@ class Ledger(Protocol):
         *,
         model: ModelId | None = None,
         since: datetime | None = None,
+        before: datetime | None = None,
         last: int | None = None,
     ) -> tuple[FactT, ...]:
-        """Return facts of one kind, oldest first; `last` keeps only that many newest."""
+        """Return facts of one kind, oldest first; `last` keeps only that many newest.
+
+        `since` and `before` bound when they were found, `since` included.
+        """
+        ...
+
+    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
+        """Yield what was measured in a span, in the order in which it was.
+
+        Of models that could not be looked at the decision that says so stands for it.
+        """
         ...
 
     def fact(self, kind: type[FactT], *, key: str) -> FactT | None:

@@ -19,6 +19,8 @@ from driftloop.records import (
     Moved,
     Ordered,
     Paged,
+    Quarantined,
+    Released,
     Trained,
 )
 
@@ -98,7 +100,7 @@ def that_judged(row: Logged, decisions: Sequence[Decision]) -> tuple[Decision, .
     )
 
 
-def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911 - one for each kind
+def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911, PLR0912 - one for each kind
     match fact:
         case Decided(decision=decision):
             opened = " (opens an incident)" if decision.opens else ""
@@ -107,7 +109,22 @@ def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911 - one for each kind
             said = f"{notice.headline} ({notice.channel}, message {receipt.ts})"
             return _made(fact, f"told: {notice.stage}", said, notice.incident)
         case Ordered(order=order):
-            return _made(fact, "retraining", order.reason, order.key)
+            rows = sum(span.rows for span in order.window.left_out)
+            without = f"; without {rows} rows in quarantine" if rows else ""
+            return _made(fact, "retraining", order.reason + without, order.key)
+        case Quarantined(start=start, end=end):
+            by = f" by {fact.who}" if fact.who is not None else ""
+            said = (
+                f"{fact.rows} rows of {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} train nothing"
+                f" until {fact.until:%Y-%m-%d %H:%M}{by}: {'; '.join(fact.reasons)}"
+            )
+            return _made(fact, "quarantined", said, None)
+        case Released(start=start, end=end):
+            said = (
+                f"rows of {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} train again, by"
+                f" {fact.who}: {fact.why}"
+            )
+            return _made(fact, "released", said, None)
         case Trained(version=version, candidate=candidate):
             if candidate.found:
                 what, on = "found answering", f"taken over with {candidate.rows} rows of its log"

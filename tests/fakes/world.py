@@ -19,6 +19,7 @@ from driftloop.records import (
     Metric,
     ModelId,
     Order,
+    Partition,
     Reading,
     Verdict,
     Window,
@@ -32,6 +33,7 @@ class FakeLog:
 
     rows_seen: int = 200
     duplicates: int = 0
+    counted: list[Partition] = field(default_factory=list)
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
@@ -43,6 +45,11 @@ class FakeLog:
         for window in windows:
             rows, summary = self.rows(family, window), self.summary(family, window)
             yield window.model, Look(rows=rows, summary=summary)
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> dict[ModelId, list[Partition]]:
+        return {window.model: self.counted for window in windows}
 
     def horizon(self, family: Family) -> datetime | None:
         return None

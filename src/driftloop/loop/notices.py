@@ -1,6 +1,6 @@
 """What an owner is told at each stage of an incident, in words. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,8 +15,11 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Partition,
     Phase,
+    Quarantined,
     Reading,
+    Released,
     Stage,
     State,
     Task,
@@ -28,6 +31,8 @@ from driftloop.spec import Family, Owner, RolloutPolicy
 SHOWN = 6
 OF_ROLLOUT = "rollout/"
 """How the incident of a rollout begins that is told in no other's thread."""
+OF_QUARANTINE = "quarantine/"
+"""Likewise of rows in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def retraining(order: Order, owner: Owner, at: datetime, since: datetime) -> Not
         headline=f"{order.model} is being retrained",
         doing=(
             f"Training on rows from {order.window.start:%Y-%m-%d} to {order.holdout_from:%Y-%m-%d};"
-            " what is newer is held out for the gate."
+            " what is newer is held out for the gate." + _left_out(order)
         ),
     )
 
@@ -243,6 +248,75 @@ def rollout(step: Advanced, stage: Stage, owner: Owner, *, incident: str | None 
     )
 
 
+def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Notice:
+    """Return that partitions in a row, of which `facts` tell, train nothing, and until when."""
+    first, last = facts[0], facts[-1]
+    rows = sum(fact.rows for fact in facts)
+    span = f"{first.start:%Y-%m-%d %H:%M} to {last.end:%Y-%m-%d %H:%M} UTC"
+    by = f" by {first.who}" if first.who is not None else ""
+    return Notice(
+        key=f"{key}/{Stage.QUARANTINED}",
+        incident=key,
+        model=first.model,
+        stage=Stage.QUARANTINED,
+        at=first.at,
+        since=first.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are in quarantine{by}",
+        doing=(
+            f"{rows:,} rows, {span}, train nothing until {first.until:%Y-%m-%d %H:%M} UTC, when"
+            " they are checked again. If they are right:"
+            f" `driftloop quarantine release {first.model} {first.start:%Y-%m-%d}`."
+        ),
+        evidence=tuple(
+            Evidence(what=what, value=said or "", limit="", n=first.rows)
+            for what, _, said in (reason.partition(": ") for reason in first.reasons[:SHOWN])
+        ),
+    )
+
+
+def released(fact: Released, of: Quarantined, owner: Owner, *, key: str) -> Notice:
+    """Return that rows which were in quarantine train again, in the thread that told of it."""
+    return Notice(
+        key=f"{key}/{Stage.RELEASED}/{fact.at:%Y%m%dT%H%M%S}",
+        incident=key,
+        model=fact.model,
+        stage=Stage.RELEASED,
+        at=fact.at,
+        since=of.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{fact.model}: rows were released by {fact.who}",
+        doing=(
+            f"Rows of {fact.start:%Y-%m-%d %H:%M} to {fact.end:%Y-%m-%d %H:%M} UTC train again:"
+            f" {fact.why}."
+        ),
+    )
+
+
+def doubted(
+    partition: Partition, why: Sequence[str], decision: Decision, owner: Owner, at: datetime
+) -> Notice:
+    """Return that labels may be wrong, which nobody can tell from a change of the world yet."""
+    day = f"{partition.start:%Y-%m-%d}"
+    return Notice(
+        key=f"{decision.incident}/{Stage.DOUBTED}/{partition.start:%Y%m%dT%H%M%S}",
+        incident=decision.incident or decision.key,
+        model=partition.model,
+        stage=Stage.DOUBTED,
+        at=at,
+        since=decision.since or decision.at,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{partition.model}: the labels of {day} may be wrong",
+        doing=(
+            f"{'; '.join(why)}. They train all the same. If they are wrong:"
+            f" `driftloop quarantine add {partition.model} {day}`."
+        ),
+    )
+
+
 def _notice(  # noqa: PLR0913 - the parts of a notice
     decision: Decision,
     stage: Stage,
@@ -269,6 +343,12 @@ def _notice(  # noqa: PLR0913 - the parts of a notice
         evidence=evidence,
         links=links,
     )
+
+
+def _left_out(order: Order) -> str:
+    """Return how many rows of an order's window are in quarantine, to follow a sentence."""
+    rows = sum(span.rows for span in order.window.left_out)
+    return f" {rows:,} rows in quarantine are left out." if rows else ""
 
 
 def _renewal(

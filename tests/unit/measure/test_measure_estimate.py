@@ -150,7 +150,9 @@ def test_inputs_that_no_label_tells_of_are_unknown(eta: Family, regression: Make
     moved = table.set_column(table.column_names.index("distance"), "distance", distance)
     found = {r.segment: r for r in told(eta, late(moved, mean=3.0), regression(800, seed=15))}
     assert found["age=day"].value is None
-    assert "100% of distance lie where no label tells of" in (found["age=day"].problem or "")
+    assert "100% of distance lie beyond what the champion was trained on" in (
+        found["age=day"].problem or ""
+    )
 
 
 def test_when_labels_arrived_must_be_known(eta: Family, regression: Make) -> None:

@@ -176,3 +176,12 @@ def test_what_is_expected_of_a_row_is_near_what_it_costs(eta: Family, regression
     assert losses is not None
     for part in (wide & ~rows.here, ~wide & ~rows.here):
         assert losses[part].mean() == pytest.approx(np.abs(error)[part].mean(), rel=0.2)
+
+
+def test_of_very_many_rows_a_part_is_looked_at(eta: Family, regression: Make) -> None:
+    """Every third of 50,000 rows tells as much as days let it; the labels are those of these."""
+    table = regression(50_000, seed=20)
+    found = of_all(told(eta, late(table, mean=2.0), regression(800, seed=21)))
+    assert found.n == pytest.approx(50_000 / 3 * 0.86, rel=0.02)
+    error = np.abs(table["label"].to_numpy() - table["prediction"].to_numpy()).mean()
+    assert found.low <= error <= found.high

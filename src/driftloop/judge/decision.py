@@ -8,13 +8,14 @@ from driftloop.judge.budget import weight_of
 from driftloop.judge.findings import (
     DATA,
     DRIFT,
+    GROUPS,
     HARM,
     Found,
     begun_anew,
     found,
     group_of,
     is_fresh,
-    stream_name,
+    share_of,
 )
 from driftloop.judge.retraining import ALARMED, EPOCH, Seen, nearly
 from driftloop.judge.retraining import blocked as blocked_by
@@ -185,19 +186,18 @@ def _certain(
         return True
     if any(group_of(name) in page_on for name in changed.names):
         return True
-    if seen.state not in (State.DECAYING, State.DRIFTING):
-        return False
-    read = {group_of(stream_name(each)) for each in readings if is_fresh(each)}
-    alarmed = [v for v in verdicts if v.level is Level.ALARM]
-    # Of what nothing fresh is read the window itself has to be sure enough.
-    if seen.state is State.DECAYING and HARM in page_on and HARM not in read:
-        decay = (v for v in alarmed if v.reading.kind is Kind.DECAY)
-        return any(certain(v, family, weight) for v in decay)
     scores = family.task is Task.SCORE and seen.state is State.DRIFTING
-    if scores and DRIFT in page_on and DRIFT not in read:
-        drift = (v for v in alarmed if v.reading.kind is Kind.DRIFT)
-        return any(certain(v, family, weight) for v in drift)
-    return False
+    group, kind = (DRIFT, Kind.DRIFT) if scores else (HARM, Kind.DECAY)
+    if group not in page_on or not (scores or seen.state is State.DECAYING):
+        return False
+    # Where nothing fresh is read of it the window itself has to be sure enough. What is expected
+    # without labels cannot stand for them.
+    read = (each for each in readings if is_fresh(each) and each.value is not None)
+    if any(r.metric == "loss" if group == HARM else GROUPS[r.metric] == group for r in read):
+        return False
+    spent = weight * share_of(group, page_on)
+    alarmed = (v for v in verdicts if v.level is Level.ALARM and v.reading.kind is kind)
+    return any(certain(verdict, family, spent) for verdict in alarmed)
 
 
 def _decisive(verdicts: Sequence[Verdict], family: Family) -> list[Verdict]:

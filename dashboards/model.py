@@ -77,5 +77,5 @@ def _task(family: Family) -> str:
 
 def _gravity(verdict: Verdict) -> tuple[int, int]:
     levels = (Level.ALARM, Level.WARN, Level.BLIND, Level.OK)
-    kinds = (Kind.DECAY, Kind.QUALITY, Kind.DRIFT)
+    kinds = (Kind.DECAY, Kind.FRESH, Kind.QUALITY, Kind.DRIFT)
     return levels.index(verdict.level), kinds.index(verdict.reading.kind)

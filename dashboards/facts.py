@@ -128,6 +128,6 @@ def _shown_alone(fact: Measured) -> Measured:
         reading
         for reading in fact.readings
         if reading.segment is None
-        and (reading.kind is Kind.DECAY or reading.column == "prediction")
+        and (reading.kind in (Kind.DECAY, Kind.ESTIMATE) or reading.column == "prediction")
     )
     return replace(fact, readings=tuple(kept))

@@ -6,7 +6,7 @@ from dashboards.facts import PAGE_MEASURED, ModelFacts
 from dashboards.fleet import Row, row_view
 from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.timeline import Event, Marker, markers, timeline
-from driftloop.judge import Standing, standing
+from driftloop.judge.partitions import Standing, standing
 from driftloop.records import Head, Kind, Level, ModelId, Reading, Trained, Verdict
 from driftloop.spec import Family, Fleet, Owner
 
@@ -77,5 +77,5 @@ def _task(family: Family) -> str:
 
 def _gravity(verdict: Verdict) -> tuple[int, int]:
     levels = (Level.ALARM, Level.WARN, Level.BLIND, Level.OK)
-    kinds = (Kind.DECAY, Kind.FRESH, Kind.QUALITY, Kind.DRIFT)
+    kinds = (Kind.DECAY, Kind.ESTIMATE, Kind.QUALITY, Kind.FRESH, Kind.DRIFT)
     return levels.index(verdict.level), kinds.index(verdict.reading.kind)

@@ -21,8 +21,13 @@ FeatureValue = float | str | None
 MODEL_FILE = "model.onnx"
 PIPELINE_FILE = "pipeline.skops"
 REFERENCE_FILE = "reference.parquet"
+HOLDOUT_FILE = "holdout.parquet"
+
+DOUBTED = "doubted"
+"""The reading of an estimate that labels which came since, or do not come, speak against."""
 
 _METRICS = {
+    DOUBTED: "share of rows without labels whose performance is in doubt",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
     "r2": "R2",
@@ -532,6 +537,17 @@ class Receipt:
 # -- retrain, gate, registry, deploy --------------------------------------------------------
 
 
+class Memory(StrEnum):
+    """Which rows a candidate is made of: the recent ones, all, or all with the older counting less.
+
+    The window of its order says how far back they reach.
+    """
+
+    RECENT = "recent"
+    ALL = "all"
+    DECAYED = "decayed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """Make a candidate for this model of the rows of `window`; the newest are held out."""
@@ -544,6 +560,7 @@ class Order:
     holdout_from: datetime
     seed: int
     incident: str | None = None
+    memory: Memory = Memory.RECENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -776,13 +793,33 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What a fit with one memory came to: its mean loss on the held-out rows, or the `problem`."""
+
+    memory: Memory
+    loss: float | None
+    rows: int = 0
+    fit_seconds: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A candidate was made and registered as `version`."""
+    """A candidate was made and registered as `version`.
+
+    It was the best of those `tried`; empty where there was nothing to choose from.
+    """
 
     model: ModelId
     at: datetime
     version: int
     candidate: Candidate
+    tried: tuple[Tried, ...] = ()
+
+    @property
+    def fit_seconds(self) -> float:
+        """What all fits took of which this is the best."""
+        return sum(each.fit_seconds for each in self.tried) or self.candidate.fit_seconds
 
 
 def version_key(model: ModelId, version: int) -> str:

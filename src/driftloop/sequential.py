@@ -175,18 +175,20 @@ def looked_at(confidence: float, n: int, *, first: int) -> float:
     return min(math.erf(reach / math.sqrt(2.0)), 1.0 - LEAST)
 
 
-def left(uses: npt.ArrayLike, confidence: float, *, tried: int = 1) -> float:
+def left(confidence: float, *purses: npt.ArrayLike | None, tried: int = 1) -> float:
     """Return the confidence of one attempt on rows that earlier attempts have used.
 
-    Alpha spending, row by row: of the error 1 - `confidence` that a row has for all its uses, the
-    attempt after u others gets 1 / ((u + 1)(u + 2)). These shares sum to 1 over endless reuse,
-    and an attempt's error is the mean over its rows. So the errors of all attempts sum to at most
-    1 - `confidence` for each holdout's worth of rows (exchange the two sums), and by Boole's
-    inequality that bounds the number of wrong promotions, however the attempts depend on each
-    other and whichever candidate each has. The first use has the two-sided interval of
-    `confidence`, whose one end errs by half; fresh rows bring new error to spend, and never stop
-    to. With N attempts on each row an attempt has about 1 / N of the error: what no schedule can
-    better that treats all alike.
+    Alpha spending, row by row. A row has the error 1 - `confidence` for all its uses, in as many
+    equal purses as are given; of a purse the attempt after u others that drew on it gets
+    1 / ((u + 1)(u + 2)), which sums to 1 over endless reuse. The mean over an attempt's rows is
+    what the lower end of its interval may err. So these errors sum to at most 1 - `confidence`
+    for each holdout's worth of rows (exchange the two sums), and by Boole's inequality that
+    bounds the expected number of wrong promotions, however the attempts depend on each other and
+    whichever candidate each has. A first use has half of it: the very interval of `confidence`,
+    whose two ends err by half each. Fresh rows bring new error to spend, for ever. Where N
+    attempts draw on each row each has about 1 / N of the purse, which no schedule that treats all
+    alike can better. A second purse for the few attempts that bring new evidence keeps their part
+    from being eaten by the many that look again at nearly the same.
 
     Spending a level over looks is Lan and DeMets' ("Discrete sequential boundaries for clinical
     trials", Biometrika 70, 1983), over an endless line of hypotheses Tian and Ramdas' ("Online
@@ -198,21 +200,22 @@ def left(uses: npt.ArrayLike, confidence: float, *, tried: int = 1) -> float:
     attempt has another.
 
     Args:
-        uses: shape [n]: how many earlier attempts used each row.
         confidence: of a first attempt's two-sided interval.
+        purses: shape [n] each: how many earlier attempts on each row drew on the purse; None for
+            one that this attempt does not draw on.
         tried: candidates of this attempt that were compared on these rows, the best of which is
             taken; each has an equal part of its error (Bonferroni).
 
-    >>> left([0, 0], 0.8)
+    >>> left(0.8, [0, 0])
     0.8
-    >>> [round(1 - left([u], 0.8), 4) for u in (0, 1, 2, 9)], round(left([0], 0.8, tried=2), 4)
+    >>> [round(1 - left(0.8, [u]), 4) for u in (0, 1, 2, 9)], round(left(0.8, [0], tried=2), 4)
     ([0.2, 0.0667, 0.0333, 0.0036], 0.9)
+    >>> round(1 - left(0.8, [99], [0]), 4), round(1 - left(0.8, [99], None), 6)
+    (0.1, 2e-05)
     """
-    before = np.asarray(uses, np.float64)
-    share = float(np.mean(2.0 / ((before + 1.0) * (before + 2.0)))) if before.size else 1.0
-    if share == 1.0 and tried == 1:
-        return confidence
-    return min(1.0 - (1.0 - confidence) * share / tried, 1.0 - LEAST)
+    share = sum(map(_part, purses)) / len(purses) if purses else 1.0
+    error = (1.0 - confidence) * share / tried
+    return confidence if error == 1.0 - confidence else min(1.0 - error, 1.0 - LEAST)
 
 
 def t_quantile(probability: float, freedom: int) -> float:
@@ -316,6 +319,14 @@ def constant(truth: Floats, task: Task) -> Floats:
             classes, counts = np.unique(truth, return_counts=True)
             level = float(classes[counts.argmax()])
     return np.full(truth.size, level)
+
+
+def _part(purse: npt.ArrayLike | None) -> float:
+    """Return what an attempt gets of a purse, as a part of what a first one would."""
+    if purse is None:
+        return 0.0
+    before = np.asarray(purse, np.float64)
+    return float(np.mean(2.0 / ((before + 1.0) * (before + 2.0)))) if before.size else 1.0
 
 
 def _absolute_error(truth: Floats, answer: Floats) -> Floats:

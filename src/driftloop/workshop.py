@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from driftloop.records import (
     Candidate,
     FeatureValue,
     Head,
+    Memory,
     Order,
     Samples,
     Task,
@@ -75,7 +77,7 @@ def build_candidate(
     training, held_out = split(family, order, rows)
 
     began = time.perf_counter()
-    fitted = fit(family, training, seed=order.seed)
+    fitted = fit(family, training, seed=order.seed, weights=weights(family, order, training))
     fit_seconds = time.perf_counter() - began
     began = time.perf_counter()
     samples = _samples(family, training, lambda columns: answer(fitted, columns).tolist())
@@ -184,6 +186,21 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
                 or "a longer retrain.span or gate.holdout gives more rows",
             )
     return training, held_out
+
+
+def weights(family: Family, order: Order, training: pa.Table) -> npt.NDArray[np.float64] | None:
+    """Return how much each row counts, shape [n], the newest as 1; None where all count the same.
+
+    With the memory "decayed" a row counts 2 ** -(its age / half life), its age being that before
+    the newest row it is trained on.
+    """
+    if order.memory is not Memory.DECAYED:
+        return None
+    at = training["event_time"].to_numpy().astype("datetime64[us]").astype(np.float64)
+    half = (family.retrain.half_life or family.retrain.span).total_seconds() * 1e6
+    counted: npt.NDArray[np.float64] = np.exp2((at - at.max()) / half)
+    # What is older than a thousand half lives would count nothing, and nothing is no weight.
+    return np.maximum(counted, np.finfo(np.float32).tiny)
 
 
 def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:

@@ -10,7 +10,7 @@ from driftloop.errors import BadRequest
 from driftloop.records import ModelId, Notice
 
 if TYPE_CHECKING:
-    from driftloop.judge import Standing
+    from driftloop.judge.partitions import Standing
     from driftloop.wiring import System
 
 ACTS = ("release", "add")

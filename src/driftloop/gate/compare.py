@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.gate.segments import harmed
+from driftloop.gate.uses import Uses
 from driftloop.records import Candidate, GateResult, Task, metric_name
 from driftloop.sequential import (
     Floats,
@@ -32,12 +33,12 @@ Blocks = npt.NDArray[np.generic]
 class Beside:
     """What is known of the n rows beside their labels and answers.
 
-    `uses`, shape [n], is how many earlier attempts used each row, see `uses`; None for none. Of
+    `uses` says how many earlier attempts used each row, see `uses.uses`; None for none. Of
     `tried` candidates the one compared is the best on these very rows. `segments` has of each
     column the level of each row, None where it has none.
     """
 
-    uses: npt.ArrayLike | None = None
+    uses: Uses | None = None
     tried: int = 1
     segments: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
@@ -104,18 +105,16 @@ def compare(
     before = candidate if champion is None else champion
     truth, blocks, (answer, theirs) = known_rows(label, block, candidate, before)
     known = ~np.isnan(np.asarray(label, np.float64))
-    uses = np.zeros(known.size) if beside.uses is None else beside.uses
-    counted, parts = np.asarray(uses, np.int64), beside.segments
-    if any(len(column) != known.size for column in (counted, *parts.values())):
-        raise ValueError("uses and every segment must have one value for each row")
-    used = counted[known]
+    used, parts = _known(beside.uses, known), beside.segments
+    if any(len(column) != known.size for column in parts.values()):
+        raise ValueError("every segment must have one value for each row")
     blank = _nothing_known(task, truth.size, policy.confidence)
     if truth.size < policy.min_rows:
         said = f"only {truth.size} labelled rows are held out, and the gate needs {policy.min_rows}"
         return replace(blank, reason=said)
     if champion is None:
         return _first(blank, truth, answer, blocks, task)
-    confidence = left(used, policy.confidence, tried=beside.tried)
+    confidence = left(policy.confidence, used.all, used.new, tried=beside.tried)
     found = paired(truth, theirs, answer, blocks, task=task, confidence=confidence, unit=unit)
     result = replace(
         blank,
@@ -131,8 +130,8 @@ def compare(
     passed = found.low > policy.margin
     reason = (
         f"{found.said}: {found.gain:+.1%} ({found.low:+.1%} to {found.high:+.1%} at"
-        f" {_sure(confidence)} confidence{_why(used, policy, beside.tried)}) on {found.n} rows of"
-        f" {found.blocks} {unit}s;"
+        f" {_sure(confidence)} confidence{_why(used.all, policy, beside.tried)})"
+        f" on {found.n} rows of {found.blocks} {unit}s;"
         f" {'clears' if passed else 'falls short of'} the margin of {policy.margin:+.1%}"
     )
     if not passed or not parts:
@@ -185,6 +184,20 @@ def _nothing_known(task: Task, n: int, confidence: float) -> GateResult:
         high=None,
         confidence=confidence,
     )
+
+
+def _known(uses: Uses | None, known: npt.NDArray[np.bool_]) -> Uses:
+    """Return how often the rows whose label is known were used.
+
+    Raises:
+        ValueError: there is not one number for each row.
+    """
+    if uses is None:
+        none = np.zeros(int(known.sum()), np.int64)
+        return Uses(all=none, new=none)
+    if any(one is not None and one.shape != known.shape for one in (uses.all, uses.new)):
+        raise ValueError("uses must have one value for each row")
+    return Uses(all=uses.all[known], new=None if uses.new is None else uses.new[known])
 
 
 def _first(

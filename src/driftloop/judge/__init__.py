@@ -1,23 +1,23 @@
 """Readings, history and policy into verdicts and one decision with its reason. Pure."""
 
 from driftloop.judge.budget import can_page, rates, spending
+from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
-from driftloop.judge.partitions import Standing, Suspect, standing, suspects
+from driftloop.judge.memories import memories_to_try
 from driftloop.judge.verdicts import LOOKED, expected_gain, judged, worsening
 
 __all__ = [
     "LOOKED",
-    "Standing",
-    "Suspect",
+    "Balance",
+    "balance",
     "can_page",
     "decide",
     "expected_gain",
     "is_due",
     "judged",
+    "memories_to_try",
     "rates",
     "spending",
-    "standing",
-    "suspects",
     "unlooked",
     "window_at",
     "worsening",

@@ -35,7 +35,7 @@ from driftloop.records import (
 )
 from driftloop.spec import LOSSES, Family
 
-JUDGED = (Kind.QUALITY, Kind.DECAY, Kind.DRIFT)
+JUDGED = (Kind.QUALITY, Kind.DECAY, Kind.ESTIMATE, Kind.DRIFT)
 """What windows are judged by."""
 WORST = 3
 """So many segments of a model that decays are told."""
@@ -122,7 +122,7 @@ def decide(
         incident = f"{window.model}/{now:%Y%m%dT%H%M%S}"
     elif resolves is not None:
         incident = None
-    wish = wished(seen, alarms, history, family, now)
+    wish = wished(seen, alarms, readings, history, family, now)
     blocked = blocked_by(seen, history, family, now) if wish is not None else None
     retrain = wish is not None and blocked is None
     return Decision(
@@ -158,7 +158,7 @@ def _look(verdicts: Sequence[Verdict], changed: Found, family: Family) -> Seen:
     faults = by_kind[Kind.QUALITY]
     if faults or changed.of(DATA):
         return Seen(State.DATA_FAULT, _listed(faults, changed, DATA))
-    decayed = by_kind[Kind.DECAY]
+    decayed = [*by_kind[Kind.DECAY], *by_kind[Kind.ESTIMATE]]
     if decayed or changed.of(HARM):
         return Seen(State.DECAYING, _listed(decayed, changed, HARM))
     drifted = _drifted(by_kind[Kind.DRIFT], family)
@@ -166,7 +166,9 @@ def _look(verdicts: Sequence[Verdict], changed: Found, family: Family) -> Seen:
         return Seen(State.DRIFTING, _listed(drifted, changed, DRIFT))
     decisive = _decisive(verdicts, family)
     whole = (v for v in verdicts if v.reading.kind is Kind.QUALITY and v.reading.column is None)
-    blind = [v for v in (*whole, *decisive) if v.level is Level.BLIND]
+    # Labels that were good say nothing of those to come, once newer ones deny what was expected.
+    doubted = (v for v in verdicts if v.reading.kind is Kind.ESTIMATE)
+    blind = [v for v in (*whole, *decisive, *doubted) if v.level is Level.BLIND]
     if blind or not decisive:
         return Seen(State.BLIND, _listed(blind) or "nothing was measured")
     return Seen(State.FRESH, _listed(decisive))
@@ -187,7 +189,7 @@ def _certain(
     if any(group_of(name) in page_on for name in changed.names):
         return True
     scores = family.task is Task.SCORE and seen.state is State.DRIFTING
-    group, kind = (DRIFT, Kind.DRIFT) if scores else (HARM, Kind.DECAY)
+    group, kinds = (DRIFT, (Kind.DRIFT,)) if scores else (HARM, (Kind.DECAY, Kind.ESTIMATE))
     if group not in page_on or not (scores or seen.state is State.DECAYING):
         return False
     # Where nothing fresh is read of it the window itself has to be sure enough. What is expected
@@ -196,7 +198,7 @@ def _certain(
     if any(r.metric == "loss" if group == HARM else GROUPS[r.metric] == group for r in read):
         return False
     spent = weight * share_of(group, page_on)
-    alarmed = (v for v in verdicts if v.level is Level.ALARM and v.reading.kind is kind)
+    alarmed = (v for v in verdicts if v.level is Level.ALARM and v.reading.kind in kinds)
     return any(certain(verdict, family, spent) for verdict in alarmed)
 
 
@@ -223,8 +225,9 @@ def _worst(readings: Sequence[Reading]) -> tuple[Reading, ...]:
     def badness(reading: Reading) -> float:
         return (reading.value or 0.0) * (1.0 if reading.metric in LOSSES else -1.0)
 
-    told = [r for r in readings if r.segment is not None and r.value is not None]
-    whole = {r.metric: badness(r) for r in readings if r.segment is None and r.kind is Kind.DECAY}
+    decay = [r for r in readings if r.kind is Kind.DECAY and r.value is not None]
+    told = [r for r in decay if r.segment is not None]
+    whole = {r.metric: badness(r) for r in decay if r.segment is None}
     told = [r for r in told if badness(r) > whole.get(r.metric, -inf)]
     return tuple(sorted(told, key=badness, reverse=True)[:WORST])
 

@@ -185,7 +185,7 @@ def _columns(partitions: Sequence[Partition], family: Family, _: datetime) -> Fo
                 said = "schema: {}, which has no value at all" if lacks else "nulls of {}"
                 yield place, f"{said.format(name)}: {_usually(share, usual)}"
             outside = _numbers(each.outside for each in counts)
-            for place, share, usual in _over(outside, values, quality.out_of_range):
+            for place, share, usual in _over(outside, values, quality.out_of_range, ever=False):
                 yield place, f"range of {name}: {_usually(share, usual)} out of range"
             unseen = _numbers(each.unseen for each in counts)
             for place, share, usual in _over(unseen, values, quality.unseen):
@@ -208,8 +208,15 @@ def _counts(partitions: Sequence[Partition], family: Family, _: datetime) -> Fou
         yield place, f"freshness: {_usually(share, usual)} arrived {stale:g} hours late or more"
 
 
-def _over(counts: Numbers, of: Numbers, limit: float) -> Iterator[tuple[int, float, float]]:
-    """Yield the places whose share is over the usual by `limit`, for certain: and the two."""
+def _over(
+    counts: Numbers, of: Numbers, limit: float, *, ever: bool = True
+) -> Iterator[tuple[int, float, float]]:
+    """Yield the places whose share is over the usual by `limit`, for certain: and the two.
+
+    Where none was seen some may be usual all the same, up to three in all rows with a certainty of
+    95 % (Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?"); unless
+    they ought not `ever` to be.
+    """
     if not counts.any():
         return
     shares = np.divide(counts, of, out=np.zeros_like(counts), where=of > 0)
@@ -218,13 +225,14 @@ def _over(counts: Numbers, of: Numbers, limit: float) -> Iterator[tuple[int, flo
     total = of[kept].sum()
     usual = float(counts[kept].sum() / total) if total else 0.0
     spread = _spread(shares)
+    chance = max(usual, 3.0 / total) if ever and total else usual
     for place in np.flatnonzero(counts):
         share = float(shares[place])
         over = share - usual
         if (
             over >= limit
             and over > SPREADS * spread
-            and _tail(counts[place], of[place] * usual) < log(SURE)
+            and _tail(counts[place], of[place] * chance) < log(SURE)
         ):
             yield int(place), share, usual
 

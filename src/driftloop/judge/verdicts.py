@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from math import erfc, expm1, log1p, sqrt
 
 from driftloop.judge.evidence import HALF
-from driftloop.records import Decision, Kind, Level, Reading, Verdict, metric_name
+from driftloop.records import DOUBTED, Decision, Kind, Level, Reading, Verdict, metric_name
 from driftloop.spec import LOSSES, DecayPolicy, Family
 
-UNJUDGED = (Kind.FRESH, Kind.ESTIMATE)
 _OF_QUALITY = {
     "null_share": "nulls",
     "empty_share": "nulls",
@@ -27,11 +26,12 @@ def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
     alarms only where the shift is large enough and sure enough; decay only where even the
     better end of the interval is worse than the baseline. A segment is not judged: among many
     of them some are always worse by chance. Nor is what is fresh: it adds up, see `findings`.
+    An estimate can only alarm, with its whole interval beyond the limit, or be in doubt.
     """
     return tuple(
         verdict
         for reading in readings
-        if reading.kind not in UNJUDGED and (verdict := _verdict(reading, family)) is not None
+        if reading.kind is not Kind.FRESH and (verdict := _verdict(reading, family)) is not None
     )
 
 
@@ -82,6 +82,8 @@ def _verdict(reading: Reading, family: Family) -> Verdict | None:
         return _blind(reading, f"could not be looked at: {reading.problem}")
     if reading.segment is not None:
         return None
+    if reading.kind is Kind.ESTIMATE:
+        return _estimate(reading, family, family.decay)
     if reading.kind is Kind.DRIFT:
         return _drift(reading, family)
     if reading.kind is Kind.DECAY:
@@ -134,6 +136,28 @@ def _decay(reading: Reading, family: Family, limits: DecayPolicy) -> Verdict:
             reading=reading, level=Level.WARN, limit=limits.warn, reason=f"{said}, within its noise"
         )
     return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
+
+
+def _estimate(reading: Reading, family: Family, limits: DecayPolicy | None) -> Verdict | None:
+    """Return an alarm, or BLIND where what was expected is in doubt; it is never OK.
+
+    Performance that is believed to be good is no reason to call a model fresh.
+    """
+    if reading.metric == DOUBTED:
+        return _blind(reading, reading.problem or "what was expected is in doubt")
+    if limits is None or not family.estimate.decides:
+        return None
+    bound = reading.low if reading.metric in LOSSES else reading.high
+    if reading.value is None or bound is None or reading.baseline is None:
+        return None
+    worse, _ = worsening(reading, reading.value, reading.baseline)
+    if worsening(reading, bound, reading.baseline)[0] < limits.alarm:
+        return None
+    said = (
+        f"{metric_name(reading.metric)} is estimated at {reading.value:.4g}, {worse:.0%} worse than"
+        f" its baseline {reading.baseline:.4g}, n={reading.n} labels, limit {limits.alarm:.0%}"
+    )
+    return Verdict(reading=reading, level=Level.ALARM, limit=limits.alarm, reason=said)
 
 
 def worsening(reading: Reading, value: float, baseline: float) -> tuple[float, bool]:

@@ -383,7 +383,7 @@ def _headline(decision: Decision, family: Family) -> str:
         return f"{decision.model}: its data looks wrong"
     for verdict in decision.verdicts:
         reading = verdict.reading
-        if verdict.level is Level.ALARM and reading.kind is Kind.DECAY:
+        if verdict.level is Level.ALARM and reading.kind in (Kind.DECAY, Kind.ESTIMATE):
             value, usual = reading.value or 0.0, reading.baseline or 0.0
             worse = abs(value - usual) / max(abs(usual), 1e-12)
             unit = _unit(reading, family)
@@ -431,7 +431,8 @@ def _is_drift_alarm(verdict: Verdict) -> bool:
 def _evidence(
     verdicts: tuple[Verdict, ...], family: Family, *, levels: tuple[Level, ...] = (Level.ALARM,)
 ) -> tuple[Evidence, ...]:
-    order = {Kind.QUALITY: 0, Kind.DECAY: 1, Kind.FRESH: 2, Kind.DRIFT: 3}
+    kinds = (Kind.QUALITY, Kind.DECAY, Kind.ESTIMATE, Kind.FRESH, Kind.DRIFT)
+    order = {kind: at for at, kind in enumerate(kinds)}
     if Level.OK in levels:  # what has recovered, and not all that was well before
         score = family.task is Task.SCORE
         decisive = (Kind.DRIFT, "prediction") if score else (Kind.DECAY, None)
@@ -458,6 +459,8 @@ def _line(verdict: Verdict, family: Family) -> Evidence:
     name = metric_name(reading.metric)
     if reading.kind is Kind.FRESH:
         name = f"{name} of the newest rows" if reading.column is None else f"newest {name}"
+    if reading.kind is Kind.ESTIMATE:
+        name = f"{name}, estimated before all labels are there"
     return Evidence(
         what=f"{name} of {reading.column}" if reading.column else name,
         value=_value(reading, family),
@@ -486,7 +489,7 @@ def _limit(verdict: Verdict, unit: str) -> str:
     reading, limit = verdict.reading, verdict.limit
     if limit is None:
         return "none"
-    if reading.kind is Kind.DECAY and reading.baseline is not None:
+    if reading.kind in (Kind.DECAY, Kind.ESTIMATE) and reading.baseline is not None:
         return f"{limit:.0%} worse than {reading.baseline:.3g}{unit}"
     return f"{limit:.3g}"
 

@@ -141,7 +141,8 @@ class RelivedLog:
                 hint="replay from the kept readings, without --rows",
             )
         given = pa.array(self.answer(head, family, rows.filter(others)), pa.float64())
-        answers = pc.replace_with_mask(rows["prediction"].combine_chunks(), others, given)
+        mask = pc.fill_null(others, pa.scalar(value=False)).combine_chunks()
+        answers = pc.replace_with_mask(rows["prediction"].combine_chunks(), mask, given)
         version = pc.if_else(others, pa.scalar(head.version, pa.int32()), rows["version"])
         for name, column in (("prediction", answers), ("version", version)):
             rows = rows.set_column(rows.schema.get_field_index(name), name, column)

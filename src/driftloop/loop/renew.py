@@ -16,6 +16,7 @@ from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import Beside, Span, as_found, compare, uses
 from driftloop.loop import notices
+from driftloop.loop.memories import Fits
 from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
@@ -34,6 +35,7 @@ from driftloop.records import (
     Rollout,
     Task,
     Trained,
+    Tried,
     version_key,
 )
 from driftloop.spec import Family, Fleet
@@ -73,6 +75,10 @@ class Renewer:
     table: Callable[[Path], pa.Table]
     quarantine: Quarantine | None = None
 
+    @property
+    def _fits(self) -> Fits:
+        return Fits(log=self.log, trainer=self.trainer, ledger=self.ledger, table=self.table)
+
     def renew(self, order: Order) -> Renewed:
         """Return what came of `order`; one renewal of a model at a time, each order once.
 
@@ -82,7 +88,8 @@ class Renewer:
         version, and the head moves by compare-and-set.
         """
         family = self.fleet.family(order.model)
-        lease = family.retrain.time_limit + self.trainer.patience + MARGIN
+        fits = len(family.retrain.memory)
+        lease = fits * (family.retrain.time_limit + self.trainer.patience) + MARGIN
         intent = self.ledger.claim(f"renew/{order.key}", lease=lease)
         if not intent.mine:
             return Renewed(order, "elsewhere", intent.outcome or "another run is at it")
@@ -179,16 +186,21 @@ class Renewer:
         try:
             if family.log is not None and (champion is None or family.task is Task.SCORE):
                 candidate = self.trainer.find(order)
+                tried: tuple[Tried, ...] = ()
             else:
-                candidate = self.trainer.train(order, champion)
+                candidate, tried = self._fits.best(order, family, champion)
             version = self.registry.register(candidate)
             self.ledger.append(
                 Trained(
-                    model=order.model, at=self.clock.now(), version=version, candidate=candidate
+                    model=order.model,
+                    at=self.clock.now(),
+                    version=version,
+                    candidate=candidate,
+                    tried=tried,
                 ),
                 key=version_key(order.model, version),
             )
-            result = self._gated(candidate, version, family, champion)
+            result = self._gated(candidate, version, family, champion, tried=max(len(tried), 1))
             if not result.passed:
                 self._tell(
                     order,
@@ -311,14 +323,20 @@ class Renewer:
         return begun
 
     def _gated(
-        self, candidate: Candidate, version: int, family: Family, champion: Head | None
+        self,
+        candidate: Candidate,
+        version: int,
+        family: Family,
+        champion: Head | None,
+        *,
+        tried: int,
     ) -> GateResult:
         order, span = candidate.order, None
         if candidate.found:
             result = as_found(candidate)
         else:
             held_out = self.table(Path(candidate.folder) / "holdout.parquet")
-            result, span = _compared(held_out, family, champion, self._used(order))
+            result, span = _compared(held_out, family, champion, self._used(order), tried=tried)
         self.registry.record_gate(order.model, version, result)
         self.ledger.append(
             Gated(
@@ -389,7 +407,12 @@ def repair_aliases(ledger: Ledger, registry: Registry) -> tuple[ModelId, ...]:
 
 
 def _compared(
-    held_out: pa.Table, family: Family, champion: Head | None, earlier: Sequence[Span]
+    held_out: pa.Table,
+    family: Family,
+    champion: Head | None,
+    earlier: Sequence[Span],
+    *,
+    tried: int,
 ) -> tuple[GateResult, Span | None]:
     """Return the gate's word on the rows held out, and what of them it used up."""
     length = family.window.block
@@ -404,7 +427,8 @@ def _compared(
         policy=family.gate,
         unit=_block(length),
         beside=Beside(
-            uses=uses(at, earlier),
+            uses=uses(at, earlier, block=length),
+            tried=tried,
             segments={column: _levels(held_out, column) for column in family.segments},
         ),
     )

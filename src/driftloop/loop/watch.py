@@ -21,7 +21,7 @@ from driftloop.judge import (
     unlooked,
     window_at,
 )
-from driftloop.loop.budget import Ask, afforded
+from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
 from driftloop.loop.notices import Places, blocked, opened, recovered
 from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
@@ -130,7 +130,8 @@ class Watcher:
     ) -> tuple[Watched, ...]:
         """Return `watched` without the orders that have to wait; they come again.
 
-        That is those this pass cannot afford, and those of models with a rollout under way.
+        That is those this pass, or this day, cannot afford, and those of models with a rollout
+        under way.
         """
         under_way = {each.model: each for each in self.ledger.rollouts()}
         watched = [
@@ -151,13 +152,28 @@ class Watcher:
             if each.order is not None
             for decision in [each.decision or _asked(past[each.model], each.order)]
         ]
-        _, waits = afforded(asks, self.budget)
+        _, waits = afforded(asks, self.budget, self._caps() if asks else ())
         return tuple(
             replace(each, order=None, waits=waits[each.order.key])
             if each.order is not None and each.order.key in waits
             else each
             for each in watched
         )
+
+    def _caps(self) -> tuple[Cap, ...]:
+        """Return how long fits may take in a day, with what they took in the last one."""
+        if not caps_of(self.fleet, ()):
+            return ()
+        since = self.clock.now() - DAY
+        trained = self.ledger.facts(Trained, since=since)
+        ended = {each.candidate.order.key for each in trained}
+        ended |= {each.order_key for each in self.ledger.facts(Failed, since=since)}
+        under_way = [
+            (each, _fitted_in(self.ledger.history(each.model)))
+            for each in self.ledger.facts(Ordered, since=since)
+            if each.order.key not in ended
+        ]
+        return caps_of(self.fleet, trained, under_way)
 
     def _left(self, family: Family, histories: Mapping[ModelId, ModelHistory]) -> list[Watched]:
         """Return what earlier decisions called for and the ledger knows nothing of."""
@@ -388,9 +404,8 @@ def _asked(history: ModelHistory, order: Order) -> Decision | None:
 
 
 def _fitted_in(history: ModelHistory) -> float:
-    """Return the seconds that the champion's fit took; nothing is known where there is none."""
-    champion = history.champion
-    return 0.0 if champion is None else champion.candidate.fit_seconds
+    """Return the seconds that the champion's fits took; nothing is known where there is none."""
+    return 0.0 if history.champion is None else history.champion.fit_seconds
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

@@ -19,9 +19,10 @@ import pyarrow as pa
 from driftloop.errors import ArtifactError, MeasureError
 from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings, judged
+from driftloop.measure.estimate import estimate_readings
 from driftloop.measure.quality import quality_readings
-from driftloop.measure.reference import Reference, References, prepared
-from driftloop.records import Kind, LogSummary, Reading, Verdict
+from driftloop.measure.reference import Reference, References, held_out, prepared
+from driftloop.records import HOLDOUT_FILE, Kind, LogSummary, Reading, Verdict
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -106,6 +107,7 @@ class EvidentlyMeasure:
             summary=summary,
             baselines=baselines,
             now=now,
+            holdout=held_out(reference.with_name(HOLDOUT_FILE)),
         )
 
     def disputed(
@@ -193,6 +195,7 @@ def measured(
     summary: LogSummary,
     baselines: dict[str, float],
     now: datetime,
+    holdout: Rows | None = None,
 ) -> Measurement:
     """Return drift, decay and quality of one model. Faults of the data never raise.
 
@@ -206,10 +209,12 @@ def measured(
         summary: counts of the window, for duplicates, volume and freshness.
         baselines: the champion's metrics at its gate, by name.
         now: when freshness is judged, and the snapshot's time.
+        holdout: the rows that the champion was gated on, for what is expected of late labels.
     """
     readings = (
         *drift_readings(family, current, reference),
         *decay_readings(family, own, baselines),
+        *estimate_readings(family, own, reference, baselines, now, holdout),
         *quality_readings(family, current, reference, summary, now),
     )
     return Measurement(family, now, readings)

@@ -89,19 +89,23 @@ def known(family: Family, metric: str, own: Rows, now: datetime) -> Known:
     if block is None:
         raise Unmeasurable("when the rows happened is not known")
     happened, arrived = _seconds(own, "event_time")[used], _seconds(own, "labelled_at")[used]
+    # What is not in the log yet could not be known: ages are counted up to what came last.
+    came = np.concatenate([_seconds(own, "arrived_at"), arrived])
+    at = min(now.timestamp(), float(np.max(came[np.isfinite(came)], initial=-np.inf)))
     prediction, label = prediction[used], label[used]
     here: Mask = np.isfinite(label)
     label = np.where(here, label, np.nan)
     n = int(np.count_nonzero(here))
     _check(family, label[here], prediction, n)
-    if lost := int(np.count_nonzero(here & np.isnan(arrived))):
+    lost = int(np.count_nonzero(here & np.isnan(arrived)))
+    if lost and n < len(here):
         raise Unmeasurable(f"when {lost} of {n} labels arrived is not known", n=n)
     return Known(
         prediction=prediction,
         label=label,
         outcome=outcomes(family, metric, label, prediction),
         here=here,
-        age=np.maximum(now.timestamp() - happened, 0.0),
+        age=np.maximum(at - happened, 0.0),
         delay=np.where(here, np.maximum(arrived - happened, 0.0), np.nan),
         block=block[used],
         used=used,

@@ -12,6 +12,7 @@ from driftloop.records import Task
 from driftloop.spec.lookups import bad_lookups
 from driftloop.spec.naming import COLUMN, NAME
 from driftloop.spec.recipe import check_call, load_recipe
+from driftloop.spec.retraining import bad_retraining
 from driftloop.spec.schema import (
     LEANING,
     METRICS,
@@ -76,6 +77,7 @@ def contradictions(
             check_call(load_recipe(recipe), parameters if isinstance(parameters, dict) else {})
         except DriftloopError as error:
             yield DriftloopError(error.what, where="retrain.recipe", hint=error.hint)
+    yield from bad_retraining(whole)
     if whole.get("target") in _names(whole):
         yield DriftloopError("is also a feature: the outcome would be given away", where="target")
     yield from _bad_metric(whole)

@@ -17,6 +17,7 @@ from driftloop.errors import BadRequest
 from driftloop.records import FeatureValue, ModelId, Task
 from driftloop.spec.expression import parse
 from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolicy
+from driftloop.spec.retraining import RetrainPolicy
 from driftloop.spec.values import Duration, Pause, Positive, Share, Table
 
 LOSSES = ("mae", "rmse", "mape", "mape_abs", "abs_max_error", "log_loss", "fpr", "fnr")
@@ -77,6 +78,8 @@ class Platform(Table):
     """So many pages about models may be wrong, in the whole fleet and on average.
 
     See [budget] in monitor files for the part of a family, or of a model."""
+    compute_per_day: Duration | None = None
+    """So long may the fits of the whole fleet take in any 24 hours; None for no limit."""
     missed_cadences: Annotated[int, Field(ge=1)] = 3
     """So many times `watch_every` since a pass over the fleet came to its end."""
     ingest_lag: Duration = timedelta(seconds=60)
@@ -299,28 +302,6 @@ class Hysteresis(Table):
 
     open_after: Annotated[int, Field(ge=1)]
     resolve_after: Annotated[int, Field(ge=1)]
-
-
-class RetrainPolicy(Table):
-    """When and how a candidate is made."""
-
-    triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
-    cooldown: Pause
-    span: Duration
-    max_age: Duration
-    """With the trigger "age": retrain when the champion was trained this long ago."""
-    recipe: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    min_rows: Annotated[int, Field(ge=2)]
-    time_limit: Duration
-    memory_gib: Annotated[float, Field(ge=0.5, le=4096.0)]
-    """Private memory a fit may have; the libraries alone take 0.35 GiB."""
-    parity: Positive
-    """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
-    serve: Literal["onnx", "sklearn", "either"] = "onnx"
-    """What answers: the lowered model, the fitted pipeline in the sidecar, or the pipeline where it
-    cannot be lowered."""
 
 
 class GatePolicy(Table):

@@ -74,6 +74,7 @@ class FakeMeasure:
     kept: list[Path] = field(default_factory=list)
     full: bool = False
     segments: dict[str, float] = field(default_factory=dict)
+    fresh: tuple[Reading, ...] = ()
 
     def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
         if (breaks := self.breaks) is not None:
@@ -116,6 +117,7 @@ class FakeMeasure:
                 )
                 for segment, value in self.segments.items()
             ),
+            *self.fresh,
         )
 
     def disputed(self, *, readings: Sequence[Reading], **_: object) -> tuple[str, ...]:

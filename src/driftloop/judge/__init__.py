@@ -3,6 +3,7 @@
 from driftloop.judge.budget import can_page, rates, spending
 from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
+from driftloop.judge.findings import harmed
 from driftloop.judge.memories import memories_to_try
 from driftloop.judge.verdicts import LOOKED, expected_gain, judged, worsening
 
@@ -13,6 +14,7 @@ __all__ = [
     "can_page",
     "decide",
     "expected_gain",
+    "harmed",
     "is_due",
     "judged",
     "memories_to_try",

@@ -142,6 +142,11 @@ def share_of(group: str, page_on: Collection[str]) -> float:
     return SHARES[group] / sum(SHARES[each] for each in among)
 
 
+def harmed(decision: Decision) -> bool:
+    """Say whether it is found, and not back yet, that the model predicts worse."""
+    return any(group_of(name) == HARM for name in decision.found)
+
+
 def begun_anew(found: Found) -> tuple[Stream, ...]:
     """Return the evidence after a page: that of changes begins anew."""
     return tuple(stream for stream in found.evidence if stream.name.startswith(BACK))

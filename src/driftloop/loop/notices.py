@@ -57,12 +57,6 @@ class Places:
 
 def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
     """Return the page itself: what broke, by how much, since when, and what is being done."""
-    if decision.retrain:
-        doing = "Retraining on the most recent labelled rows; the gate decides if it may answer."
-    elif decision.blocked is not None:
-        doing = f"Not retraining: {decision.blocked}."
-    else:
-        doing = "Watching; the policy does not retrain for this."
     return _notice(
         decision,
         Stage.OPENED,
@@ -70,9 +64,24 @@ def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> 
         key=f"{decision.incident}/opened",
         incident=decision.incident or decision.key,
         headline=_headline(decision, family),
-        doing=doing,
+        doing=_doing(decision),
         evidence=(*_evidence(decision.verdicts, family), *_worst(decision, family)),
         links=(places.model(decision.model), places.report(decision), places.runs()),
+    )
+
+
+def worsened(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
+    """Return that an incident that was about columns is about harm now."""
+    return _notice(
+        decision,
+        Stage.WORSENED,
+        owner,
+        key=f"{decision.incident}/worsened/{decision.key}",
+        incident=decision.incident or decision.key,
+        headline=_headline(decision, family),
+        doing=_doing(decision),
+        evidence=(*_evidence(decision.verdicts, family), *_worst(decision, family)),
+        links=(places.model(decision.model), places.report(decision)),
     )
 
 
@@ -376,6 +385,14 @@ def _renewal(
         doing=doing,
         evidence=evidence,
     )
+
+
+def _doing(decision: Decision) -> str:
+    if decision.retrain:
+        return "Retraining on the most recent labelled rows; the gate decides if it may answer."
+    if decision.blocked is not None:
+        return f"Not retraining: {decision.blocked}."
+    return "Watching; the policy does not retrain for this."
 
 
 def _headline(decision: Decision, family: Family) -> str:

@@ -16,13 +16,14 @@ from driftloop.judge import (
     can_page,
     decide,
     expected_gain,
+    harmed,
     is_due,
     rates,
     unlooked,
     window_at,
 )
 from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
-from driftloop.loop.notices import Places, blocked, opened, recovered
+from driftloop.loop.notices import Places, blocked, opened, recovered, worsened
 from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
@@ -212,6 +213,8 @@ class Watcher:
             notices.append(opened(decision, family, owner, self.places))
         if _turned_bad(decision, before):
             notices.append(blocked(decision, family, owner, self.places))
+        if _turned_worse(decision, before):
+            notices.append(worsened(decision, family, owner, self.places))
         if decision.resolves is not None:
             notices.append(recovered(decision, family, owner, self.places))
         return tuple(notices)
@@ -406,6 +409,19 @@ def _asked(history: ModelHistory, order: Order) -> Decision | None:
 def _fitted_in(history: ModelHistory) -> float:
     """Return the seconds that the champion's fits took; nothing is known where there is none."""
     return 0.0 if history.champion is None else history.champion.fit_seconds
+
+
+def _turned_worse(decision: Decision, before: Decision | None) -> bool:
+    """Say whether an incident that was about columns is now about harm, for certain."""
+    return (
+        decision.state is State.DECAYING
+        and decision.incident is not None
+        and not decision.opens
+        and before is not None
+        and before.state is State.DRIFTING
+        and harmed(decision)
+        and not harmed(before)
+    )
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

@@ -12,6 +12,7 @@ from driftloop.errors import DriftloopError
 from driftloop.records import (
     Advanced,
     Candidate,
+    Cause,
     Counts,
     Decided,
     Event,
@@ -213,11 +214,13 @@ class Measure(Protocol):
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
+        window: Window | None = None,
     ) -> Measurement:
         """Return what is measured of one model.
 
         `current` holds the window's rows, for drift and quality; `own` those that the champion
-        itself predicted, for decay; `reference` is the file of the champion's training rows.
+        itself predicted, for decay; `reference` is the file of the champion's training rows. What
+        arrived after `window.since` is measured by itself too.
         """
         ...
 
@@ -233,6 +236,16 @@ class Measure(Protocol):
         """Return in words which of `readings` an independent measurement of the rows denies.
 
         The rows are those that `readings` were taken of.
+        """
+        ...
+
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own`, which the champion answered, are worse than it was made for.
+
+        `reference` is the file of its training rows, beside which its held-out rows may lie;
+        `verdicts` are those of the decision that is to be explained.
         """
         ...
 

@@ -25,6 +25,7 @@ HOLDOUT_FILE = "holdout.parquet"
 
 DOUBTED = "doubted"
 """The reading of an estimate that labels which came since, or do not come, speak against."""
+PROFILE_FILE = "profile.parquet"
 
 _METRICS = {
     DOUBTED: "share of rows without labels whose performance is in doubt",
@@ -578,6 +579,7 @@ class Candidate:
 
     `folder` holds `model.onnx` (whose SHA-256 is `digest`), `pipeline.skops`,
     `reference.parquet` (training rows, sampled, with the candidate's predictions),
+    `profile.parquet` (what is usual of all training rows, hour by hour of the week),
     `holdout.parquet` (id, event_time, label, candidate, champion, and the inputs as the struct
     `features`) and `card.json`.
     `metrics` are on the held-out rows: the baseline that decay is judged against.

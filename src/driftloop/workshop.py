@@ -22,6 +22,7 @@ from driftloop.ports import Model
 from driftloop.records import (
     MODEL_FILE,
     PIPELINE_FILE,
+    PROFILE_FILE,
     REFERENCE_FILE,
     Candidate,
     FeatureValue,
@@ -69,6 +70,7 @@ def build_candidate(
         ParityError: the lowered model, or the file of the fitted one, answers otherwise.
         ArtifactError: the champion's file is lost or damaged, or knows the classes by other names.
     """
+    from driftloop.measure import keep_profile
     from driftloop.retrain import answer, fit, pack, predict, score
 
     if champion is not None and champion.found:
@@ -108,11 +110,13 @@ def build_candidate(
         if model_file:
             (part / MODEL_FILE).write_bytes(model_file)
         (part / PIPELINE_FILE).write_bytes(pipeline_file)
-        pq.write_table(_reference(training, fitted, order.seed), part / REFERENCE_FILE)
+        answered = _with_answers(training, fitted)
+        pq.write_table(_sample(answered, order.seed), part / REFERENCE_FILE)
         compared = _held_out(family, held_out, pa.array(answers, pa.float64()))
         if champion is not None:
             compared = compared.append_column("champion", _answers(champion, family, held_out))
         pq.write_table(compared, part / "holdout.parquet")
+        keep_profile(family, answered, compared, part / REFERENCE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -132,6 +136,7 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
     Raises:
         TrainingFailed: too few rows have an answer, and a label unless they are scores.
     """
+    from driftloop.measure import keep_profile
     from driftloop.retrain import score
 
     rows = _answered(rows)
@@ -159,7 +164,9 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
     )
     with _whole(folder) as part:
         (part / REFERENCE_FILE).write_bytes(content)
-        pq.write_table(_held_out(family, newer, newer["prediction"]), part / "holdout.parquet")
+        compared = _held_out(family, newer, newer["prediction"])
+        pq.write_table(compared, part / "holdout.parquet")
+        keep_profile(family, older, compared, part / REFERENCE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
 
@@ -297,6 +304,7 @@ def _whole(folder: Path) -> Iterator[Path]:
             # The same rows and seed gave the same model before: its folder is as good, but the
             # rows held out now are newer.
             (part / "holdout.parquet").replace(folder / "holdout.parquet")
+            (part / PROFILE_FILE).replace(folder / PROFILE_FILE)
         else:
             part.replace(folder)
     finally:
@@ -368,9 +376,8 @@ def _samples(
     return Samples(columns=columns, answers=answer(columns))
 
 
-def _reference(training: pa.Table, fitted: "Fitted", seed: int) -> pa.Table:
+def _with_answers(rows: pa.Table, fitted: "Fitted") -> pa.Table:
     from driftloop.retrain import predict
 
-    rows = _sample(training, seed)
     answers = pa.array(predict(fitted, rows), pa.float64())
     return rows.set_column(rows.schema.get_field_index("prediction"), "prediction", answers)

@@ -14,6 +14,7 @@ from driftloop.judge.findings import (
     begun_anew,
     found,
     group_of,
+    harmed,
     is_fresh,
     share_of,
 )
@@ -271,7 +272,7 @@ def _harmed(history: ModelHistory) -> bool:
     """Say whether a decision since the incident opened was about more than drift."""
     incident = history.decisions[-1].incident
     mine = [each for each in history.decisions if each.incident == incident]
-    return incident is None or any(each.state is State.DECAYING for each in mine)
+    return incident is None or any(each.state is State.DECAYING or harmed(each) for each in mine)
 
 
 def _since(before: Decision | None, alarms: int, now: datetime) -> datetime | None:

@@ -15,14 +15,28 @@ from pathlib import Path
 from types import ModuleType
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from driftloop.errors import ArtifactError, MeasureError
+from driftloop.measure.causes import cause_of
 from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.estimate import estimate_readings
+from driftloop.measure.fresh import Usual, fresh_readings
+from driftloop.measure.learn import learnt, profile_beside, write_profile
+from driftloop.measure.profile import Profile
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, held_out, prepared
-from driftloop.records import HOLDOUT_FILE, Kind, LogSummary, Reading, Verdict
+from driftloop.records import (
+    HOLDOUT_FILE,
+    PROFILE_FILE,
+    Cause,
+    Kind,
+    LogSummary,
+    Reading,
+    Verdict,
+    Window,
+)
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -32,7 +46,7 @@ RECHECKED = 2_000_000
 asked."""
 _log = logging.getLogger(__name__)
 
-__all__ = ["EvidentlyMeasure", "Measurement", "measured", "prepared"]
+__all__ = ["EvidentlyMeasure", "Measurement", "keep_profile", "measured", "prepared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,7 @@ class EvidentlyMeasure:
     def __init__(self) -> None:
         """Prepare nothing yet."""
         self._references = References()
+        self._profiles: dict[Path, tuple[tuple[object, ...], Profile]] = {}
 
     def measure(
         self,
@@ -91,24 +106,43 @@ class EvidentlyMeasure:
         summary: LogSummary,
         baselines: dict[str, float],
         now: datetime,
+        window: Window | None = None,
     ) -> Measurement:
         """Return what is measured of one model; see `measured`.
 
-        `reference` is the Parquet file of the champion's training rows.
+        `reference` is the Parquet file of the champion's training rows; its profile is beside it.
 
         Raises:
             ArtifactError: it is not there, or is damaged.
         """
+        known = self._references.of(family, reference)
+        usual = None
+        if window is not None and window.since is not None:
+            usual = Usual(self._profile(family, known, reference), window)
         return measured(
             family=family,
             current=current,
             own=own,
-            reference=self._references.of(family, reference),
+            reference=known,
             summary=summary,
             baselines=baselines,
             now=now,
             holdout=held_out(reference.with_name(HOLDOUT_FILE)),
+            usual=usual,
         )
+
+    def _profile(self, family: Family, reference: Reference, file: Path) -> Profile:
+        try:
+            found = file.stat()
+            key = (file, found.st_mtime_ns, found.st_size)
+            model = file.parent.parent
+            if (held := self._profiles.get(model)) is not None and held[0] == key:
+                return held[1]
+            profile = profile_beside(family, reference, file)
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError.unreadable(file, error) from error
+        self._profiles[model] = (key, profile)
+        return profile
 
     def disputed(
         self,
@@ -154,6 +188,23 @@ class EvidentlyMeasure:
             )
         return tuple(found)
 
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own` are worse than the champion was made for; see `cause_of`.
+
+        Raises:
+            ArtifactError: the reference is not there, or is damaged.
+        """
+        held_out = reference.with_name("holdout.parquet")
+        return cause_of(
+            family=family,
+            now=own,
+            before=_before(_table(held_out)) if held_out.exists() else None,
+            reference=_table(reference),
+            verdicts=verdicts,
+        )
+
     def report(
         self,
         *,
@@ -186,7 +237,7 @@ class EvidentlyMeasure:
         _written(file, html)
 
 
-def measured(
+def measured(  # noqa: PLR0913 - each is of its own kind, and named
     *,
     family: Family,
     current: Rows,
@@ -196,10 +247,12 @@ def measured(
     baselines: dict[str, float],
     now: datetime,
     holdout: Rows | None = None,
+    usual: Usual | None = None,
 ) -> Measurement:
-    """Return drift, decay and quality of one model. Faults of the data never raise.
+    """Return drift, decay and quality of one model, and what is fresh of it.
 
-    Readings that cannot be had have no value and a problem in words.
+    Faults of the data never raise. Readings that cannot be had have no value and a problem in
+    words.
 
     Args:
         family: gives the task, the features with their kinds and ranges.
@@ -210,14 +263,51 @@ def measured(
         baselines: the champion's metrics at its gate, by name.
         now: when freshness is judged, and the snapshot's time.
         holdout: the rows that the champion was gated on, for what is expected of late labels.
+        usual: what fresh rows are compared with, and since when they are; without it nothing is.
     """
     readings = (
         *drift_readings(family, current, reference),
         *decay_readings(family, own, baselines),
         *estimate_readings(family, own, reference, baselines, now, holdout),
         *quality_readings(family, current, reference, summary, now),
+        *(fresh_readings(family, current, own, reference, usual) if usual is not None else ()),
     )
     return Measurement(family, now, readings)
+
+
+def keep_profile(family: Family, rows: pa.Table, held_out: pa.Table, reference: Path) -> None:
+    """Write the profile of a champion beside its `reference`, which is there already.
+
+    Args:
+        family: of the champion.
+        rows: all its training rows, with its predictions; see `learn.learnt`.
+        held_out: event_time, label and candidate.
+        reference: the file.
+
+    Raises:
+        OSError, pa.ArrowException: the reference cannot be read, or the profile not be written.
+    """
+    table = pq.read_table(reference, use_threads=False)
+    made = learnt(family, prepared(family, table), rows, held_out)
+    write_profile(made, reference.with_name(PROFILE_FILE))
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"it cannot be read: {error}", where=str(file)) from error
+
+
+def _before(held_out: pa.Table) -> pa.Table | None:
+    """Return held-out rows as those of a window are; None where they have no features yet."""
+    if "features" not in held_out.column_names:
+        return None
+    features = held_out["features"].combine_chunks()
+    columns = {name: held_out[name] for name in ("event_time", "label")}
+    columns["prediction"] = held_out["candidate"]
+    names = [features.type.field(place).name for place in range(features.type.num_fields)]
+    return pa.table({**columns, **{name: features.field(name) for name in names}})
 
 
 def _written(file: Path, text: str) -> None:

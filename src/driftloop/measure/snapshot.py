@@ -35,7 +35,8 @@ def snapshot(
     """Return the text that Evidently's `Snapshot.loads` reads: readings as metrics with tests.
 
     The verdict on a reading is its metric's one test. A reading without a value is no metric; its
-    problem stands in the metadata.
+    problem stands in the metadata. Fresh readings are left out: no window has them, and what they
+    add up to stands in the decision.
 
     It is what `recorded(...).dumps()` returns, at a tenth of its time: Evidently writes each
     metric once, and what is filled in is the value and the verdict.
@@ -77,7 +78,11 @@ def recorded(
 def _told(
     readings: Sequence[Reading], verdicts: Sequence[Verdict]
 ) -> tuple[dict[Key, float], dict[Key, Verdict]]:
-    pushed = {_key(reading): reading.value for reading in readings if reading.value is not None}
+    pushed = {
+        _key(reading): reading.value
+        for reading in readings
+        if reading.value is not None and reading.kind is not Kind.FRESH
+    }
     return pushed, {_key(verdict.reading): verdict for verdict in verdicts}
 
 

@@ -1,0 +1,287 @@
+"""What came since the last look, and that alone, against what is usual at its hours.
+
+No row is fresh twice: what these readings tell of a change adds up, look by look.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.measure.columns import Codes, Floats
+from driftloop.measure.follow import Changes, changed, lags
+from driftloop.measure.profile import Profile
+from driftloop.measure.reference import Reference
+from driftloop.measure.scores import losses_of, scored
+from driftloop.measure.season import positions
+from driftloop.records import Kind, Reading, Window
+from driftloop.rows import Rows, chosen
+from driftloop.spec import Family
+
+Z90 = 1.6448536269514722
+"""Standard errors from the middle of a 90 % interval to its ends."""
+MOST = 48
+"""Slices that a long time without a look is cut into; of a longer one each is longer."""
+
+
+RAREST = 1e-300
+"""Below that there are hardly any doubles left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What fresh rows are compared with: the champion's profile, from `window.since` on."""
+
+    profile: Profile
+    window: Window
+
+
+def fresh_readings(
+    family: Family, current: Rows, own: Rows, reference: Reference, usual: Usual
+) -> Iterator[Reading]:
+    """Yield how what arrived after `window.since` differs from what is usual; none, if nothing did.
+
+    Of each numeric column and prediction "shift" and "spread", in standard deviations of what is
+    scored of the reference (see `scores.scored`); of each category "share", which is that of the
+    level that has risen most, in its own standard deviations; of each feature "nulls", as a share
+    of rows; and "loss", the judged metric's worsening as a share of its baseline, on rows whose
+    labels arrived since. Positive is more, or worse. `n` counts the values that are new, and
+    `low` and `high` are 1.645 standard errors away: what rows scatter, what slices share (see
+    `profile`), and the profile's own errors. The baseline of "loss" is the upper end of its 90 %
+    interval.
+
+    Args:
+        family: gives the columns and the judged metric.
+        current: the window's rows.
+        own: those that the champion answered.
+        reference: the champion's, `prepared`.
+        usual: the champion's profile, and the window; without its `since` nothing is yielded.
+    """
+    slices = _slices(family, usual.window)
+    if slices is None:
+        return
+    profile = usual.profile.paced(family.window.cadence)
+    known = {"prediction", *family.measured, *family.numbers}
+    rows = [
+        at
+        for at, each in enumerate(profile.series)
+        if each.metric != "loss" and each.column in known
+    ]
+    yield from _of_rows(family, current, reference, profile.only(rows), slices)
+    if family.decay is not None and losses_of(family) is not None:
+        loss = [at for at, each in enumerate(profile.series) if each.metric == "loss"]
+        yield from _of_losses(family, own, profile.only(loss), slices)
+
+
+def sidak(z: Floats) -> float:
+    """Return the largest of `z` as the standard normal value that is as rare as it is among them.
+
+    After Sidak 1967: were they independent, it is normal itself; where they hinder each other, as
+    shares do, it is hardly larger.
+
+    >>> round(sidak(np.array([0.0])), 6), round(sidak(np.array([3.0, -1.0, 0.0])), 3)
+    (0.0, 2.651)
+    """
+    from scipy.special import log_ndtr, ndtri
+
+    largest = float(z.max())
+    rare = -float(np.expm1(len(z) * log_ndtr(largest)))
+    # There so many levels hardly matter.
+    return float(-ndtri(rare)) if rare > RAREST else largest
+
+
+@dataclass(frozen=True, slots=True)
+class _Slices:
+    """Times in seconds since 1970: fresh is what came in (since, until], in `count` slices."""
+
+    since: float
+    until: float
+    cadence: float
+    count: int
+
+    def of(self, arrived: Floats, before: int) -> Codes:
+        """Return the slice of each arrival: `before` ones that are not fresh come first."""
+        length = (self.until - self.since) / self.count
+        fresh = arrived > self.since
+        with np.errstate(invalid="ignore"):
+            new = before + np.minimum(np.ceil((arrived - self.since) / length) - 1, self.count - 1)
+            old = before - 1 - np.floor((self.since - arrived) / self.cadence)
+        return np.where(fresh, new, old).astype(np.int64)
+
+    def gaps(self, before: int) -> Floats:
+        """Return the cadences from the middle of each slice to the one before it."""
+        length = (self.until - self.since) / self.count / self.cadence
+        lengths = np.append(np.ones(before), np.full(self.count, length))
+        return np.append(0.0, (lengths[1:] + lengths[:-1]) / 2.0)
+
+
+def _slices(family: Family, window: Window) -> _Slices | None:
+    if window.since is None or window.since >= window.known_at:
+        return None
+    cadence = family.window.cadence
+    count = round((window.known_at - window.since) / cadence)
+    return _Slices(
+        since=window.since.timestamp(),
+        until=window.known_at.timestamp(),
+        cadence=cadence.total_seconds(),
+        count=min(max(count, 1), MOST),
+    )
+
+
+def _of_rows(
+    family: Family, current: Rows, reference: Reference, profile: Profile, slices: _Slices
+) -> Iterator[Reading]:
+    rows, before = _since(current, "arrived_at", profile, slices)
+    if rows is None:
+        return
+    scores, problems = scored(family, rows, reference, profile.series)
+    there, found = _found(scores, rows, "arrived_at", profile, slices, before)
+    yield from (
+        Reading(
+            kind=Kind.FRESH,
+            metric=profile.series[at].metric,
+            column=name,
+            value=None,
+            n=0,
+            problem=problem,
+        )
+        for name, problem in problems.items()
+        for at in [next(at for at, each in enumerate(profile.series) if each.column == name)]
+    )
+    shares: dict[str | None, list[int]] = {}
+    for at, each in enumerate(profile.series):
+        if each.metric == "share":
+            shares.setdefault(each.column, []).append(at)
+        elif there[at]:
+            yield _reading(each.metric, each.column, found.value[at], found.error[at], there[at])
+    for column, places in shares.items():
+        value, error = found.value[places], found.error[places]
+        if not there[places[0]] or not np.isfinite(value).all():
+            continue
+        z = value / error
+        most = int(np.argmax(z))
+        risen = sidak(z) * float(error[most])
+        yield _reading("share", column, risen, float(error[most]), there[places[0]])
+
+
+def _of_losses(family: Family, own: Rows, profile: Profile, slices: _Slices) -> Iterator[Reading]:
+    losses = losses_of(family)
+    if losses is None or "labelled_at" not in own.column_names or not own.num_rows:
+        return
+    if not profile.series:
+        yield _unknown("the champion has too few held-out rows for it")
+        return
+    if profile.loss != losses.name:
+        yield _unknown(f"the champion's profile is of {profile.loss}, not of {losses.name}")
+        return
+    rows, before = _since(own, "labelled_at", profile, slices)
+    if rows is None:
+        return
+    label, answer = (
+        rows.column(name).cast(pa.float64()).to_numpy() for name in ("label", "prediction")
+    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = np.minimum(losses.of(label, answer), profile.clip)
+    found = np.where(np.isfinite(label) & np.isfinite(answer), found, np.nan)[:, None]
+    # The baseline is an estimate too: only what is worse than it may well be counts.
+    careful = np.sqrt(profile.common)
+    there, change = _found(
+        found - Z90 * careful,
+        rows,
+        "labelled_at",
+        _without_common(profile),
+        slices,
+        before,
+    )
+    if there[0]:
+        yield _reading("loss", None, change.value[0], change.error[0], there[0])
+
+
+def _found(
+    scores: Floats,
+    rows: Rows,
+    came: str,
+    profile: Profile,
+    slices: _Slices,
+    before: int,
+) -> tuple[list[int], Changes]:
+    """Return how many fresh values each series has, and the changes that they tell of."""
+    which = slices.of(_seconds(rows, came), before)
+    at = _seconds(rows, "event_time")
+    total = before + slices.count
+    order = np.argsort(which, kind="stable")
+    kept = order[(which[order] >= 0) & (which[order] < total)]
+    ordered = which[kept]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    told = scores[kept]
+    there = np.isfinite(told)
+    counts, sums = np.zeros((total, scores.shape[1])), np.zeros((total, scores.shape[1]))
+    counts[ordered[starts]] = np.add.reduceat(there, starts, axis=0, dtype=np.float64)
+    sums[ordered[starts]] = np.add.reduceat(np.where(there, told, 0.0), starts, axis=0)
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0.0)
+    expected = positions(at[kept], ordered, total) @ profile.levels
+    fresh = kept[ordered >= before]
+    whole = positions(at[fresh], np.zeros(len(fresh), dtype=np.int64), 1)
+    _, wrong = profile.expected(whole)
+    found = changed(profile, means - expected, counts, slices.gaps(before), wrong[0], seen=before)
+    return counts[before:].sum(axis=0).astype(np.int64).tolist(), found
+
+
+def _since(rows: Rows, came: str, profile: Profile, slices: _Slices) -> tuple[Rows | None, int]:
+    """Return the fresh rows with those that foretell them, and how many slices these are.
+
+    None where there are no fresh rows, or nothing is known of them.
+    """
+    if came not in rows.column_names or not rows.num_rows or not profile.series:
+        return None, 0
+    column = rows.column(came)
+    fresh = pc.sum(pc.greater(column, _time(slices.since)), min_count=0).as_py()
+    if not fresh:
+        return None, 0
+    before = lags(profile, fresh / slices.count)
+    first = _time(slices.since - before * slices.cadence)
+    return chosen(rows, pc.greater(column, first)), before
+
+
+def _seconds(rows: Rows, name: str) -> Floats:
+    at = rows.column(name).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    found: Floats = at.to_numpy() / 1e6
+    return found
+
+
+def _time(seconds: float) -> pa.Scalar:
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    return pa.scalar(at, pa.timestamp("us", "UTC"))
+
+
+def _without_common(profile: Profile) -> Profile:
+    return replace(profile, common=np.zeros_like(profile.common))
+
+
+def _reading(metric: str, column: str | None, value: float, error: float, n: int) -> Reading:
+    if not np.isfinite(value) or not np.isfinite(error):
+        return Reading(
+            kind=Kind.FRESH,
+            metric=metric,
+            column=column,
+            value=None,
+            n=n,
+            problem="the champion's profile is of a single day",
+        )
+    half = Z90 * float(error)
+    return Reading(
+        kind=Kind.FRESH,
+        metric=metric,
+        column=column,
+        value=float(value),
+        n=n,
+        low=float(value) - half,
+        high=float(value) + half,
+    )
+
+
+def _unknown(problem: str) -> Reading:
+    return Reading(kind=Kind.FRESH, metric="loss", column=None, value=None, n=0, problem=problem)

@@ -112,12 +112,14 @@ async def drop_backlog(client: PrefectClient, deployment: UUID) -> int:
 def dead_after(settings: Settings) -> Mapping[str, timedelta]:
     """Return by flow how long a run of it may be under way before it is taken for dead."""
     system = the_system()
-    longest = max(family.retrain.time_limit for family in system.fleet.families)
+    policies = [family.retrain for family in system.fleet.families]
+    patience = system.trainer.patience
+    longest = max(len(each.memory) * (each.time_limit + patience) for each in policies)
     missed = {
         "watch": timedelta(seconds=3 * settings.watch_every),
         "maintain": timedelta(seconds=3 * settings.maintain_every),
         "consistency": timedelta(seconds=3 * settings.consistency_every),
-        "renew": longest + system.trainer.patience + MARGIN,
+        "renew": longest + MARGIN,
         "release": timedelta(seconds=3 * settings.release_every),
         "refresh-features": LONGEST_REFRESH,
         "score-batch": LONGEST_BATCH,

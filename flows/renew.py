@@ -101,7 +101,7 @@ def _report(renewed: Renewed) -> str:
             (f"candidate's {result.loss}", number(result.candidate_loss)),
             ("relative gain", number(result.gain)),
             (
-                f"its interval at {result.confidence:.0%}",
+                f"its interval at {100 * result.confidence:.6g}%",
                 f"{number(result.low)} to {number(result.high)}",
             ),
         )

@@ -12,6 +12,8 @@ import typer
 
 from driftloop import __version__
 from driftloop.commands.features import add_feature_commands
+from driftloop.commands.quarantine import quarantine_command
+from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
 from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
@@ -145,6 +147,8 @@ def check() -> None:
     Exit code 1 when they are sound, but a log of others cannot be read. Run it where the loop runs:
     it reads these logs and the tables of sources.toml, and looks for handover commands.
     """
+    from driftloop.judge import spending
+
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
@@ -156,6 +160,7 @@ def check() -> None:
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
             f"{task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
+        typer.echo(f"  {spending(fleet, family)}")
         try:
             for line in system.contents(family) or _wrapped(family.models):
                 typer.echo(f"  {line}")
@@ -637,6 +642,8 @@ def watchdog() -> None:
 
 
 add_feature_commands(app, lambda: _system(), lambda: _installed())  # noqa: PLW0108 - they are defined below
+app.command("replay")(replay_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
+app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 

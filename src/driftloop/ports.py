@@ -12,7 +12,9 @@ from driftloop.errors import DriftloopError
 from driftloop.records import (
     Advanced,
     Candidate,
+    Cause,
     Counts,
+    Decided,
     Event,
     Fact,
     FeatureValue,
@@ -21,10 +23,12 @@ from driftloop.records import (
     Intent,
     Label,
     LogSummary,
+    Measured,
     ModelHistory,
     ModelId,
     Notice,
     Order,
+    Partition,
     Prediction,
     Reading,
     Receipt,
@@ -96,6 +100,7 @@ class PredictionLog(Protocol):
         `window.known_at`), labelled_at (when that label arrived; null where there is none, or its
         log does not tell), then the family's features (float64 or string). Times are
         timestamp[us, UTC]. The first arrival of an id wins, and of labels the newest.
+        Rows in `window.left_out` are not returned.
         """
         ...
 
@@ -111,6 +116,15 @@ class PredictionLog(Protocol):
         """Yield `rows` and `summary` of windows that differ in their models, some read together.
 
         What is wrong with one model's rows is the `fault` of its look alone.
+        """
+        ...
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> Mapping[ModelId, Sequence[Partition]]:
+        """Return the partitions of many models, counted, oldest first; without rows it is none.
+
+        The windows differ in their models alone, begin and end with a block of `window.block`.
         """
         ...
 
@@ -225,6 +239,16 @@ class Measure(Protocol):
         """
         ...
 
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own`, which the champion answered, are worse than it was made for.
+
+        `reference` is the file of its training rows, beside which its held-out rows may lie;
+        `verdicts` are those of the decision that is to be explained.
+        """
+        ...
+
     def report(
         self,
         *,
@@ -329,9 +353,20 @@ class Ledger(Protocol):
         *,
         model: ModelId | None = None,
         since: datetime | None = None,
+        before: datetime | None = None,
         last: int | None = None,
     ) -> tuple[FactT, ...]:
-        """Return facts of one kind, oldest first; `last` keeps only that many newest."""
+        """Return facts of one kind, oldest first; `last` keeps only that many newest.
+
+        `since` and `before` bound when they were found, `since` included.
+        """
+        ...
+
+    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
+        """Yield what was measured in a span, in the order in which it was.
+
+        Of models that could not be looked at the decision that says so stands for it.
+        """
         ...
 
     def fact(self, kind: type[FactT], *, key: str) -> FactT | None:

@@ -21,9 +21,14 @@ FeatureValue = float | str | None
 MODEL_FILE = "model.onnx"
 PIPELINE_FILE = "pipeline.skops"
 REFERENCE_FILE = "reference.parquet"
+HOLDOUT_FILE = "holdout.parquet"
+
+DOUBTED = "doubted"
+"""The reading of an estimate that labels which came since, or do not come, speak against."""
 PROFILE_FILE = "profile.parquet"
 
 _METRICS = {
+    DOUBTED: "share of rows without labels whose performance is in doubt",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
     "r2": "R2",
@@ -243,11 +248,21 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Rows of one model with events in [start, end), and how many they were when counted."""
+
+    start: datetime
+    end: datetime
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """A described span of the log, never the data: events in [start, end) known by `known_at`.
 
     `version` keeps the rows that version predicted; None keeps all, history included. What arrived
-    after `since` is fresh: no look has seen it yet.
+    after `since` is fresh: no look has seen it yet. Rows in `left_out` are in quarantine, and are
+    read by nobody who trains.
     `snapshot` is the lake's snapshot it was first read at, kept only to read it again quickly.
     """
 
@@ -258,6 +273,7 @@ class Window:
     version: int | None = None
     snapshot: int | None = None
     since: datetime | None = None
+    left_out: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +284,67 @@ class LogSummary:
     duplicates: int
     labels: int
     newest_event: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnCounts:
+    """One column of a partition, counted.
+
+    `outside` are values out of the declared range, `unseen` those of levels that no earlier
+    partition but the newest few had. `low` and `high` cut off the share of values that may be out
+    of range at either end; None where there are no numbers.
+    """
+
+    name: str
+    nulls: int
+    outside: int = 0
+    unseen: int = 0
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How labels of a partition that arrived in one block of time agree with the answers.
+
+    `batch` counts blocks since 1970. The sums are of label y and answer p, over `n` rows that have
+    both; of classes `equal` counts the rows in which they are one.
+    """
+
+    batch: int
+    n: int
+    equal: int = 0
+    y: float = 0.0
+    p: float = 0.0
+    yy: float = 0.0
+    pp: float = 0.0
+    yp: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """The rows of one model with events in one block of time, [start, end), counted.
+
+    `rows` has each id once and `duplicates` those that came again. `late` are the rows that
+    arrived later after they were predicted than data may be old; `slots` is in how many of the
+    block's 24 equal parts there is a row. `impossible` are labels and answers that no log of ours
+    would take. Of the labels there are how many, the lowest, the highest and the mean.
+    """
+
+    model: ModelId
+    start: datetime
+    end: datetime
+    rows: int
+    duplicates: int = 0
+    late: int = 0
+    slots: int = 0
+    impossible: int = 0
+    labels: int = 0
+    label_low: float | None = None
+    label_high: float | None = None
+    label_mean: float | None = None
+    columns: tuple[ColumnCounts, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
 
 
 # -- measure and judge ----------------------------------------------------------------------
@@ -406,6 +483,9 @@ class Stage(StrEnum):
     STUCK = "stuck"
     ROLLED_BACK = "rolled-back"
     RECOVERED = "recovered"
+    QUARANTINED = "quarantined"
+    RELEASED = "released"
+    DOUBTED = "doubted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -458,6 +538,17 @@ class Receipt:
 # -- retrain, gate, registry, deploy --------------------------------------------------------
 
 
+class Memory(StrEnum):
+    """Which rows a candidate is made of: the recent ones, all, or all with the older counting less.
+
+    The window of its order says how far back they reach.
+    """
+
+    RECENT = "recent"
+    ALL = "all"
+    DECAYED = "decayed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """Make a candidate for this model of the rows of `window`; the newest are held out."""
@@ -470,6 +561,7 @@ class Order:
     holdout_from: datetime
     seed: int
     incident: str | None = None
+    memory: Memory = Memory.RECENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -487,7 +579,8 @@ class Candidate:
     `folder` holds `model.onnx` (whose SHA-256 is `digest`), `pipeline.skops`,
     `reference.parquet` (training rows, sampled, with the candidate's predictions),
     `profile.parquet` (what is usual of all training rows, hour by hour of the week),
-    `holdout.parquet` (id, event_time, label, candidate, champion) and `card.json`.
+    `holdout.parquet` (id, event_time, label, candidate, champion, and the inputs as the struct
+    `features`) and `card.json`.
     `metrics` are on the held-out rows: the baseline that decay is judged against.
 
     One that is not lowered answers as it was fitted, in the sidecar: `unlowered` says why, there is
@@ -702,13 +795,33 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What a fit with one memory came to: its mean loss on the held-out rows, or the `problem`."""
+
+    memory: Memory
+    loss: float | None
+    rows: int = 0
+    fit_seconds: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A candidate was made and registered as `version`."""
+    """A candidate was made and registered as `version`.
+
+    It was the best of those `tried`; empty where there was nothing to choose from.
+    """
 
     model: ModelId
     at: datetime
     version: int
     candidate: Candidate
+    tried: tuple[Tried, ...] = ()
+
+    @property
+    def fit_seconds(self) -> float:
+        """What all fits took of which this is the best."""
+        return sum(each.fit_seconds for each in self.tried) or self.candidate.fit_seconds
 
 
 def version_key(model: ModelId, version: int) -> str:
@@ -722,13 +835,19 @@ def version_key(model: ModelId, version: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gated:
-    """A candidate was let through or refused."""
+    """A candidate was let through or refused.
+
+    `start` and `end` are the first and the last event of the labelled rows that it was compared
+    with a champion on: they are used. None where no comparison was made.
+    """
 
     model: ModelId
     at: datetime
     order_key: str
     version: int
     result: GateResult
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -824,7 +943,11 @@ class Explained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """Rows of one model with events in [start, end) train nothing, for `reasons`, up to `until`."""
+    """Rows of one model with events in [start, end) train nothing, for `reasons`, up to `until`.
+
+    `rows` is how many there were. `who` is the person that wanted it, None for the checks.
+    `continues` says that the partition before it is in quarantine for the same: it is told once.
+    """
 
     model: ModelId
     at: datetime
@@ -832,6 +955,9 @@ class Quarantined:
     end: datetime
     reasons: tuple[str, ...]
     until: datetime
+    rows: int = 0
+    who: str | None = None
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

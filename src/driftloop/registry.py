@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from driftloop.errors import BadRequest, DriftloopError, RegistryError
-from driftloop.records import Candidate, GateResult, ModelId
+from driftloop.records import Candidate, GateResult, ModelId, Window
 from driftloop.settings import masked
 from driftloop.spec import Fleet
 
@@ -30,6 +30,8 @@ ORDER = "driftloop.order"
 """Tag of runs and versions: the key of the order they were made for."""
 DIGEST = "driftloop.digest"
 """Tag of runs and versions: the SHA-256 of the model file."""
+PARAMETER = 6000
+"""Characters that MLflow keeps of a parameter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +263,7 @@ class MlflowRegistry:
             "digest": candidate.digest,
             "folder": candidate.folder,
             **({"unlowered": candidate.unlowered} if candidate.unlowered else {}),
+            **_left_out(window),
         }
         figures = {
             "rows": candidate.rows,
@@ -376,3 +379,11 @@ def _quiet(*names: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".strip().split("\n", 1)[0][:300]
+
+
+def _left_out(window: Window) -> dict[str, str]:
+    """Return how many rows of a window are in quarantine, and which; nothing if none are."""
+    spans = window.left_out
+    said = ", ".join(f"{span.start.isoformat()}/{span.end.isoformat()}" for span in spans)
+    rows = sum(span.rows for span in spans)
+    return {"left_out.rows": str(rows), "left_out.spans": said[:PARAMETER]} if spans else {}

@@ -1,9 +1,12 @@
 """Rows as they are measured: one column at a time, so that not all of them need be held."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from driftloop.records import Span
 
 
 class Rows(Protocol):
@@ -31,6 +34,15 @@ def chosen(rows: Rows, mask: pa.ChunkedArray) -> Rows:
     """
     count = pc.sum(mask, min_count=0).as_py()
     return rows if count == rows.num_rows else _Chosen(rows, mask, count)
+
+
+def outside(rows: pa.Table, spans: Sequence[Span]) -> pa.Table:
+    """Return the rows whose event is in none of `spans`."""
+    for span in spans:
+        before = pc.less(rows["event_time"], pa.scalar(span.start))
+        after = pc.greater_equal(rows["event_time"], pa.scalar(span.end))
+        rows = rows.filter(pc.or_(before, after))
+    return rows
 
 
 class _Chosen:

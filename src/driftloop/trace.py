@@ -10,8 +10,10 @@ from datetime import datetime
 
 from driftloop.records import (
     Advanced,
+    Cause,
     Decided,
     Decision,
+    Explained,
     Fact,
     Failed,
     Gated,
@@ -19,8 +21,13 @@ from driftloop.records import (
     Moved,
     Ordered,
     Paged,
+    Quarantined,
+    Released,
     Trained,
 )
+
+NAMED = 5
+"""So many models that share a cause are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +105,33 @@ def that_judged(row: Logged, decisions: Sequence[Decision]) -> tuple[Decision, .
     )
 
 
-def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911 - one for each kind
+def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911, PLR0912 - one for each kind
     match fact:
         case Decided(decision=decision):
             opened = " (opens an incident)" if decision.opens else ""
             return _made(fact, "decided", decision.reason + opened, decision.key)
+        case Explained(cause=cause):
+            return _made(fact, "cause", in_words(cause), fact.decision)
         case Paged(notice=notice, receipt=receipt):
             said = f"{notice.headline} ({notice.channel}, message {receipt.ts})"
             return _made(fact, f"told: {notice.stage}", said, notice.incident)
         case Ordered(order=order):
-            return _made(fact, "retraining", order.reason, order.key)
+            rows = sum(span.rows for span in order.window.left_out)
+            without = f"; without {rows} rows in quarantine" if rows else ""
+            return _made(fact, "retraining", order.reason + without, order.key)
+        case Quarantined(start=start, end=end):
+            by = f" by {fact.who}" if fact.who is not None else ""
+            said = (
+                f"{fact.rows} rows of {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} train nothing"
+                f" until {fact.until:%Y-%m-%d %H:%M}{by}: {'; '.join(fact.reasons)}"
+            )
+            return _made(fact, "quarantined", said, None)
+        case Released(start=start, end=end):
+            said = (
+                f"rows of {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} train again, by"
+                f" {fact.who}: {fact.why}"
+            )
+            return _made(fact, "released", said, None)
         case Trained(version=version, candidate=candidate):
             if candidate.found:
                 what, on = "found answering", f"taken over with {candidate.rows} rows of its log"
@@ -130,6 +154,15 @@ def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911 - one for each kind
         case Measured():
             return None
     return None
+
+
+def in_words(cause: Cause) -> str:
+    """Return a cause in one line, with the models that share it."""
+    others = len(cause.shared)
+    if not others:
+        return cause.said
+    named = ", ".join(cause.shared[:NAMED]) + (", ..." if others > NAMED else "")
+    return f"{cause.said}; the same in {others} other model{'s' if others > 1 else ''} ({named})"
 
 
 def _said(value: float | str) -> str:

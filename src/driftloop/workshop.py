@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,10 +27,12 @@ from driftloop.records import (
     Candidate,
     FeatureValue,
     Head,
+    Memory,
     Order,
     Samples,
     Task,
 )
+from driftloop.rows import outside
 from driftloop.spec import Family
 
 if TYPE_CHECKING:
@@ -76,7 +79,7 @@ def build_candidate(
     training, held_out = split(family, order, rows)
 
     began = time.perf_counter()
-    fitted = fit(family, training, seed=order.seed)
+    fitted = fit(family, training, seed=order.seed, weights=weights(family, order, training))
     fit_seconds = time.perf_counter() - began
     began = time.perf_counter()
     samples = _samples(family, training, lambda columns: answer(fitted, columns).tolist())
@@ -109,9 +112,7 @@ def build_candidate(
         (part / PIPELINE_FILE).write_bytes(pipeline_file)
         answered = _with_answers(training, fitted)
         pq.write_table(_sample(answered, order.seed), part / REFERENCE_FILE)
-        compared = held_out.select(["id", "event_time", "label"]).append_column(
-            "candidate", pa.array(answers, pa.float64())
-        )
+        compared = _held_out(family, held_out, pa.array(answers, pa.float64()))
         if champion is not None:
             compared = compared.append_column("champion", _answers(champion, family, held_out))
         pq.write_table(compared, part / "holdout.parquet")
@@ -163,8 +164,7 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
     )
     with _whole(folder) as part:
         (part / REFERENCE_FILE).write_bytes(content)
-        compared = newer.select(["id", "event_time", "label"])
-        compared = compared.append_column("candidate", newer["prediction"])
+        compared = _held_out(family, newer, newer["prediction"])
         pq.write_table(compared, part / "holdout.parquet")
         keep_profile(family, older, compared, part / REFERENCE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
@@ -175,8 +175,9 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
     """Return the labelled rows to train on and the newer ones to hold out.
 
     Raises:
-        TrainingFailed: either has too few.
+        TrainingFailed: either has too few outside of what is in quarantine.
     """
+    rows = outside(rows, order.window.left_out)
     labelled = rows.filter(pc.is_valid(rows["label"]))
     newer = pc.greater_equal(labelled["event_time"], pa.scalar(order.holdout_from))
     training, held_out = labelled.filter(pc.invert(newer)), labelled.filter(newer)
@@ -188,9 +189,25 @@ def split(family: Family, order: Order, rows: pa.Table) -> tuple[pa.Table, pa.Ta
             raise TrainingFailed(
                 f"{part.num_rows} labelled rows, {least} are needed ({key})",
                 where=order.model,
-                hint="a longer retrain.span or gate.holdout gives more rows",
+                hint=_in_quarantine(order)
+                or "a longer retrain.span or gate.holdout gives more rows",
             )
     return training, held_out
+
+
+def weights(family: Family, order: Order, training: pa.Table) -> npt.NDArray[np.float64] | None:
+    """Return how much each row counts, shape [n], the newest as 1; None where all count the same.
+
+    With the memory "decayed" a row counts 2 ** -(its age / half life), its age being that before
+    the newest row it is trained on.
+    """
+    if order.memory is not Memory.DECAYED:
+        return None
+    at = training["event_time"].to_numpy().astype("datetime64[us]").astype(np.float64)
+    half = (family.retrain.half_life or family.retrain.span).total_seconds() * 1e6
+    counted: npt.NDArray[np.float64] = np.exp2((at - at.max()) / half)
+    # What is older than a thousand half lives would count nothing, and nothing is no weight.
+    return np.maximum(counted, np.finfo(np.float32).tiny)
 
 
 def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
@@ -200,15 +217,28 @@ def _newest(family: Family, order: Order, rows: pa.Table) -> pa.Table:
         TrainingFailed: they are too few.
     """
     since = order.window.end - family.window.span
+    rows = outside(rows, order.window.left_out)
     newest = rows.filter(pc.greater_equal(rows["event_time"], pa.scalar(since)))
     if newest.num_rows < family.retrain.min_rows:
         raise TrainingFailed(
             f"{newest.num_rows} scored rows in the newest window.span,"
             f" {family.retrain.min_rows} are needed (retrain.min_rows)",
             where=order.model,
-            hint="a longer window.span gives more rows",
+            hint=_in_quarantine(order) or "a longer window.span gives more rows",
         )
     return newest
+
+
+def _in_quarantine(order: Order) -> str:
+    """Return what of the order's window is in quarantine, as a hint; "" for nothing."""
+    spans = order.window.left_out
+    rows = sum(span.rows for span in spans)
+    return (
+        f"{rows} rows in {len(spans)} spans are in quarantine: `driftloop quarantine` shows why,"
+        " and releases what is right"
+        if spans
+        else ""
+    )
 
 
 def _answering(
@@ -297,6 +327,17 @@ def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
     check_order(model, family)
     columns = {name: held_out[name].to_pylist() for name in family.inputs}
     return pa.array(model.predict(columns), pa.float64())
+
+
+def _held_out(family: Family, rows: pa.Table, candidate: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return what the gate judges by; a feature of any name has its place in `features`."""
+    inputs = list(family.inputs)
+    plain = [rows[name].combine_chunks() for name in inputs]
+    return (
+        rows.select(["id", "event_time", "label"])
+        .append_column("candidate", candidate)
+        .append_column("features", pa.StructArray.from_arrays(plain, inputs))
+    )
 
 
 def _answered(rows: pa.Table, *, since: datetime | None = None) -> pa.Table:

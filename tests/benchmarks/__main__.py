@@ -24,7 +24,7 @@ def main() -> None:
     asked = _asked()
     # So that services and homes are cleared away then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = Plan(quick=asked.quick, seed=asked.seed, size=asked.size)
+    plan = Plan(quick=asked.quick, seed=asked.seed, size=asked.size, data=asked.data)
     # What is piped has no width of its own.
     console = Console(width=None if sys.stdout.isatty() else 120)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
@@ -56,6 +56,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller, within a minute")
     parser.add_argument("--seed", type=int, default=7, help="of all synthetic data")
     parser.add_argument("--size", type=float, default=1.0, help="times as many rows")
+    parser.add_argument("--data", default=Plan.data, help="folder of real data")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--page", type=Path, help="write a benchmark's page, if it has one, here")
     asked = parser.parse_args()

@@ -35,11 +35,15 @@ LIBRARIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run was asked for; `size` multiplies every number of rows."""
+    """What a run was asked for; `size` multiplies every number of rows.
+
+    `data` is the folder of real data.
+    """
 
     quick: bool
     seed: int
     size: float
+    data: str = "../shared/data"
 
     def rows(self, *, quick: int, full: int) -> int:
         return max(1000, round((quick if self.quick else full) * self.size))

@@ -12,6 +12,7 @@ from driftloop.errors import HandoverFailed, MeasureError, RegistryError, Traini
 from driftloop.ports import Look
 from driftloop.records import (
     Candidate,
+    Cause,
     GateResult,
     Head,
     Kind,
@@ -19,11 +20,15 @@ from driftloop.records import (
     Metric,
     ModelId,
     Order,
+    Origin,
+    Partition,
     Reading,
     Verdict,
     Window,
 )
 from driftloop.spec import Family
+
+UNKNOWN = Cause(origin=Origin.UNKNOWN, said="the cause is not known: nobody looked")
 
 
 @dataclass
@@ -32,6 +37,7 @@ class FakeLog:
 
     rows_seen: int = 200
     duplicates: int = 0
+    counted: list[Partition] = field(default_factory=list)
 
     def rows(self, family: Family, window: Window) -> pa.Table:
         return pa.table({"version": pa.array([1] * self.rows_seen, pa.int32())})
@@ -43,6 +49,11 @@ class FakeLog:
         for window in windows:
             rows, summary = self.rows(family, window), self.summary(family, window)
             yield window.model, Look(rows=rows, summary=summary)
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> dict[ModelId, list[Partition]]:
+        return {window.model: self.counted for window in windows}
 
     def horizon(self, family: Family) -> datetime | None:
         return None
@@ -67,6 +78,7 @@ class FakeMeasure:
     kept: list[Path] = field(default_factory=list)
     full: bool = False
     segments: dict[str, float] = field(default_factory=dict)
+    finds: Cause | Exception = UNKNOWN
 
     def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
         if (breaks := self.breaks) is not None:
@@ -114,6 +126,11 @@ class FakeMeasure:
     def disputed(self, *, readings: Sequence[Reading], **_: object) -> tuple[str, ...]:
         self.rechecked += readings
         return self.denies
+
+    def cause(self, **_: object) -> Cause:
+        if isinstance(self.finds, Exception):
+            raise self.finds
+        return self.finds
 
     def report(self, **_: object) -> None:
         raise AssertionError

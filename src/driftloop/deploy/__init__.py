@@ -1,6 +1,6 @@
 """How a version comes to answer, and goes again: pure, numbers and policy in, the next step out."""
 
-from driftloop.deploy.compare import errors, latency, looked_at, quality, scores, tail, unpaired
+from driftloop.deploy.compare import errors, latency, quality, scores, tail, unpaired
 from driftloop.deploy.heads import promoted, rolled_back
 from driftloop.deploy.phases import (
     Next,
@@ -27,7 +27,6 @@ __all__ = [
     "gone_back",
     "held",
     "latency",
-    "looked_at",
     "promoted",
     "promoted_by",
     "quality",

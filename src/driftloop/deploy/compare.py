@@ -2,7 +2,7 @@
 
 A rollout is looked at again and again, and the first look that seems to show harm ends it. An
 interval made for one look would be wrong at some look far too often, so each is made at the
-confidence `looked_at` gives: all looks together then err as seldom as the policy says.
+confidence `sequential.looked_at` gives: all looks together then err as seldom as the policy says.
 """
 
 import math
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.latencies import upper_end
-from driftloop.records import Counts, Finding, GateResult, Harm, metric_name
+from driftloop.records import Counts, Finding, Harm, metric_name
+from driftloop.sequential import Paired
 
 FLOOR = 0.001
 """Seconds by which a percentile may grow whatever the ratio: nobody waits for that."""
@@ -22,30 +23,6 @@ CUTS = 19
 """Points at which two distributions are compared: the champion's twentieths."""
 
 Floats = npt.NDArray[np.float64]
-
-
-def looked_at(confidence: float, n: int, *, first: int) -> float:
-    """Return the confidence of one look, so that all looks together have `confidence`.
-
-    The boundary of Robbins' normal mixture, as an asymptotic confidence sequence (Waudby-Smith,
-    Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic
-    confidence sequences", Annals of Statistics 52, 2024, theorem 2.2 and section B.2): valid
-    however often, and whenever, one looks.
-
-    Args:
-        confidence: of all looks together.
-        n: observations at this look.
-        first: observations at which the boundary is narrowest.
-
-    >>> round(looked_at(0.95, 1000, first=1000), 4)
-    0.9976
-    """
-    alpha = 1.0 - confidence
-    wanted = -2.0 * math.log(alpha)
-    x = max(n, 1) * (wanted + math.log(wanted + 1.0)) / first
-    reach = math.sqrt(2.0 * (x + 1.0) / x * math.log(math.sqrt(x + 1.0) / alpha))
-    # Beyond it a quantile of the normal distribution is no longer a number.
-    return min(math.erf(reach / math.sqrt(2.0)), 1.0 - 1e-12)
 
 
 def errors(challenger: Counts, champion: Counts, *, limit: float, confidence: float) -> Finding:
@@ -178,14 +155,14 @@ def scores(
     return _found("scores", said, limit=limit, n=n, of=of, interval=(value, low, high))
 
 
-def quality(result: GateResult, *, limit: float) -> Finding:
+def quality(result: Paired, *, limit: float) -> Finding:
     """Return by how much the challenger's loss is larger, of the very rows that both answered.
 
-    `result` is the gate's paired comparison: it counts blocks of time, not rows.
+    `result` is the paired comparison that the gate makes too: it counts blocks of time, not rows.
     """
     said = f"on {result.n} labelled rows that both answered"
     if result.gain is None or result.low is None or result.high is None:
-        reason = result.reason or "nothing to compare"
+        reason = result.problem or "nothing to compare"
         return _nothing("quality", limit, result.n, result.n, "labelled rows", said=reason)
     worse, low, high = -result.gain, -result.high, -result.low
     said = (

@@ -94,7 +94,9 @@ def found(
     last = before if before is not None and before.version == version else None
     masses = {stream.name: stream.mass for stream in last.evidence} if last is not None else {}
     standing = last.found if last is not None else ()
-    fresh = {stream_name(each): each for each in readings if is_fresh(each)}
+    fresh = {
+        stream_name(each): each for each in readings if each.kind is Kind.FRESH and is_fresh(each)
+    }
     if not fresh:
         return Found(last.evidence if last is not None else (), standing)
     look = _Look.of(family, fresh, weight)
@@ -183,30 +185,31 @@ class _Look:
 
     def masses(self, known: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> Floats:
         """Return the masses of streams called `names`; shape (names, 2, bets)."""
-        found = np.zeros((len(names), 2, _B))
-        for place, name in enumerate(names):
+        found = np.zeros((len(names), 2 * _B))
+        for place, name in enumerate(names if known else ()):
             mass = known.get(name, ())
             if len(mass) in (_B, 2 * _B):  # else it was kept by one that bet otherwise
-                found[place].flat[: len(mass)] = mass
-        return found
+                found[place, : len(mass)] = mass
+        return found.reshape(len(names), 2, _B)
 
 
 def _searched(
     look: _Look, known: Mapping[str, tuple[float, ...]], standing: Collection[str]
 ) -> tuple[tuple[str, ...], list[Stream]]:
     """Return the streams that are found changed now, and what is left of the evidence."""
-    sought = np.array([name not in standing for name in look.names])
     masses = grown(look.masses(known, look.names), look.z, look.weights, look.n)
-    masses[~sought] = 0.0
+    if standing:
+        masses[[name in standing for name in look.names]] = 0.0
     totals = masses.sum(axis=(1, 2))
-    groups = np.array([GROUPS[metric] for metric in look.metrics])
     names: list[str] = []
-    for group in SHARES:
-        mine = np.flatnonzero(groups == group)
+    for group in SHARES if totals.sum() >= 1.0 else ():
+        mine = np.flatnonzero([GROUPS[metric] == group for metric in look.metrics])
         if totals[mine].sum() >= 1.0:
             names += (look.names[place] for place in mine[named(totals[mine])])
             masses[mine] = 0.0
-    return tuple(names), _streams(look.names, kept(masses, look.weights))
+    # What was not looked at stays as it was.
+    least = np.where(np.isnan(look.z), 0.0, look.weights)
+    return tuple(names), _streams(look.names, kept(masses, least))
 
 
 def _returned(
@@ -233,12 +236,11 @@ def _returned(
 
 
 def _streams(names: Sequence[str], masses: Floats) -> list[Stream]:
+    worth = masses.max(axis=2) > 0.0
     found = []
-    for name, (up, down), worth in zip(
-        names, masses.tolist(), (masses.max(axis=2) > 0.0).tolist(), strict=True
-    ):
-        if any(worth):
-            found.append(Stream(name=name, mass=(*up, *down) if worth[1] else tuple(up)))
+    for place in np.flatnonzero(worth.any(axis=1)).tolist():
+        up, down = masses[place].tolist()
+        found.append(Stream(name=names[place], mass=(*up, *down) if any(down) else tuple(up)))
     return found
 
 

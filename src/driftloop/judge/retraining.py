@@ -1,13 +1,16 @@
 """When a model is retrained, and what forbids it. Pure."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from driftloop.records import ModelHistory, State
+from driftloop.judge.cost import balance
+from driftloop.records import ModelHistory, Reading, State
 from driftloop.spec import Family
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(minutes=1)
+AT_FAULT = "the data is at fault: retraining waits until it is right"
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted.
 
@@ -24,25 +27,21 @@ class Seen:
 
 
 def wish(
-    seen: Seen, alarms: int, history: ModelHistory, family: Family, now: datetime
+    seen: Seen,
+    alarms: int,
+    readings: Sequence[Reading],
+    history: ModelHistory,
+    family: Family,
+    now: datetime,
 ) -> str | None:
     """Return why the model is to be retrained, None if it is not."""
-    triggers = family.retrain.triggers
-    if "decay" in triggers and alarms >= family.hysteresis.open_after and seen.state in ALARMED:
-        return "decay"
-    if "drift" in triggers and seen.state is State.DRIFTING:
-        return "drift"
-    trained = history.champion.candidate.order.window.end if history.champion else None
-    most = family.retrain.max_age - nearly(family.retrain.max_age, family)
-    if "age" in triggers and trained is not None and now - trained >= most:
-        return f"its champion was trained {(now - trained).days} days ago"
-    return None
+    return next(_wishes(seen, alarms, readings, history, family, now), None)
 
 
 def blocked(seen: Seen, history: ModelHistory, family: Family, now: datetime) -> str | None:
     """Return what forbids a retraining that is wished for, None if nothing does."""
     if seen.state is State.DATA_FAULT:
-        return "the data is at fault: retraining waits until it is right"
+        return AT_FAULT
     # An order counts from its decision on: it may wait for its turn without being ordered again.
     champion = history.champion.candidate if history.champion is not None else None
     # To find what answers already took no training, nor did what failed before it was found.
@@ -51,7 +50,7 @@ def blocked(seen: Seen, history: ModelHistory, family: Family, now: datetime) ->
     ordered += [decision.at for decision in history.decisions if decision.retrain]
     last = max(ordered, default=None)
     cooldown = family.retrain.cooldown
-    if last is not None and now - last < cooldown - nearly(cooldown, family):
+    if last is not None and now - last < _almost(cooldown, family):
         until = last + cooldown
         return f"cooling down until {until:%Y-%m-%d %H:%M} UTC"
     return None
@@ -60,3 +59,41 @@ def blocked(seen: Seen, history: ModelHistory, family: Family, now: datetime) ->
 def nearly(span: timedelta, family: Family) -> timedelta:
     """Return by how much a pass may come too early: no reason to wait for another one."""
     return min(span / 10, family.window.cadence / 10, MOMENT)
+
+
+def _wishes(
+    seen: Seen,
+    alarms: int,
+    readings: Sequence[Reading],
+    history: ModelHistory,
+    family: Family,
+    now: datetime,
+) -> Iterator[str]:
+    policy = family.retrain
+    harmed = alarms >= family.hysteresis.open_after and seen.state in ALARMED
+    if policy.due_to("harm", "decay") and harmed:
+        yield "decay"
+    if policy.due_to("cost"):
+        found = balance(readings, history, family)
+        if found is not None and found.pays:
+            yield f"cost: {found}"
+    if policy.due_to("drift") and seen.state is State.DRIFTING:
+        yield "drift"
+    if history.champion is None:
+        return
+    trained = history.champion.candidate.order.window.end
+    if policy.due_to("age") and now - trained >= _almost(policy.max_age, family):
+        yield f"its champion was trained {(now - trained).days} days ago"
+    last = max([trained, *(order.at for order in history.orders)])
+    every = policy.every
+    if policy.due_to("schedule") and every is not None and now - last >= _almost(every, family):
+        yield f"its schedule: {_length(now - last)} since the last time"
+
+
+def _almost(span: timedelta, family: Family) -> timedelta:
+    return span - nearly(span, family)
+
+
+def _length(span: timedelta) -> str:
+    hours = span.total_seconds() / 3600
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"  # noqa: PLR2004 - two days

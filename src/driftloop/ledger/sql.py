@@ -1,6 +1,5 @@
 """The ledger in an SQL database."""
 
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from driftloop.errors import BadRequest, LedgerError, StaleHead
+from driftloop.errors import LedgerError, StaleHead
+from driftloop.ledger.engine import engine_of
 from driftloop.ledger.migrations import bring_up
 from driftloop.ledger.trace import is_release, trace_of
 from driftloop.records import (
@@ -32,12 +32,12 @@ from driftloop.records import (
 )
 
 KINDS: Mapping[str, type[Fact]] = {kind.__name__: kind for kind in get_args(Fact)}
-BUSY = 30.0
-"""Seconds that a process waits for another that writes the ledger."""
 UNSAID = tuple(
     f',"{name}":null' for name in ("low", "high", "p_value", "baseline", "problem", "segment")
 )
 """What most readings have not; left out, it is read as None. No text has an unescaped quote."""
+PAGE = 500
+"""Facts that are read at once where there may be a million."""
 REMEMBERED = 20
 """How many decisions, orders and moves a model's history holds."""
 
@@ -70,7 +70,7 @@ class SqlLedger:
 
         self._sa = sa
         self._wall = wall
-        self._engine = _engine(url)
+        self._engine = engine_of(url)
         meta = sa.MetaData()
         sa.Table("ledger_meta", meta, sa.Column("version", sa.Integer, nullable=False))
         self._facts = sa.Table(
@@ -145,10 +145,14 @@ class SqlLedger:
         *,
         model: ModelId | None = None,
         since: datetime | None = None,
+        before: datetime | None = None,
         last: int | None = None,
     ) -> tuple[FactT, ...]:
-        """Return facts of one kind, oldest first; `last` keeps only that many newest."""
-        if model is not None and last is not None and since is None:
+        """Return facts of one kind, oldest first; `last` keeps only that many newest.
+
+        `since` and `before` bound when they were found, `since` included.
+        """
+        if model is not None and last is not None and since is None and before is None:
             asked = {"kind": kind.__name__, "model": model, "last": last}
             return tuple(
                 reversed([_decoded(row[0], kind) for row in self._read(self._newest, asked)])
@@ -159,10 +163,32 @@ class SqlLedger:
             query = query.where(table.c.model == model)
         if since is not None:
             query = query.where(table.c.at >= _text(since))
+        if before is not None:
+            query = query.where(table.c.at < _text(before))
         if last is not None:
             query = query.order_by(table.c.id.desc()).limit(last)
             return tuple(reversed([_decoded(row[0], kind) for row in self._read(query)]))
         return tuple(_decoded(row[0], kind) for row in self._read(query.order_by(table.c.id)))
+
+    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
+        """Yield what was measured in a span, in the order in which it was, a page at a time.
+
+        Of models that could not be looked at the decision that says so stands for it.
+        """
+        facts, sa = self._facts, self._sa
+        within = (facts.c.at >= _text(since)) & (facts.c.at < _text(before))
+        same = facts.alias()
+        measured = (same.c.kind == Measured.__name__) & (same.c.key == facts.c.key)
+        unseen = (facts.c.kind == Decided.__name__) & ~sa.exists().where(measured)
+        query = sa.select(facts.c.id, facts.c.kind, facts.c.body).where(
+            facts.c.id > sa.bindparam("after"),
+            within & ((facts.c.kind == Measured.__name__) | unseen),
+        )
+        query, after = query.order_by(facts.c.id).limit(PAGE), 0
+        while page := self._read(query, {"after": after}):
+            for after, kind, body in page:  # noqa: B007 - the last one's number is where to go on
+                measured = kind == Measured.__name__
+                yield _decoded(body, Measured) if measured else _decoded(body, Decided)
 
     def fact(self, kind: type[FactT], *, key: str) -> FactT | None:
         """Return the fact of one kind that was appended under `key`, None when there is none."""
@@ -435,27 +461,6 @@ class SqlLedger:
             ) from error
 
 
-def _engine(url: str) -> Any:  # noqa: ANN401 - SQLAlchemy's
-    import sqlalchemy as sa
-
-    address = sa.make_url(url)
-    if address.get_backend_name() == "sqlite":
-        engine = sa.create_engine(address)
-        sa.event.listen(engine, "connect", _tune_sqlite)
-        return engine
-    try:
-        return sa.create_engine(
-            address.set(drivername="postgresql+psycopg"),
-            # One that was closed meanwhile, as by a restart over there, is opened anew.
-            pool_pre_ping=True,
-            connect_args={} if "connect_timeout" in address.query else {"connect_timeout": 10},
-        )
-    except ImportError as error:
-        raise BadRequest(
-            "psycopg is not installed", where="ledger", hint="pip install 'driftloop[postgres]'"
-        ) from error
-
-
 def _encoded(fact: Fact) -> str:
     body = msgspec.json.encode(fact).decode()
     if isinstance(fact, Measured | Decided):
@@ -480,20 +485,3 @@ def _re_rooted(path: str, old: Path, new: Path) -> str:
 
 def _text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _tune_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's connection
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY * 1000:.0f}")
-    until = time.monotonic() + BUSY
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError:
-            # SQLite does not wait for others that change the mode of a new file just then.
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()

@@ -4,6 +4,7 @@ from driftloop.records import (
     Advanced,
     Decided,
     Decision,
+    Explained,
     Fact,
     Failed,
     Gated,
@@ -12,6 +13,7 @@ from driftloop.records import (
     Order,
     Ordered,
     Paged,
+    Quarantined,
     Trained,
 )
 
@@ -21,12 +23,15 @@ def trace_of(fact: Fact, *, key: str | None) -> str | None:  # noqa: PLR0911 - o
 
     Args:
         fact: any fact; a `Moved` does not say which order it carried out: its version does.
-        key: what the fact is kept under: a `Measured` has its decision's.
+        key: what the fact is kept under: a `Measured` has its decision's, a `Quarantined` its
+            own.
     """
     match fact:
-        case Measured():
+        case Measured() | Quarantined():
             return key
         case Decided(decision=Decision(key=own)) | Ordered(order=Order(key=own)):
+            return own
+        case Explained(decision=own):
             return own
         case Trained():
             return fact.candidate.order.key

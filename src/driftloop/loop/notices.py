@@ -1,11 +1,12 @@
 """What an owner is told at each stage of an incident, in words. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from driftloop.records import (
     Advanced,
+    Cause,
     Decision,
     Evidence,
     GateResult,
@@ -15,8 +16,11 @@ from driftloop.records import (
     ModelId,
     Notice,
     Order,
+    Partition,
     Phase,
+    Quarantined,
     Reading,
+    Released,
     Stage,
     State,
     Task,
@@ -24,10 +28,15 @@ from driftloop.records import (
     metric_name,
 )
 from driftloop.spec import Family, Owner, RolloutPolicy
+from driftloop.trace import in_words
 
 SHOWN = 6
+OF_DATA = "/data"
+"""How the incident ends that tells who owns the data of one which began as the model's."""
 OF_ROLLOUT = "rollout/"
 """How the incident of a rollout begins that is told in no other's thread."""
+OF_QUARANTINE = "quarantine/"
+"""Likewise of rows in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +59,19 @@ class Places:
         return Link(text="flow runs", url=f"{self.prefect}/runs")
 
 
-def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
-    """Return the page itself: what broke, by how much, since when, and what is being done."""
+def opened(
+    decision: Decision,
+    family: Family,
+    owner: Owner,
+    places: Places,
+    cause: Cause | None = None,
+    *,
+    of: str = "",
+) -> Notice:
+    """Return the page itself: what broke, by how much, since when, why, and what is being done.
+
+    `of` is what its incident ends in, where it is told apart from the model's.
+    """
     if decision.retrain:
         doing = "Retraining on the most recent labelled rows; the gate decides if it may answer."
     elif decision.blocked is not None:
@@ -62,16 +82,29 @@ def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> 
         decision,
         Stage.OPENED,
         owner,
-        key=f"{decision.incident}/opened",
-        incident=decision.incident or decision.key,
+        key=f"{decision.incident}{of}/opened",
+        incident=f"{decision.incident or decision.key}{of}",
         headline=_headline(decision, family),
         doing=doing,
-        evidence=(*_evidence(decision.verdicts, family), *_worst(decision, family)),
+        evidence=(
+            *_cause(cause),
+            *_evidence(decision.verdicts, family),
+            *_worst(decision, family),
+        ),
         links=(places.model(decision.model), places.report(decision), places.runs()),
     )
 
 
-def blocked(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
+def of_data(
+    decision: Decision, family: Family, owner: Owner, places: Places, cause: Cause | None = None
+) -> Notice:
+    """Return the page to who owns the data of an open incident that turned out to be theirs."""
+    return opened(decision, family, owner, places, cause, of=OF_DATA)
+
+
+def blocked(
+    decision: Decision, family: Family, owner: Owner, places: Places, cause: Cause | None = None
+) -> Notice:
     """Return that the data of an open incident is at fault, so that retraining waits."""
     return _notice(
         decision,
@@ -81,19 +114,21 @@ def blocked(decision: Decision, family: Family, owner: Owner, places: Places) ->
         incident=decision.incident or decision.key,
         headline=_headline(decision, family),
         doing=f"Not retraining: {decision.blocked or 'the data is at fault'}.",
-        evidence=_evidence(decision.verdicts, family),
+        evidence=(*_cause(cause), *_evidence(decision.verdicts, family)),
         links=(places.model(decision.model), places.report(decision)),
     )
 
 
-def recovered(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
-    """Return the end of an incident."""
+def recovered(
+    decision: Decision, family: Family, owner: Owner, places: Places, *, of: str = ""
+) -> Notice:
+    """Return the end of an incident, or of what was told apart of it; see `opened`."""
     return _notice(
         decision,
         Stage.RECOVERED,
         owner,
-        key=f"{decision.resolves}/recovered",
-        incident=decision.resolves or decision.key,
+        key=f"{decision.resolves}{of}/recovered",
+        incident=f"{decision.resolves or decision.key}{of}",
         headline=f"{decision.model} has recovered",
         doing=f"Nothing more to do: {decision.reason}.",
         evidence=_evidence(decision.verdicts, family, levels=(Level.OK, Level.WARN)),
@@ -112,7 +147,7 @@ def retraining(order: Order, owner: Owner, at: datetime, since: datetime) -> Not
         headline=f"{order.model} is being retrained",
         doing=(
             f"Training on rows from {order.window.start:%Y-%m-%d} to {order.holdout_from:%Y-%m-%d};"
-            " what is newer is held out for the gate."
+            " what is newer is held out for the gate." + _left_out(order)
         ),
     )
 
@@ -243,6 +278,75 @@ def rollout(step: Advanced, stage: Stage, owner: Owner, *, incident: str | None 
     )
 
 
+def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Notice:
+    """Return that partitions in a row, of which `facts` tell, train nothing, and until when."""
+    first, last = facts[0], facts[-1]
+    rows = sum(fact.rows for fact in facts)
+    span = f"{first.start:%Y-%m-%d %H:%M} to {last.end:%Y-%m-%d %H:%M} UTC"
+    by = f" by {first.who}" if first.who is not None else ""
+    return Notice(
+        key=f"{key}/{Stage.QUARANTINED}",
+        incident=key,
+        model=first.model,
+        stage=Stage.QUARANTINED,
+        at=first.at,
+        since=first.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are in quarantine{by}",
+        doing=(
+            f"{rows:,} rows, {span}, train nothing until {first.until:%Y-%m-%d %H:%M} UTC, when"
+            " they are checked again. If they are right:"
+            f" `driftloop quarantine release {first.model} {first.start:%Y-%m-%d}`."
+        ),
+        evidence=tuple(
+            Evidence(what=what, value=said or "", limit="", n=first.rows)
+            for what, _, said in (reason.partition(": ") for reason in first.reasons[:SHOWN])
+        ),
+    )
+
+
+def released(fact: Released, of: Quarantined, owner: Owner, *, key: str) -> Notice:
+    """Return that rows which were in quarantine train again, in the thread that told of it."""
+    return Notice(
+        key=f"{key}/{Stage.RELEASED}/{fact.at:%Y%m%dT%H%M%S}",
+        incident=key,
+        model=fact.model,
+        stage=Stage.RELEASED,
+        at=fact.at,
+        since=of.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{fact.model}: rows were released by {fact.who}",
+        doing=(
+            f"Rows of {fact.start:%Y-%m-%d %H:%M} to {fact.end:%Y-%m-%d %H:%M} UTC train again:"
+            f" {fact.why}."
+        ),
+    )
+
+
+def doubted(
+    partition: Partition, why: Sequence[str], decision: Decision, owner: Owner, at: datetime
+) -> Notice:
+    """Return that labels may be wrong, which nobody can tell from a change of the world yet."""
+    day = f"{partition.start:%Y-%m-%d}"
+    return Notice(
+        key=f"{decision.incident}/{Stage.DOUBTED}/{partition.start:%Y%m%dT%H%M%S}",
+        incident=decision.incident or decision.key,
+        model=partition.model,
+        stage=Stage.DOUBTED,
+        at=at,
+        since=decision.since or decision.at,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{partition.model}: the labels of {day} may be wrong",
+        doing=(
+            f"{'; '.join(why)}. They train all the same. If they are wrong:"
+            f" `driftloop quarantine add {partition.model} {day}`."
+        ),
+    )
+
+
 def _notice(  # noqa: PLR0913 - the parts of a notice
     decision: Decision,
     stage: Stage,
@@ -269,6 +373,12 @@ def _notice(  # noqa: PLR0913 - the parts of a notice
         evidence=evidence,
         links=links,
     )
+
+
+def _left_out(order: Order) -> str:
+    """Return how many rows of an order's window are in quarantine, to follow a sentence."""
+    rows = sum(span.rows for span in order.window.left_out)
+    return f" {rows:,} rows in quarantine are left out." if rows else ""
 
 
 def _renewal(
@@ -303,7 +413,7 @@ def _headline(decision: Decision, family: Family) -> str:
         return f"{decision.model}: its data looks wrong"
     for verdict in decision.verdicts:
         reading = verdict.reading
-        if verdict.level is Level.ALARM and reading.kind is Kind.DECAY:
+        if verdict.level is Level.ALARM and reading.kind in (Kind.DECAY, Kind.ESTIMATE):
             value, usual = reading.value or 0.0, reading.baseline or 0.0
             worse = abs(value - usual) / max(abs(usual), 1e-12)
             unit = _unit(reading, family)
@@ -351,7 +461,8 @@ def _is_drift_alarm(verdict: Verdict) -> bool:
 def _evidence(
     verdicts: tuple[Verdict, ...], family: Family, *, levels: tuple[Level, ...] = (Level.ALARM,)
 ) -> tuple[Evidence, ...]:
-    order = {Kind.QUALITY: 0, Kind.DECAY: 1, Kind.FRESH: 2, Kind.DRIFT: 3}
+    kinds = (Kind.QUALITY, Kind.DECAY, Kind.ESTIMATE, Kind.FRESH, Kind.DRIFT)
+    order = {kind: at for at, kind in enumerate(kinds)}
     if Level.OK in levels:  # what has recovered, and not all that was well before
         score = family.task is Task.SCORE
         decisive = (Kind.DRIFT, "prediction") if score else (Kind.DECAY, None)
@@ -361,6 +472,12 @@ def _evidence(
         key=lambda v: (order[v.reading.kind], -(v.reading.value or 0.0)),
     )
     return tuple(_line(verdict, family) for verdict in picked[:SHOWN])
+
+
+def _cause(cause: Cause | None) -> tuple[Evidence, ...]:
+    return (
+        () if cause is None else (Evidence(what="Cause", value=in_words(cause), limit="", n=None),)
+    )
 
 
 def _worst(decision: Decision, family: Family) -> Iterator[Evidence]:
@@ -378,6 +495,8 @@ def _line(verdict: Verdict, family: Family) -> Evidence:
     name = metric_name(reading.metric)
     if reading.kind is Kind.FRESH:
         name = f"{name} of the newest rows" if reading.column is None else f"newest {name}"
+    if reading.kind is Kind.ESTIMATE:
+        name = f"{name}, estimated before all labels are there"
     return Evidence(
         what=f"{name} of {reading.column}" if reading.column else name,
         value=_value(reading, family),
@@ -406,7 +525,7 @@ def _limit(verdict: Verdict, unit: str) -> str:
     reading, limit = verdict.reading, verdict.limit
     if limit is None:
         return "none"
-    if reading.kind is Kind.DECAY and reading.baseline is not None:
+    if reading.kind in (Kind.DECAY, Kind.ESTIMATE) and reading.baseline is not None:
         return f"{limit:.0%} worse than {reading.baseline:.3g}{unit}"
     return f"{limit:.3g}"
 

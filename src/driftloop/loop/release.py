@@ -23,7 +23,6 @@ from driftloop.errors import (
     StaleHead,
     named,
 )
-from driftloop.gate import compare, losses
 from driftloop.loop import notices
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Ledger, Registry, Trial, Trials
@@ -40,6 +39,7 @@ from driftloop.records import (
     Phase,
     Rollout,
 )
+from driftloop.sequential import looked_at, losses, paired
 from driftloop.spec import Family, Fleet, RolloutPolicy
 
 _log = logging.getLogger(__name__)
@@ -413,15 +413,13 @@ class _Compared:
             at = known["event_time"].cast(pa.timestamp("us", "UTC")).to_numpy().astype("int64")
             spread = (int(at.max()) - int(at.min())) // BLOCKS + 1
             length = min(int(self.family.window.block.total_seconds() * 1e6), spread)
-            result = compare(
+            result = paired(
                 label=_floats(known["label"]),
                 champion=_floats(known["champion"]),
                 candidate=_floats(known["challenger"]),
                 block=at // length,
                 task=self.family.task,
-                policy=self.family.gate.model_copy(
-                    update={"min_rows": 2, "confidence": self._sure(known.num_rows)}
-                ),
+                confidence=self._sure(known.num_rows),
                 unit="block",
             )
             found.append(deploy.quality(result, limit=policy.quality))
@@ -443,7 +441,7 @@ class _Compared:
         return tuple(found)
 
     def _sure(self, n: int) -> float:
-        return deploy.looked_at(self.policy.confidence, n, first=self.policy.min_rows)
+        return looked_at(self.policy.confidence, n, first=self.policy.min_rows)
 
 
 def _policy(family: Family) -> RolloutPolicy:

@@ -1,20 +1,23 @@
 """Carry an order out: train, register, gate, move the head; or say why not."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from driftloop.deploy import begun as rollout_begun
 from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
-from driftloop.gate import as_found, compare
+from driftloop.gate import Beside, Span, as_found, compare, uses
 from driftloop.loop import notices
+from driftloop.loop.memories import Fits
+from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
@@ -32,6 +35,7 @@ from driftloop.records import (
     Rollout,
     Task,
     Trained,
+    Tried,
     version_key,
 )
 from driftloop.spec import Family, Fleet
@@ -69,6 +73,11 @@ class Renewer:
     clock: Clock
     teller: Teller
     table: Callable[[Path], pa.Table]
+    quarantine: Quarantine | None = None
+
+    @property
+    def _fits(self) -> Fits:
+        return Fits(log=self.log, trainer=self.trainer, ledger=self.ledger, table=self.table)
 
     def renew(self, order: Order) -> Renewed:
         """Return what came of `order`; one renewal of a model at a time, each order once.
@@ -79,7 +88,8 @@ class Renewer:
         version, and the head moves by compare-and-set.
         """
         family = self.fleet.family(order.model)
-        lease = family.retrain.time_limit + self.trainer.patience + MARGIN
+        fits = len(family.retrain.memory)
+        lease = fits * (family.retrain.time_limit + self.trainer.patience) + MARGIN
         intent = self.ledger.claim(f"renew/{order.key}", lease=lease)
         if not intent.mine:
             return Renewed(order, "elsewhere", intent.outcome or "another run is at it")
@@ -176,16 +186,21 @@ class Renewer:
         try:
             if family.log is not None and (champion is None or family.task is Task.SCORE):
                 candidate = self.trainer.find(order)
+                tried: tuple[Tried, ...] = ()
             else:
-                candidate = self.trainer.train(order, champion)
+                candidate, tried = self._fits.best(order, family, champion)
             version = self.registry.register(candidate)
             self.ledger.append(
                 Trained(
-                    model=order.model, at=self.clock.now(), version=version, candidate=candidate
+                    model=order.model,
+                    at=self.clock.now(),
+                    version=version,
+                    candidate=candidate,
+                    tried=tried,
                 ),
                 key=version_key(order.model, version),
             )
-            result = self._gated(candidate, version, family, champion)
+            result = self._gated(candidate, version, family, champion, tried=max(len(tried), 1))
             if not result.passed:
                 self._tell(
                     order,
@@ -301,40 +316,51 @@ class Renewer:
         window = replace(
             order.window, start=newest - family.retrain.span, end=newest, known_at=horizon
         )
+        if self.quarantine is not None:
+            window = replace(window, left_out=self.quarantine.left_out(family, window))
         begun = replace(order, window=window, holdout_from=newest - family.gate.holdout)
         self.ledger.append(Ordered(model=order.model, at=now, order=begun), key=order.key)
         return begun
 
     def _gated(
-        self, candidate: Candidate, version: int, family: Family, champion: Head | None
+        self,
+        candidate: Candidate,
+        version: int,
+        family: Family,
+        champion: Head | None,
+        *,
+        tried: int,
     ) -> GateResult:
+        order, span = candidate.order, None
         if candidate.found:
             result = as_found(candidate)
         else:
             held_out = self.table(Path(candidate.folder) / "holdout.parquet")
-            length = family.window.block
-            since = held_out["event_time"].to_numpy() - np.datetime64(0, "us")
-            result = compare(
-                label=held_out["label"].to_numpy(),
-                champion=None if champion is None else held_out["champion"].to_numpy(),
-                candidate=held_out["candidate"].to_numpy(),
-                block=since // np.timedelta64(length),
-                task=family.task,
-                policy=family.gate,
-                unit=_block(length),
-            )
-        self.registry.record_gate(candidate.order.model, version, result)
+            result, span = _compared(held_out, family, champion, self._used(order), tried=tried)
+        self.registry.record_gate(order.model, version, result)
         self.ledger.append(
             Gated(
-                model=candidate.order.model,
+                model=order.model,
                 at=self.clock.now(),
-                order_key=candidate.order.key,
+                order_key=order.key,
                 version=version,
                 result=result,
+                start=span.start if span is not None else None,
+                end=span.end if span is not None else None,
             ),
-            key=candidate.order.key,
+            key=order.key,
         )
         return result
+
+    def _used(self, order: Order) -> tuple[Span, ...]:
+        """Return what earlier attempts were compared on, where it reaches into this holdout."""
+        earlier = self.ledger.facts(Gated, model=order.model, since=order.holdout_from)
+        return tuple(
+            Span(start=gated.start, end=gated.end)
+            for gated in earlier
+            # Of its own fact there is one if the process died after it: it is the same attempt.
+            if gated.start is not None and gated.end is not None and gated.order_key != order.key
+        )
 
     def _failed(self, order: Order, error: str, notice: Notice) -> Renewed:
         self.ledger.append(
@@ -378,6 +404,45 @@ class Renewer:
 def repair_aliases(ledger: Ledger, registry: Registry) -> tuple[ModelId, ...]:
     """Return the models whose registry alias disagreed with the ledger's head and was mended."""
     return tuple(head.model for head in ledger.heads() if registry.point(head.model, head.version))
+
+
+def _compared(
+    held_out: pa.Table,
+    family: Family,
+    champion: Head | None,
+    earlier: Sequence[Span],
+    *,
+    tried: int,
+) -> tuple[GateResult, Span | None]:
+    """Return the gate's word on the rows held out, and what of them it used up."""
+    length = family.window.block
+    at = held_out["event_time"].cast(pa.timestamp("us", "UTC")).to_numpy()
+    label = held_out["label"].to_numpy()
+    result = compare(
+        label=label,
+        champion=None if champion is None else held_out["champion"].to_numpy(),
+        candidate=held_out["candidate"].to_numpy(),
+        block=(at - np.datetime64(0, "us")) // np.timedelta64(length),
+        task=family.task,
+        policy=family.gate,
+        unit=_block(length),
+        beside=Beside(
+            uses=uses(at, earlier, block=length),
+            tried=tried,
+            segments={column: _levels(held_out, column) for column in family.segments},
+        ),
+    )
+    if result.low is None:
+        return result, None
+    first, last = (
+        moment.item().replace(tzinfo=UTC) for moment in np.sort(at[~np.isnan(label)])[[0, -1]]
+    )
+    return result, Span(start=first, end=last)
+
+
+def _levels(held_out: pa.Table, column: str) -> list[str | None]:
+    levels: list[str | None] = pc.struct_field(held_out["features"], column).to_pylist()
+    return levels
 
 
 def _block(length: timedelta) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from driftloop.errors import PagerError
-from driftloop.loop.notices import OF_ROLLOUT
+from driftloop.loop.notices import OF_QUARANTINE, OF_ROLLOUT
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import ModelId, Notice, Paged, Receipt, Stage
 
@@ -46,8 +46,8 @@ class Teller:
             return Told(notice, told=False, why="told before, or being told by another process")
         receipt = self._receipt(notice.incident, notice.model)
         opens = notice.stage is Stage.OPENED or (
-            # Of a rollout that is in no incident's thread, whatever is told first opens it.
-            receipt is None and notice.incident.startswith(OF_ROLLOUT)
+            # Of what is in no incident's thread, whatever is told first opens one.
+            receipt is None and notice.incident.startswith((OF_ROLLOUT, OF_QUARANTINE))
         )
         if not opens and (receipt is None or self._behind(notice)):
             self.ledger.release(key)

@@ -16,19 +16,26 @@ from driftloop.judge import (
     can_page,
     decide,
     expected_gain,
+    explains,
+    heeded,
     is_due,
     rates,
     unlooked,
     window_at,
 )
-from driftloop.loop.budget import Ask, afforded
-from driftloop.loop.notices import Places, blocked, opened, recovered
+from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
+from driftloop.loop.called_for import notices_of
+from driftloop.loop.causes import found_cause, kept
+from driftloop.loop.notices import Places
+from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
+    Cause,
     Decided,
     Decision,
     Disputed,
+    Explained,
     Failed,
     Head,
     Kind,
@@ -42,7 +49,6 @@ from driftloop.records import (
     Paged,
     Passed,
     Reading,
-    State,
     Trained,
     Window,
 )
@@ -70,6 +76,7 @@ class Watched:
     """Why a renewal that is asked for is not started yet."""
     rows: int = 0
     labels: int = 0
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,7 @@ class Watcher:
     budget: float | None = None
     reports: Path | None = None
     every: bool = False
+    quarantine: Quarantine | None = None
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -110,6 +118,11 @@ class Watcher:
             histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now, shares)
+        seen = self._explained(seen, past, now)
+        if self.quarantine is not None:
+            left += [
+                Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
+            ]
         passed = Passed(
             at=now,
             looked=len(seen),
@@ -124,7 +137,8 @@ class Watcher:
     ) -> tuple[Watched, ...]:
         """Return `watched` without the orders that have to wait; they come again.
 
-        That is those this pass cannot afford, and those of models with a rollout under way.
+        That is those this pass, or this day, cannot afford, and those of models with a rollout
+        under way.
         """
         under_way = {each.model: each for each in self.ledger.rollouts()}
         watched = [
@@ -145,7 +159,7 @@ class Watcher:
             if each.order is not None
             for decision in [each.decision or _asked(past[each.model], each.order)]
         ]
-        _, waits = afforded(asks, self.budget)
+        _, waits = afforded(asks, self.budget, self._caps() if asks else ())
         return tuple(
             replace(each, order=None, waits=waits[each.order.key])
             if each.order is not None and each.order.key in waits
@@ -153,18 +167,40 @@ class Watcher:
             for each in watched
         )
 
+    def _caps(self) -> tuple[Cap, ...]:
+        """Return how long fits may take in a day, with what they took in the last one."""
+        if not caps_of(self.fleet, ()):
+            return ()
+        since = self.clock.now() - DAY
+        trained = self.ledger.facts(Trained, since=since)
+        ended = {each.candidate.order.key for each in trained}
+        ended |= {each.order_key for each in self.ledger.facts(Failed, since=since)}
+        under_way = [
+            (each, _fitted_in(self.ledger.history(each.model)))
+            for each in self.ledger.facts(Ordered, since=since)
+            if each.order.key not in ended
+        ]
+        return caps_of(self.fleet, trained, under_way)
+
     def _left(self, family: Family, histories: Mapping[ModelId, ModelHistory]) -> list[Watched]:
         """Return what earlier decisions called for and the ledger knows nothing of."""
         left: list[Watched] = []
         for model, history in histories.items():
             called_for = {
-                notice.key: notice
+                notice.key: (decision, before)
                 for before, decision in pairwise((None, *history.decisions))
                 if decision is not None
-                for notice in self._notices(family, decision, before)
+                for notice in self._notices(decision, before)
             }
             told = self.ledger.appended(Paged, called_for)
-            notices = tuple(notice for key, notice in called_for.items() if key not in told)
+            notices = tuple(
+                notice
+                for decision, before in dict.fromkeys(
+                    called for key, called in called_for.items() if key not in told
+                )
+                for notice in self._notices(decision, before, self._cause_of(decision))
+                if notice.key not in told
+            )
             order = self._not_begun(family, history)
             if notices or order is not None:
                 left.append(Watched(model=model, order=order, notices=notices))
@@ -181,18 +217,40 @@ class Watcher:
             return None
         return ordered(family, asked)
 
+    def _cause_of(self, decision: Decision) -> Cause | None:
+        """Return the cause that was found when a decision was taken, if it was looked for."""
+        fact = self.ledger.fact(Explained, key=decision.key)
+        return None if fact is None else fact.cause
+
+    def _explained(
+        self, seen: Sequence[Watched], past: Mapping[ModelId, ModelHistory], now: datetime
+    ) -> list[Watched]:
+        """Return what was seen with the causes that models share, in their notices too."""
+        found = {
+            each.model: (each.decision, each.cause)
+            for each in seen
+            if each.decision is not None and each.cause is not None
+        }
+        causes = kept(self.fleet, self.ledger, found, now)
+        return [
+            each
+            if each.decision is None or each.model not in causes
+            else replace(
+                each,
+                cause=causes[each.model],
+                notices=self._notices(
+                    each.decision,
+                    past[each.model].decisions[-1] if past[each.model].decisions else None,
+                    causes[each.model],
+                ),
+            )
+            for each in seen
+        ]
+
     def _notices(
-        self, family: Family, decision: Decision, before: Decision | None
+        self, decision: Decision, before: Decision | None, cause: Cause | None = None
     ) -> tuple[Notice, ...]:
-        owner = self.fleet.owner(decision.model)
-        notices = []
-        if decision.opens:
-            notices.append(opened(decision, family, owner, self.places))
-        if _turned_bad(decision, before):
-            notices.append(blocked(decision, family, owner, self.places))
-        if decision.resolves is not None:
-            notices.append(recovered(decision, family, owner, self.places))
-        return tuple(notices)
+        return notices_of(self.fleet, self.ledger, self.places, decision, before, cause)
 
     def _family(
         self,
@@ -285,6 +343,12 @@ class Watcher:
             now=now,
             rate=rate,
         )
+        before = history.decisions[-1] if history.decisions else None
+        cause = None
+        if explains(decision, before):
+            own = _answered_by(head, look.rows)
+            cause = found_cause(self.measure, family, head, decision, own)
+            decision = heeded(decision, cause)
         rows, labels = look.summary.rows, look.summary.labels
         self.ledger.append(
             Measured(
@@ -304,8 +368,7 @@ class Watcher:
         _log.info("%s: %s", model, decision.reason, extra={"trace": decision.key})
         if decision.opens:
             self._check(family, head, decision, look)
-        before = history.decisions[-1] if history.decisions else None
-        notices = self._notices(family, decision, before)
+        notices = self._notices(decision, before, cause)
         if self.every or notices or decision.retrain:
             self._keep(measurement, decision)
         return Watched(
@@ -315,6 +378,7 @@ class Watcher:
             notices=notices,
             rows=rows,
             labels=labels,
+            cause=cause,
         )
 
     def _keep(self, measurement: Measurement, decision: Decision) -> None:
@@ -392,20 +456,8 @@ def _asked(history: ModelHistory, order: Order) -> Decision | None:
 
 
 def _fitted_in(history: ModelHistory) -> float:
-    """Return the seconds that the champion's fit took; nothing is known where there is none."""
-    champion = history.champion
-    return 0.0 if champion is None else champion.candidate.fit_seconds
-
-
-def _turned_bad(decision: Decision, before: Decision | None) -> bool:
-    """Say whether an incident that was about the model is now about its data."""
-    return (
-        decision.state is State.DATA_FAULT
-        and decision.incident is not None
-        and not decision.opens
-        and before is not None
-        and before.state is not State.DATA_FAULT
-    )
+    """Return the seconds that the champion's fits took; nothing is known where there is none."""
+    return 0.0 if history.champion is None else history.champion.fit_seconds
 
 
 def ordered(family: Family, decision: Decision) -> Order:

@@ -96,6 +96,17 @@ def interval(
     return value - half, value + half
 
 
+def within(bound: float | None, metric: str) -> float | None:
+    """Return a bound of an interval within what a metric can be.
+
+    No error is below 0 and no share above 1, whatever the normal approximation says.
+    """
+    if bound is None:
+        return None
+    floor, ceiling = _LIVES.get(metric, (0.0, 1.0))
+    return float(min(max(bound, floor), ceiling))
+
+
 def estimates(task: Task, label: Floats, prediction: Floats) -> Estimates:
     """Return how to measure each metric of `task`.
 
@@ -362,8 +373,8 @@ def _measured(
             column=None,
             value=value,
             n=len(rows.label),
-            low=_within(low, metric),
-            high=_within(high, metric),
+            low=within(low, metric),
+            high=within(high, metric),
             baseline=baselines.get(metric),
             segment=segment,
         )
@@ -428,14 +439,6 @@ def _unmeasured(
         problem=str(problem),
         segment=segment,
     )
-
-
-def _within(bound: float | None, metric: str) -> float | None:
-    # No error is below 0 and no share above 1, whatever the normal approximation says.
-    if bound is None:
-        return None
-    floor, ceiling = _LIVES.get(metric, (0.0, 1.0))
-    return float(min(max(bound, floor), ceiling))
 
 
 _LIVES: Mapping[str, tuple[float, float]] = {

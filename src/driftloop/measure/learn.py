@@ -202,7 +202,10 @@ def profile_beside(family: Family, reference: Reference, file: Path) -> Profile:
         return found
     rows = pq.read_table(file, use_threads=False)
     beside = file.with_name("holdout.parquet")
-    held_out = pq.read_table(beside, use_threads=False) if beside.exists() else pa.table({})
+    wanted = ["event_time", "label", "candidate"]
+    held_out = pa.table({})
+    if beside.exists():
+        held_out = pq.read_table(beside, columns=wanted, use_threads=False)
     made = learnt(family, reference, rows, held_out)
     with suppress(OSError):
         write_profile(made, kept)

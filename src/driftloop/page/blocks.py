@@ -34,10 +34,13 @@ _SHOWN: Mapping[Stage, tuple[str, str]] = {
     Stage.STUCK: ("⛔", "Promotion stuck"),
     Stage.ROLLED_BACK: ("↩️", "Rolled back"),
     Stage.RECOVERED: ("🟢", "Recovered"),
+    Stage.QUARANTINED: ("⛔", "In quarantine: trains nothing"),
+    Stage.RELEASED: ("🟢", "Released: trains again"),
+    Stage.DOUBTED: ("❔", "Labels in doubt"),
 }
 _NEEDS_A_PERSON = frozenset(
     {Stage.OPENED, Stage.BLOCKED, Stage.REFUSED, Stage.FAILED}
-    | {Stage.HELD, Stage.STUCK, Stage.ROLLED_BACK}
+    | {Stage.HELD, Stage.STUCK, Stage.ROLLED_BACK, Stage.QUARANTINED}
 )
 _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}
 _REFERENCE = re.compile(r"<[@!][A-Za-z0-9^|_.-]+>")

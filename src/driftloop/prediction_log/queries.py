@@ -9,12 +9,12 @@ from driftloop.spec import Family
 
 def rows(family: Family, *more: str) -> str:
     """Return the query for one row for each id, with `more` columns in front."""
-    return _rows(family, more, _IN_WINDOW)
+    return _rows(family, more, IN_WINDOW)
 
 
 def sample(family: Family) -> str:
     """Return the query for those of `rows` whose id hashes to `$below` or less."""
-    return _rows(family, (), f"{_IN_WINDOW} AND hash(id) <= $below")
+    return _rows(family, (), f"{IN_WINDOW} AND hash(id) <= $below")
 
 
 def counts(family: Family) -> str:
@@ -34,7 +34,7 @@ def arrivals(family: Family) -> str:
     """Return the query for each model's (model, rows, distinct ids, newest event)."""
     return f"""
         SELECT model, count(*), count(DISTINCT id), max(event_time)
-        FROM lake.{family.table}_predictions WHERE {_IN_WINDOW} GROUP BY model
+        FROM lake.{family.table}_predictions WHERE {IN_WINDOW} GROUP BY model
     """  # noqa: S608 - identifiers come from the checked spec
 
 
@@ -55,7 +55,7 @@ def single(family: Family, *more: str, corrected: bool) -> str:
         )
         SELECT {", ".join([*more, *_SHOWN, *quoted(family)])}
         FROM lake.{family.table}_predictions LEFT JOIN known USING (model, id)
-        WHERE {_IN_WINDOW}
+        WHERE {IN_WINDOW}
     """  # noqa: S608 - identifiers come from the checked spec
 
 
@@ -68,7 +68,7 @@ def every_arrival(family: Family) -> str:
     # No feature can be called so.
     return f"""
         SELECT {wanted}, rowid AS _rowid
-        FROM lake.{family.table}_predictions WHERE {_IN_WINDOW}
+        FROM lake.{family.table}_predictions WHERE {IN_WINDOW}
     """  # noqa: S608 - identifiers come from the checked spec
 
 
@@ -107,7 +107,7 @@ _SHOWN = (*_OF_ROWS, "label", "labelled_at")
 """The columns of a window in their order; the features come after them."""
 _TOLD = "CASE WHEN isfinite({0}) THEN {0} END"
 """A time, null where somebody else's log does not tell it."""
-_IN_WINDOW = """
+IN_WINDOW = """
     list_contains($models, model) AND event_time >= $start AND event_time < $end
     AND arrived_at <= $known_at
 """
@@ -134,7 +134,7 @@ def _rows(family: Family, more: Sequence[str], where: str) -> str:
     """  # noqa: S608 - identifiers come from the checked spec
 
 
-def _first_arrivals(family: Family, columns: str, where: str = _IN_WINDOW) -> str:
+def _first_arrivals(family: Family, columns: str, where: str = IN_WINDOW) -> str:
     # Within one ingestion the order of the rows tells: DuckLake's rowid keeps it for good.
     return f"""arrived AS MATERIALIZED (
         SELECT model, {columns},

@@ -8,7 +8,7 @@ import pyarrow as pa
 from driftloop.ports import Look
 from driftloop.prediction_log.foreign import ForeignLog
 from driftloop.prediction_log.lake import Lake
-from driftloop.records import LogSummary, ModelId, Window
+from driftloop.records import LogSummary, ModelId, Partition, Window
 from driftloop.spec import Family
 
 
@@ -48,3 +48,9 @@ class RoutedLog:
     def horizon(self, family: Family) -> datetime | None:
         """Return when the newest rows arrived; see `ports.PredictionLog`."""
         return self.of(family).horizon(family)
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> dict[ModelId, list[Partition]]:
+        """Return the partitions of many models; see `ports.PredictionLog`."""
+        return self.of(family).partitions(family, windows)

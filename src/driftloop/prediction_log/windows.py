@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 from driftloop.errors import BadRequest, LogError
 from driftloop.ports import Look
 from driftloop.prediction_log import queries
+from driftloop.prediction_log.partitions import counted as counted_partitions
 from driftloop.prediction_log.spilled import spilled
 from driftloop.prediction_log.store import Reads, in_utc, utc
-from driftloop.records import LogSummary, ModelId, Window
+from driftloop.records import LogSummary, ModelId, Partition, Window
+from driftloop.rows import outside
 from driftloop.spec import Family
 
 TOGETHER = 500_000
@@ -44,14 +46,39 @@ class Windows:
         timestamp[us, UTC].
 
         The first arrival of an id in [start, end) wins whichever version answered it, and of
-        labels the newest known. `window.snapshot` is not needed: `arrived_at` decides.
+        labels the newest known. `window.snapshot` is not needed: `arrived_at` decides. Rows in
+        `window.left_out` are not returned.
 
         Raises:
             LogError: there is no lake yet, it lacks a column of the spec, or it cannot be read.
         """
-        return self._store.arrow(
+        rows = self._store.arrow(
             f"{queries.rows(family)} ORDER BY event_time, id", queries.bound(window)
         )
+        return outside(rows, window.left_out)
+
+    def partitions(
+        self, family: Family, windows: Sequence[Window]
+    ) -> dict[ModelId, list[Partition]]:
+        """Return the partitions of many models, oldest first, whatever version answered them.
+
+        The windows differ in their models alone, begin and end with a block of `window.block`.
+
+        Raises:
+            LogError: as for `rows`.
+        """
+        if not windows:
+            return {}
+        models = [window.model for window in windows]
+        asked = {**queries.bound(windows[0]), "models": models}
+        each = self._arrived(family, asked)
+        arrived = {model: found.rows for model, found in each.items()}
+        found: dict[ModelId, list[Partition]] = {}
+        for batch in _batches([model for model in models if model in arrived], arrived):
+            once = all(each[model].rows == each[model].distinct for model in batch)
+            here = {**asked, "models": batch}
+            found |= counted_partitions(self._store, family, here, once=once)
+        return found
 
     def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:
         """Return `rows`, or a part of them if they are many; and how many there are in all.

@@ -1,7 +1,15 @@
 """Order to candidate: rows, recipes, fit. The door to scikit-learn."""
 
 from driftloop.retrain.file import pack, unpack
-from driftloop.retrain.fit import Fitted, answer, fit, predict, probabilities
+from driftloop.retrain.fit import (
+    Fitted,
+    answer,
+    fit,
+    predict,
+    probabilities,
+    unfitted,
+    weight_name,
+)
 from driftloop.retrain.model import FittedModel
 from driftloop.retrain.score import score
 
@@ -14,5 +22,7 @@ __all__ = [
     "predict",
     "probabilities",
     "score",
+    "unfitted",
     "unpack",
+    "weight_name",
 ]

@@ -1,5 +1,6 @@
 """Rows to a fitted pipeline, checked; and its answers."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,11 @@ class Fitted:
     classes: tuple[str, ...] = ()
 
 
-def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
+def fit(family: Family, rows: pa.Table, *, seed: int, weights: Floats | None = None) -> Fitted:
     """Return the family's recipe fitted on `rows`, which hold its inputs and `label`.
+
+    With `weights`, shape [n] and above 0, a row counts that much: they reach the pipeline's last
+    step as `sample_weight`.
 
     Features are float32 before they are fitted, and the thresholds of boosted trees are rounded
     down to float32 afterwards: no float32 value changes sides by it, so that scikit-learn and
@@ -45,7 +49,8 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
     is null in every row is fitted as 0, and so ignored: boosted trees cannot bin nothing.
 
     Raises:
-        TrainingFailed: too few rows, unusable labels, or the recipe raised or gave no estimator.
+        TrainingFailed: too few rows, unusable labels, or the recipe raised or gave no estimator,
+            or one that takes no weights where there are some.
     """
     labels = _labels(family, rows)
     columns = tuple((name, feature.kind) for name, feature in family.inputs.items())
@@ -53,6 +58,26 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
     for name in family.numeric:
         if frame[name].isna().all():
             frame[name] = np.float32(0.0)
+    pipeline = unfitted(family, seed=seed)
+    weighted = {} if weights is None else {weight_name(family, pipeline): weights}
+    try:
+        pipeline.fit(frame, labels, **weighted)
+    except (DriftloopError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # an estimator is anybody's code
+        raise _raised(family, error, hint="see retrain.recipe and retrain.parameters") from error
+    for booster in _boosters(pipeline, set()):
+        for predictor in (each for stage in booster._predictors for each in stage):  # noqa: SLF001 - thresholds are kept nowhere else
+            predictor.nodes["num_threshold"] = _floor32(predictor.nodes["num_threshold"])
+    return Fitted(pipeline=pipeline, task=family.task, columns=columns, classes=family.classes)
+
+
+def unfitted(family: Family, *, seed: int) -> Any:  # noqa: ANN401 - an estimator of scikit-learn
+    """Return the estimator that the family's recipe gives.
+
+    Raises:
+        TrainingFailed: the recipe raised, or gave none.
+    """
     try:
         recipe = load_recipe(family.retrain.recipe)
         pipeline = recipe(family, seed=seed, **family.retrain.parameters)
@@ -63,16 +88,26 @@ def fit(family: Family, rows: pa.Table, *, seed: int) -> Fitted:
             family, error, hint="a recipe takes (family, *, seed, **parameters)"
         ) from error
     _check_estimator(family, pipeline)
-    try:
-        pipeline.fit(frame, labels)
-    except (DriftloopError, MemoryError):
-        raise
-    except (Exception, SystemExit) as error:  # so is an estimator
-        raise _raised(family, error, hint="see retrain.recipe and retrain.parameters") from error
-    for booster in _boosters(pipeline, set()):
-        for predictor in (each for stage in booster._predictors for each in stage):  # noqa: SLF001 - thresholds are kept nowhere else
-            predictor.nodes["num_threshold"] = _floor32(predictor.nodes["num_threshold"])
-    return Fitted(pipeline=pipeline, task=family.task, columns=columns, classes=family.classes)
+    return pipeline
+
+
+def weight_name(family: Family, pipeline: Any) -> str:  # noqa: ANN401 - an estimator of scikit-learn
+    """Return what weights of rows are called where `pipeline` is fitted.
+
+    As in "model__sample_weight": of a pipeline its last step takes them.
+
+    Raises:
+        TrainingFailed: it takes none.
+    """
+    name = _weight_name(pipeline)
+    if name is None:
+        raise TrainingFailed(
+            f"the recipe's {type(pipeline).__name__} takes no weights of rows, which the memory"
+            ' "decayed" needs',
+            where=f"{family.name}: {family.retrain.recipe}",
+            hint="let its last step take sample_weight in fit, or leave the memory out",
+        )
+    return name
 
 
 def predict(fitted: Fitted, rows: pa.Table) -> Floats:
@@ -250,6 +285,23 @@ def _check_estimator(family: Family, pipeline: object) -> None:
             where=f"{family.name}: {family.retrain.recipe}",
             hint=f"return an unfitted scikit-learn estimator for a {family.task} task",
         )
+
+
+def _weight_name(part: Any) -> str | None:  # noqa: ANN401 - an estimator of scikit-learn
+    from sklearn.utils.validation import has_fit_parameter
+
+    steps = getattr(part, "steps", None)
+    if steps:
+        name, last = steps[-1]
+        inner = _weight_name(last)
+        return None if inner is None else f"{name}__{inner}"
+    if has_fit_parameter(part, "sample_weight"):
+        return "sample_weight"
+    # What wraps another estimator hands on what it is given.
+    wrapped = getattr(part, "estimator", None) or getattr(part, "regressor", None)
+    takes = inspect.signature(part.fit).parameters.values()
+    handed_on = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes)
+    return _weight_name(wrapped) if wrapped is not None and handed_on else None
 
 
 def _boosters(part: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401 - anything an estimator may hold

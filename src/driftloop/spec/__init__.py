@@ -12,6 +12,7 @@ from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolic
 from driftloop.spec.naming import NAME
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
+from driftloop.spec.retraining import CostPolicy, RetrainPolicy
 from driftloop.spec.schema import (
     LEANING,
     LOSSES,
@@ -49,6 +50,7 @@ __all__ = [
     "TOLD",
     "BatchPolicy",
     "BudgetPolicy",
+    "CostPolicy",
     "DecayPolicy",
     "DriftPolicy",
     "EstimatePolicy",
@@ -63,6 +65,7 @@ __all__ = [
     "Platform",
     "QuarantinePolicy",
     "RetentionPolicy",
+    "RetrainPolicy",
     "RolloutPolicy",
     "Source",
     "check_call",

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from driftloop.errors import DriftloopError, SpecError
 from driftloop.records import ModelId, Task
-from driftloop.spec.contradictions import MISSING, contradictions
+from driftloop.spec.contradictions import MISSING, contradictions, overdrawn
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.lookups import bad_source
 from driftloop.spec.naming import NAME
@@ -18,16 +18,25 @@ from driftloop.spec.schema import Family, Feature, Owner, Platform, Source
 
 DEFAULTS = "defaults.toml"
 SOURCES = "sources.toml"
+POLICIES = frozenset(
+    {"window", "drift", "decay", "quality", "hysteresis", "retrain", "gate", "budget"}
+    | {"estimate", "quarantine"}
+)
+"""The tables of a family that say how it is judged and renewed, and not what it is."""
 AN_OWNER = 'write [operations], and below it channel = "#ml-operations"'
 
 
-def load_fleet(folder: Path) -> Fleet:
+def load_fleet(folder: Path, *, policy: Path | None = None) -> Fleet:
     """Return the fleet that the TOML files of `folder` declare.
+
+    With `policy`, as that file would have it: its tables go over those of every family, those
+    below `[families.NAME]` over those of one, and `[platform]` over platform.toml. What a model
+    is, such as its features, no policy can change.
 
     Raises:
         SpecError: with every fault of every file: file, key, hint.
     """
-    reader = _Reader(folder)
+    reader = _Reader(folder, policy)
     fleet = reader.fleet()
     if reader.faults or fleet is None:
         raise SpecError(tuple(reader.faults))
@@ -37,8 +46,10 @@ def load_fleet(folder: Path) -> Fleet:
 class _Reader:
     """Reads a folder of monitors and gathers every fault on the way."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policy: Path | None = None) -> None:
         self.folder = folder
+        self._policy_file = policy
+        self._policy: Mapping[str, Any] = {}
         self.faults: list[DriftloopError] = []
         self._owner_names: frozenset[str] = frozenset()
         self._defaults: dict[str, Any] | None = {}
@@ -52,6 +63,7 @@ class _Reader:
         if not self.folder.is_dir():
             self._fault(str(self.folder), "there is no such folder", hint="give --monitors")
             return None
+        self._read_policy()
         owners = self._owners()
         platform = self._platform()
         self._read_defaults()
@@ -69,6 +81,8 @@ class _Reader:
                         f"{family.name}.toml", f"{model!r} is also a model of {taken[model]}.toml"
                     )
                 taken[model] = family.name
+        for fault in overdrawn(families, platform):
+            self._fault(fault.where, fault.what, hint=fault.hint)
         return Fleet(
             families=families,
             owners=owners,
@@ -94,7 +108,8 @@ class _Reader:
     def _platform(self) -> Platform:
         file = "platform.toml"
         raw = self._toml(file)
-        platform = None if raw is None else self._parse(Platform, raw, file)
+        over = self._policy.get("platform", {})
+        platform = None if raw is None else self._parse(Platform, _merged(raw, over), file)
         if not isinstance(platform, Platform):
             return Platform(owner="")
         if self._owner_names and platform.owner not in self._owner_names:
@@ -106,6 +121,29 @@ class _Reader:
                 hint=f"known: {known}",
             )
         return platform
+
+    def _read_policy(self) -> None:
+        if self._policy_file is None:
+            return
+        file = self._policy_file
+        try:
+            self._policy = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            self._fault(str(file), f"not valid TOML: {error}")
+            return
+        except OSError as error:
+            self._fault(str(file), f"cannot be read: {error.strerror}")
+            return
+        families = self._policy.get("families", {})
+        known = {path.stem for path in self.folder.glob("*.toml")}
+        tables = [("", self._policy), *((f"families.{n}.", t) for n, t in families.items())]
+        for name in sorted(set(families) - known):
+            self._fault(str(file), "no such family", key=f"families.{name}")
+        for prefix, table in tables:
+            allowed = POLICIES | ({"families", "platform"} if not prefix else set())
+            for key in sorted(set(table) - allowed):
+                hint = f"a policy has {', '.join(sorted(allowed))}"
+                self._fault(str(file), "is no part of a policy", key=prefix + key, hint=hint)
 
     def _read_defaults(self) -> None:
         if not (self.folder / DEFAULTS).exists():
@@ -129,7 +167,7 @@ class _Reader:
             source = self._parse(Source, given, SOURCES, prefix=f"{name}.")
             self._sources[name] = source if isinstance(source, Source) else None
             if isinstance(source, Source):
-                for fault in bad_source(source):
+                for fault in bad_source(source, owners=self._owner_names):
                     self._fault(SOURCES, fault.what, key=fault.where, hint=fault.hint)
 
     def _family(self, file: str) -> Family | None:
@@ -148,6 +186,11 @@ class _Reader:
         if "log" in raw and "rollout" not in raw:
             # Likewise: who serves it rolls it out.
             whole.pop("rollout", None)
+        everyones = dict(self._policy)
+        if "decay" not in whole and raw.get("task") == Task.SCORE:
+            everyones.pop("decay", None)
+        for over in (everyones, self._policy.get("families", {}).get(name, {})):
+            whole = _merged(whole, {key: over[key] for key in POLICIES & set(over)})
         family = self._parse(Family, whole, file, own=raw)
         # Told even where the schema has faults already: all of them at once.
         for fault in contradictions(whole, owners=self._owner_names, sources=self._sources):

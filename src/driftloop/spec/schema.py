@@ -17,6 +17,7 @@ from driftloop.errors import BadRequest
 from driftloop.records import FeatureValue, ModelId, Task
 from driftloop.spec.expression import parse
 from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolicy
+from driftloop.spec.retraining import RetrainPolicy
 from driftloop.spec.values import Duration, Pause, Positive, Share, Table
 
 LOSSES = ("mae", "rmse", "mape", "mape_abs", "abs_max_error", "log_loss", "fpr", "fnr")
@@ -74,7 +75,11 @@ class Platform(Table):
 
     owner: str
     false_pages_per_week: Positive = 1.0
-    """So many pages about models may be wrong, in the whole fleet and on average."""
+    """So many pages about models may be wrong, in the whole fleet and on average.
+
+    See [budget] in monitor files for the part of a family, or of a model."""
+    compute_per_day: Duration | None = None
+    """So long may the fits of the whole fleet take in any 24 hours; None for no limit."""
     missed_cadences: Annotated[int, Field(ge=1)] = 3
     """So many times `watch_every` since a pass over the fleet came to its end."""
     ingest_lag: Duration = timedelta(seconds=60)
@@ -119,6 +124,9 @@ class Source(Table):
     source: Annotated[str, Field(min_length=1)] | None = None
     key: str | None = None
     refresh: Duration | None = None
+    owner: str | None = None
+    """Who is told when what comes from it is wrong, of `owners.toml`; else who owns the data of the
+    family."""
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
@@ -299,28 +307,6 @@ class Hysteresis(Table):
     resolve_after: Annotated[int, Field(ge=1)]
 
 
-class RetrainPolicy(Table):
-    """When and how a candidate is made."""
-
-    triggers: tuple[Literal["decay", "drift", "age"], ...] = Field(strict=False)
-    cooldown: Pause
-    span: Duration
-    max_age: Duration
-    """With the trigger "age": retrain when the champion was trained this long ago."""
-    recipe: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    parameters: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    min_rows: Annotated[int, Field(ge=2)]
-    time_limit: Duration
-    memory_gib: Annotated[float, Field(ge=0.5, le=4096.0)]
-    """Private memory a fit may have; the libraries alone take 0.35 GiB."""
-    parity: Positive
-    """Largest allowed difference of the lowered model, relative to max(1, |answer|)."""
-    serve: Literal["onnx", "sklearn", "either"] = "onnx"
-    """What answers: the lowered model, the fitted pipeline in the sidecar, or the pipeline where it
-    cannot be lowered."""
-
-
 class GatePolicy(Table):
     """What a candidate must show before it answers."""
 
@@ -329,6 +315,10 @@ class GatePolicy(Table):
     margin: Annotated[float, Field(ge=-1.0, le=1.0)]
     """The lower bound of the relative gain must be above this."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    """Of the gain's two-sided interval. It is asked to be surer the more often the rows were used:
+    1 - confidence is what all attempts on a holdout's worth of rows together may err."""
+    segment_margin: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.1
+    """No segment's loss may be larger than the champion's by more than this share, for certain."""
 
 
 class RolloutPolicy(Table):
@@ -473,6 +463,8 @@ class Family(Table):
     unit: str = ""
     time: str
     owner: str
+    data_owner: str | None = None
+    """Who is told when the data is at fault, where that is not `owner`."""
     markets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     features: Annotated[dict[str, Feature], Field(min_length=1, max_length=MOST_FEATURES)]
     window: WindowPolicy

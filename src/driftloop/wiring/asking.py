@@ -18,6 +18,8 @@ from driftloop.records import (
     Head,
     ModelId,
     Moved,
+    Quarantined,
+    Released,
     Trained,
     Window,
     version_key,
@@ -63,6 +65,7 @@ class Asking(Parts):
             made = ledger.fact(Trained, key=version_key(ModelId(row.model), row.version))
             found += self._of_version(made) if made is not None else ()
             found.append(predicted(row))
+            found += self._kept_out(row)
             decided = ledger.facts(Decided, model=ModelId(row.model), since=row.event_time)
             for decision in that_judged(row, [fact.decision for fact in decided]):
                 found += steps(ledger.trace(decision.key))
@@ -95,6 +98,15 @@ class Asking(Parts):
                 shown = None if answer is None else family.shown(answer)
                 rows.append(Logged(**row, prediction=shown))
         return rows
+
+    def _kept_out(self, row: Logged) -> tuple[Step, ...]:
+        """Return when the row's partition came into quarantine, and out of it."""
+        model = ModelId(row.model)
+        facts: tuple[Quarantined | Released, ...] = (
+            *self.ledger.facts(Quarantined, model=model),
+            *self.ledger.facts(Released, model=model),
+        )
+        return steps(fact for fact in facts if fact.start <= row.event_time < fact.end)
 
     def _labelled(
         self, id_: str, families: tuple[Family, ...], asked: Mapping[str, datetime]

@@ -17,6 +17,7 @@ from driftloop.errors import BadRequest
 from driftloop.handover import Handover
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
+from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.release import Releaser
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
@@ -203,7 +204,13 @@ class Parts:
             budget=self.settings.renew_budget,
             reports=self.settings.reports,
             every=self.settings.snapshots == "all",
+            quarantine=self.quarantine,
         )
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """What keeps bad data from training."""
+        return Quarantine(fleet=self.fleet, log=self.logs, ledger=self.ledger, clock=self.clock)
 
     def with_features(self, family: Family, rows: pa.Table) -> pa.Table:
         """Return rows of history with the features that the log's events make; see `filled`.
@@ -238,6 +245,7 @@ class Parts:
             clock=self.clock,
             teller=self.teller,
             table=read_table,
+            quarantine=self.quarantine,
         )
 
     @property

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from driftloop.deploy import errors, latency, looked_at, quality, scores, unpaired
+from driftloop.deploy import errors, latency, quality, scores, unpaired
 from driftloop.latencies import BINS, bin_of
-from driftloop.records import Counts, GateResult, Harm
+from driftloop.records import Counts, Harm
+from driftloop.sequential import Paired, looked_at
 
 SURE = 0.9976
 
@@ -18,26 +19,6 @@ def timed(seconds: np.ndarray) -> Counts:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(1)
-
-
-def test_looking_all_the_time_errs_as_seldom_as_promised(rng: np.random.Generator) -> None:
-    """Of 400 challengers like their champions at most 5 % are ever, in 80 looks, accused."""
-    accused = 0
-    for _ in range(400):
-        apart = np.cumsum(rng.normal(0.0, 1.0, 4000))
-        for n in range(50, 4000, 50):
-            z = abs(apart[n - 1]) / np.sqrt(n)
-            # As a finding would: beyond the quantile of this look's confidence.
-            if _two_sided(z) > looked_at(0.95, n, first=500):
-                accused += 1
-                break
-    assert accused <= 20
-
-
-def _two_sided(z: float) -> float:
-    from math import erf, sqrt
-
-    return erf(z / sqrt(2))
 
 
 @pytest.mark.parametrize(
@@ -147,36 +128,14 @@ def test_classes_are_compared_by_their_shares(rng: np.random.Generator) -> None:
 
 def test_quality_on_the_same_rows_is_the_gates_with_its_sign_turned() -> None:
     """A loss that is certainly a tenth larger is beyond a limit of a twentieth."""
-    result = GateResult(
-        passed=False,
-        reason="worse",
-        loss="mae",
-        n=500,
-        champion_loss=1.0,
-        candidate_loss=1.1,
-        gain=-0.1,
-        low=-0.12,
-        high=-0.08,
-        confidence=0.99,
-    )
+    result = Paired(loss="mae", n=500, gain=-0.1, low=-0.12, high=-0.08)
     found = quality(result, limit=0.05)
     assert (found.harm, found.low, found.high) == (Harm.CERTAIN, 0.08, 0.12)
 
 
-def test_what_the_gate_could_not_compare_is_unsure() -> None:
+def test_what_could_not_be_compared_is_unsure() -> None:
     """With its reason."""
-    result = GateResult(
-        passed=False,
-        reason="all rows are of one day",
-        loss="mae",
-        n=500,
-        champion_loss=1.0,
-        candidate_loss=1.1,
-        gain=-0.1,
-        low=None,
-        high=None,
-        confidence=0.99,
-    )
+    result = Paired(loss="mae", n=500, gain=-0.1, problem="all rows are of one day")
     found = quality(result, limit=0.05)
     assert (found.harm, found.said) == (Harm.UNSURE, "all rows are of one day")
 

@@ -120,12 +120,16 @@ def test_a_candidate_is_five_files_named_by_digest(place: Callable[..., Any]) ->
 
 
 def test_held_out_rows_are_answered_by_champion_and_candidate(place: Callable[..., Any]) -> None:
-    """Without a champion there is no such column; with one, its own answers to the same rows."""
+    """Without a champion there is no such column; with one, its own answers to the same rows.
+
+    The inputs stand beside them, so that segments can be told apart.
+    """
     here = place()
     here.history(range(50, 0, -1))
     first = here.candidate(here.order("first"))
     alone = pq.read_table(Path(first.folder) / "holdout.parquet")
-    assert alone.column_names == ["id", "event_time", "label", "candidate"]
+    assert alone.column_names == ["id", "event_time", "label", "candidate", "features"]
+    assert alone["features"].type.names == list(here.system.fleet.family_named("eta").inputs)
     champion = promoted(first, 1, champion=None)
     seeded = replace(here.order("second"), seed=8, holdout_from=here.order("k").holdout_from)
     earlier = replace(seeded, window=replace(seeded.window, start=seeded.window.start + 20 * DAY))

@@ -1,7 +1,7 @@
 """The judge on the past: what another policy would have decided on the same readings. Pure.
 
-Nothing is measured, trained or told again: champions are those that there were, and what a policy
-orders is counted. `relive` does it from the rows, with candidates trained and answering.
+Nothing is measured, trained or told again: champions and causes are those that were found, and
+what a policy orders is counted. `relive` does it from the rows, candidates trained and answering.
 """
 
 import hashlib
@@ -14,12 +14,13 @@ from itertools import groupby
 import msgspec
 
 from driftloop.errors import BadRequest
-from driftloop.judge import can_page, decide, rates, worsening
+from driftloop.judge import can_page, decide, explains, heeded, rates, worsening
 from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
     Decided,
     Decision,
+    Explained,
     Head,
     Kind,
     Measured,
@@ -127,6 +128,7 @@ def replayed(fleet: Fleet, ledger: Ledger, *, start: datetime, end: datetime) ->
                 now=at,
                 rate=shares[look.model],
             )
+            decision = lives[look.model].heeding(decision)
             order = ordered(family, decision) if decision.retrain else None
             lives[look.model].add(decision, order)
             tally.add(decision, look.readings, family)
@@ -193,6 +195,7 @@ class _Life:
     orders: deque[Order]
     moves: tuple[Moved, ...]
     trained: Mapping[int, Trained]
+    causes: tuple[Explained, ...]
 
     @classmethod
     def of(cls, model: ModelId, ledger: Ledger, start: datetime) -> "_Life":
@@ -208,6 +211,7 @@ class _Life:
             deque((fact.order for fact in begun), REMEMBERED),
             moves,
             {version: fact for version, fact in made.items() if fact is not None},
+            ledger.facts(Explained, model=model),
         )
 
     def at(self, now: datetime) -> ModelHistory:
@@ -220,6 +224,13 @@ class _Life:
             champion=None if head is None else self.trained.get(head.version),
             head=head,
         )
+
+    def heeding(self, decision: Decision) -> Decision:
+        """Return what the cause leaves of a decision; it is known where the loop looked for it."""
+        if not explains(decision, self.decisions[-1] if self.decisions else None):
+            return decision
+        known = [fact.cause for fact in self.causes if fact.at <= decision.at]
+        return heeded(decision, known[-1]) if known else decision
 
     def add(self, decision: Decision, order: Order | None) -> None:
         self.decisions.append(decision)

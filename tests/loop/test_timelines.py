@@ -1,7 +1,7 @@
 """The loop told as timelines: real judge, gate, deploy and ledger; a fake world around them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +27,12 @@ from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watched, Watcher, first_orders
 from driftloop.loop.watch import order as ordered
 from driftloop.records import (
+    Carrier,
+    Cause,
     Decided,
     Disputed,
     Evidence,
+    Explained,
     Failed,
     Gated,
     Head,
@@ -37,12 +40,14 @@ from driftloop.records import (
     Kind,
     ModelId,
     Moved,
+    Origin,
     Paged,
     Reading,
     Stage,
     State,
 )
 from driftloop.spec import Fleet
+from driftloop.trace import steps
 
 if TYPE_CHECKING:
     from conftest import StoppedClock
@@ -673,3 +678,110 @@ def _added(weight: float) -> float:
     z, n = np.array([(0.18 - 0.15) / (0.03 * INFLATION)]), np.array([5000.0])
     before = np.zeros((1, len(BETS)))
     return float(kept(grown(before, z, weight, n), weight).sum())
+
+
+FAULT = Cause(
+    origin=Origin.DATA,
+    said="the data is wrong: distance is 1000 times what it was",
+    carriers=(Carrier(name="distance", share=1.0, said=""),),
+)
+
+
+def test_a_cause_is_kept_told_and_traced(world: World) -> None:
+    """Other inputs: the page says so, the fact stays, the retraining goes on."""
+    world.measure.finds = replace(FAULT, origin=Origin.INPUTS, said="the inputs have changed")
+    world.measure.error = 14.0
+    bad = world.watch()[DE]
+    assert bad.order is not None
+    (fact,) = world.ledger.facts(Explained)
+    assert (fact.decision, fact.cause) == (bad.order.key, bad.cause)
+    told = world.pager.told[0].shown.evidence[0]
+    assert (told.what, told.value) == ("Cause", "the inputs have changed")
+    assert "cause" in [step.what for step in steps(world.ledger.trace(fact.decision))]
+
+
+def test_wrong_data_that_no_limit_saw_is_not_trained_on(world: World) -> None:
+    """Decay whose cause is the data opens as a data fault, and stays one until it is over."""
+    world.measure.finds = FAULT
+    world.measure.error = 14.0
+    for _ in range(2):
+        bad = world.watch()[DE]
+        assert bad.decision is not None
+        assert (bad.decision.state, bad.order) == (State.DATA_FAULT, None)
+        assert "the data is at fault" in (bad.decision.blocked or "")
+    assert world.stages() == [Stage.OPENED]
+    assert len(world.ledger.facts(Explained)) == 1
+    assert world.pager.told[0].shown.headline == "eta-de: its data looks wrong"
+
+
+def test_a_cause_that_cannot_be_looked_for_holds_up_no_page(world: World) -> None:
+    """Looking for it breaks: the page goes out, and says that it is not known."""
+    world.measure.finds = ZeroDivisionError("of ours")
+    world.measure.error = 14.0
+    bad = world.watch()[DE]
+    assert bad.order is not None
+    assert world.stages() == [Stage.OPENED]
+    assert world.pager.told[0].shown.evidence[0].value.startswith("the cause is not known")
+
+
+def test_models_that_share_a_cause_name_each_other(world: World, fleet: Fleet) -> None:
+    """One column is wrong in two models: each page names the other."""
+    world.fleet = fleet.only((DE, FR))
+    (order,) = first_orders(world.fleet, world.ledger.heads(), world.clock.now())
+    world.renewer.renew(order)
+    world.measure.finds = FAULT
+    world.measure.error = 14.0
+    seen = world.watch()
+    assert [seen[model].cause.shared for model in (DE, FR)] == [(FR,), (DE,)]  # type: ignore[union-attr]
+    values = [told.shown.evidence[0].value for told in world.pager.told]
+    assert [value.rsplit("; ", 1)[1] for value in values] == [
+        "the same in 1 other model (eta-fr)",
+        "the same in 1 other model (eta-de)",
+    ]
+
+
+def test_wrong_data_are_told_who_owns_them(world: World) -> None:
+    """The page of a data fault goes to the data's owner; of any other cause to the model's."""
+    (eta,) = world.fleet.families
+    growth = eta.model_copy(update={"data_owner": "growth"})
+    world.fleet = replace(world.fleet, families=(growth,))
+    world.measure.finds = FAULT
+    world.measure.error = 14.0
+    world.watch()
+    assert [fact.notice.channel for fact in world.ledger.facts(Paged)] == ["#ml-growth"]
+
+
+def test_an_incident_that_turns_out_to_be_the_datas_is_told_both(world: World) -> None:
+    """Begun as the model's, it is blocked in its thread, and opened where data's owner reads."""
+    (eta,) = world.fleet.families
+    growth = eta.model_copy(update={"data_owner": "growth"})
+    world.fleet = replace(world.fleet, families=(growth,))
+    world.measure.error = 14.0
+    world.watch()
+    world.log.duplicates = 100
+    world.watch()
+    told = [(fact.notice.stage, fact.notice.channel) for fact in world.ledger.facts(Paged)]
+    assert told == [
+        (Stage.OPENED, "#ml-logistics"),
+        (Stage.BLOCKED, "#ml-logistics"),
+        (Stage.OPENED, "#ml-growth"),
+    ]
+    world.log.duplicates, world.measure.error = 0, 5.0
+    world.watch()
+    world.watch()
+    ended = [fact.notice for fact in world.ledger.facts(Paged)][3:]
+    assert [(each.stage, each.channel) for each in ended] == [
+        (Stage.RECOVERED, "#ml-logistics"),
+        (Stage.RECOVERED, "#ml-growth"),
+    ]
+
+
+def test_a_killed_pass_has_its_cause_told_by_the_next(world: World) -> None:
+    """Decided and explained, and not told: the next pass tells it with its cause."""
+    world.measure.finds = replace(FAULT, origin=Origin.RELATION, said="the relation has changed")
+    world.measure.error = 14.0
+    world.decide()
+    world.measure.error = 10.0
+    world.watch(later=timedelta(0))
+    opened = world.ledger.facts(Paged)[0].notice
+    assert opened.evidence[0].value == "the relation has changed"

@@ -13,7 +13,7 @@ from driftloop.records import (
     Paged,
     State,
 )
-from driftloop.spec import Fleet
+from driftloop.spec import Fleet, Owner
 
 
 def notices_of(
@@ -43,9 +43,10 @@ def notices_of(
     if _turned_worse(decision, before):
         notices.append(worsened(decision, family, owner, places, cause))
     if decision.resolves is not None:
-        notices.append(recovered(decision, family, owner, places))
-        if ledger.appended(Paged, (f"{decision.resolves}{OF_DATA}/opened",)):
-            notices.append(recovered(decision, family, owner, places, of=OF_DATA))
+        reads = _told(ledger, f"{decision.resolves}/opened") or owner
+        notices.append(recovered(decision, family, reads, places))
+        if (beside := _told(ledger, f"{decision.resolves}{OF_DATA}/opened")) is not None:
+            notices.append(recovered(decision, family, beside, places, of=OF_DATA))
     return tuple(notices)
 
 
@@ -72,6 +73,14 @@ def _turned_worse(decision: Decision, before: Decision | None) -> bool:
         and harmed(decision)
         and not harmed(before)
     )
+
+
+def _told(ledger: Ledger, key: str) -> Owner | None:
+    """Return who was told a notice, None if nobody was."""
+    fact = ledger.fact(Paged, key=key)
+    if fact is None:
+        return None
+    return Owner(channel=fact.notice.channel, mention=fact.notice.mention)
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

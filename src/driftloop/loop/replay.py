@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from driftloop.errors import BadRequest
-from driftloop.judge import can_page, decide, explains, heeded, rates, worsening
+from driftloop.judge import can_page, decide, explains, heeded, rates, unlooked, worsening
 from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
@@ -344,7 +344,8 @@ class _Life:
 
     def heeding(self, decision: Decision) -> Decision:
         """Return what the cause leaves of a decision; it is known where the loop looked for it."""
-        if not explains(decision, self.decisions[-1] if self.decisions else None):
+        before = self.decisions[-1] if self.decisions else None
+        if unlooked(decision) is not None or not explains(decision, before):
             return decision
         known = [fact.cause for fact in self.causes if fact.at <= decision.at]
         return heeded(decision, known[-1]) if known else decision

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from fakes.pager import FakePager
 from fakes.world import (
@@ -18,6 +19,7 @@ from fakes.world import (
 )
 
 from driftloop.errors import ArtifactError, BadRequest, MeasureError, StaleHead
+from driftloop.judge.evidence import BETS, INFLATION, grown, kept
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewed, Renewer, repair_aliases
@@ -35,10 +37,12 @@ from driftloop.records import (
     Gated,
     Head,
     Intent,
+    Kind,
     ModelId,
     Moved,
     Origin,
     Paged,
+    Reading,
     Stage,
     State,
 )
@@ -580,6 +584,100 @@ def test_a_renewal_is_held_for_as_long_as_its_fit_may_wait(
     limit = family.retrain.time_limit + timedelta(minutes=10)
     assert leases["renew"] > limit
     assert leases["renewing"] > limit
+
+
+def _fresh(*, loss: float = 0.0, load: float = 0.0) -> tuple[Reading, ...]:
+    """What is fresh of every model: 5,000 rows, whose errors are 0.03 and 0.014."""
+    return tuple(
+        Reading(
+            kind=Kind.FRESH,
+            metric=metric,
+            column=column,
+            value=value,
+            n=5000,
+            low=value - 1.645 * error,
+            high=value + 1.645 * error,
+        )
+        for metric, column, value, error in (
+            ("loss", None, loss, 0.03),
+            ("shift", "load", load, 0.014),
+        )
+    )
+
+
+def test_fresh_harm_is_paged_retrained_and_over_while_the_window_still_looks_well(
+    world: World,
+) -> None:
+    """Its window of two weeks has hardly seen the change: the story is that of any decay."""
+    world.measure.fresh = _fresh()
+    assert world.watch()[DE].decision.state == State.FRESH  # type: ignore[union-attr]
+    world.measure.fresh = _fresh(loss=0.5)
+    bad = world.watch()[DE]
+    assert bad.decision is not None
+    assert (bad.decision.state, bad.decision.opens) == (State.DECAYING, True)
+    assert world.renew(bad).outcome == "promoted"
+    world.measure.fresh = _fresh()
+    world.watch()
+    world.watch()
+    assert world.stages() == [
+        Stage.OPENED,
+        Stage.RETRAINING,
+        Stage.PROMOTED,
+        Stage.RECOVERED,
+    ]
+    assert len(world.pager.told) == 1
+
+
+def test_drift_that_turns_to_harm_says_so_in_its_thread(world: World) -> None:
+    """One page for the column; the harm that follows wakes the owner in the same thread, once."""
+    world.measure.fresh = _fresh(load=0.6)
+    drifted = world.watch()[DE].decision
+    assert drifted is not None
+    assert (drifted.state, drifted.opens, drifted.retrain) == (State.DRIFTING, True, False)
+    world.measure.fresh = _fresh(load=0.6, loss=0.5)
+    for _ in range(3):
+        world.watch()
+    assert world.stages() == [Stage.OPENED, Stage.WORSENED]
+    assert len(world.pager.told) == 1
+
+
+def test_drift_is_over_when_its_column_is_back(world: World) -> None:
+    """Told once, and neither retrained nor told again."""
+    world.measure.fresh = _fresh(load=-0.6)
+    for _ in range(3):
+        world.watch()
+    world.measure.fresh = _fresh()
+    for _ in range(3):
+        world.watch()
+    assert world.stages() == [Stage.OPENED, Stage.RECOVERED]
+
+
+@pytest.mark.parametrize("in_incident", [False, True])
+def test_a_model_in_an_incident_leaves_its_budget_to_the_others(
+    fleet: Fleet, world: World, *, in_incident: bool
+) -> None:
+    """What falls to one of two in a pass is twice as much while the other cannot page."""
+    world.fleet = fleet.only((DE, FR))
+    for order in first_orders(world.fleet, world.ledger.heads(), world.clock.now()):
+        assert world.renewer.renew(order).outcome == "promoted"
+    world.measure.fresh = _fresh(loss=0.18)
+    world.log.duplicates = 100 if in_incident else 0
+    world.fleet = fleet.only((DE,))
+    world.watch(later=timedelta(hours=1))
+    world.log.duplicates = 0
+    world.fleet = fleet.only((DE, FR))
+    made = world.watch()[FR].decision
+    assert made is not None
+    mass = sum(sum(stream.mass) for stream in made.evidence)
+    # One page a week, of which half is for harm, at one look a day.
+    assert mass == pytest.approx(_added((1.0 if in_incident else 0.5) / 7 / 2), rel=1e-6)
+
+
+def _added(weight: float) -> float:
+    """Return what one look at a loss of 0.18, as in `_fresh`, adds up to."""
+    z, n = np.array([(0.18 - 0.15) / (0.03 * INFLATION)]), np.array([5000.0])
+    before = np.zeros((1, len(BETS)))
+    return float(kept(grown(before, z, weight, n), weight).sum())
 
 
 FAULT = Cause(

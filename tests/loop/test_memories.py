@@ -25,6 +25,7 @@ from driftloop.records import (
     Memory,
     ModelId,
     Order,
+    Span,
     Trained,
     Window,
 )

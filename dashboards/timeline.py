@@ -53,6 +53,7 @@ FIGURES = 4
 """So many metrics of a candidate are told; MLflow has them all."""
 _OF_NO_ORDER = {
     Stage.OPENED: "bad",
+    Stage.WORSENED: "bad",
     Stage.BLOCKED: "bad",
     Stage.RECOVERED: "good",
     Stage.QUARANTINED: "bad",

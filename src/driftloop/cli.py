@@ -16,7 +16,7 @@ from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
 from driftloop.commands.token import token_commands
-from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
+from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError, TrainingFailed
 from driftloop.records import Task
 
 if TYPE_CHECKING:
@@ -174,6 +174,10 @@ def check() -> None:
         try:
             system.handover.check(family)
         except BadRequest as error:
+            faults.append(error)
+        try:
+            system.check_recipe(family)
+        except TrainingFailed as error:
             faults.append(error)
     faults += system.unfit_tables()
     if faults:

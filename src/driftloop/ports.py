@@ -362,8 +362,10 @@ class Ledger(Protocol):
         """
         ...
 
-    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
-        """Yield what was measured in a span, in the order in which it was.
+    def passes(
+        self, since: datetime, before: datetime, models: Collection[ModelId] | None = None
+    ) -> Iterator[Measured | Decided]:
+        """Yield what was measured of `models`, or all, in a span, in the order in which it was.
 
         Of models that could not be looked at the decision that says so stands for it.
         """

@@ -78,6 +78,7 @@ class FakeMeasure:
     kept: list[Path] = field(default_factory=list)
     full: bool = False
     segments: dict[str, float] = field(default_factory=dict)
+    fresh: tuple[Reading, ...] = ()
     finds: Cause | Exception = UNKNOWN
 
     def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
@@ -121,6 +122,7 @@ class FakeMeasure:
                 )
                 for segment, value in self.segments.items()
             ),
+            *self.fresh,
         )
 
     def disputed(self, *, readings: Sequence[Reading], **_: object) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from driftloop.judge.budget import can_page, rates, spending
 from driftloop.judge.causes import explains, heeded, sharing, upstream
 from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
+from driftloop.judge.findings import harmed
 from driftloop.judge.memories import memories_to_try
 from driftloop.judge.verdicts import LOOKED, expected_gain, judged, worsening
 
@@ -15,6 +16,7 @@ __all__ = [
     "decide",
     "expected_gain",
     "explains",
+    "harmed",
     "heeded",
     "is_due",
     "judged",

@@ -1,6 +1,7 @@
 """What a decision has told, and to whom. Pure but for what the ledger knows to be told."""
 
-from driftloop.loop.notices import OF_DATA, Places, blocked, of_data, opened, recovered
+from driftloop.judge import harmed
+from driftloop.loop.notices import OF_DATA, Places, blocked, of_data, opened, recovered, worsened
 from driftloop.ports import Ledger
 from driftloop.records import (
     Cause,
@@ -12,7 +13,7 @@ from driftloop.records import (
     Paged,
     State,
 )
-from driftloop.spec import Fleet
+from driftloop.spec import Fleet, Owner
 
 
 def notices_of(
@@ -39,10 +40,13 @@ def notices_of(
         notices.append(blocked(decision, family, owner, places, cause))
         if theirs != owner:
             notices.append(of_data(decision, family, theirs, places, cause))
+    if _turned_worse(decision, before):
+        notices.append(worsened(decision, family, owner, places, cause))
     if decision.resolves is not None:
-        notices.append(recovered(decision, family, owner, places))
-        if ledger.appended(Paged, (f"{decision.resolves}{OF_DATA}/opened",)):
-            notices.append(recovered(decision, family, owner, places, of=OF_DATA))
+        reads = _told(ledger, f"{decision.resolves}/opened") or owner
+        notices.append(recovered(decision, family, reads, places))
+        if (beside := _told(ledger, f"{decision.resolves}{OF_DATA}/opened")) is not None:
+            notices.append(recovered(decision, family, beside, places, of=OF_DATA))
     return tuple(notices)
 
 
@@ -52,9 +56,31 @@ def at_fault(decision: Decision, cause: Cause | None) -> str | None:
         return cause.carriers[0].name.split(".")[0]
     for verdict in decision.verdicts:
         reading = verdict.reading
-        if reading.kind is Kind.QUALITY and verdict.level is Level.ALARM and reading.column:
+        tells = reading.kind is Kind.QUALITY or reading.metric == "nulls"
+        if tells and verdict.level is Level.ALARM and reading.column:
             return reading.column.split(".")[0]
     return None
+
+
+def _turned_worse(decision: Decision, before: Decision | None) -> bool:
+    """Say whether an incident that was about columns is now about harm, for certain."""
+    return (
+        decision.state is State.DECAYING
+        and decision.incident is not None
+        and not decision.opens
+        and before is not None
+        and before.state is State.DRIFTING
+        and harmed(decision)
+        and not harmed(before)
+    )
+
+
+def _told(ledger: Ledger, key: str) -> Owner | None:
+    """Return who was told a notice, None if nobody was."""
+    fact = ledger.fact(Paged, key=key)
+    if fact is None:
+        return None
+    return Owner(channel=fact.notice.channel, mention=fact.notice.mention)
 
 
 def _turned_bad(decision: Decision, before: Decision | None) -> bool:

@@ -72,12 +72,6 @@ def opened(
 
     `of` is what its incident ends in, where it is told apart from the model's.
     """
-    if decision.retrain:
-        doing = "Retraining on the most recent labelled rows; the gate decides if it may answer."
-    elif decision.blocked is not None:
-        doing = f"Not retraining: {decision.blocked}."
-    else:
-        doing = "Watching; the policy does not retrain for this."
     return _notice(
         decision,
         Stage.OPENED,
@@ -85,13 +79,34 @@ def opened(
         key=f"{decision.incident}{of}/opened",
         incident=f"{decision.incident or decision.key}{of}",
         headline=_headline(decision, family),
-        doing=doing,
+        doing=_doing(decision),
         evidence=(
             *_cause(cause),
             *_evidence(decision.verdicts, family),
             *_worst(decision, family),
         ),
         links=(places.model(decision.model), places.report(decision), places.runs()),
+    )
+
+
+def worsened(
+    decision: Decision, family: Family, owner: Owner, places: Places, cause: Cause | None = None
+) -> Notice:
+    """Return that an incident that was about columns is about harm now."""
+    return _notice(
+        decision,
+        Stage.WORSENED,
+        owner,
+        key=f"{decision.incident}/worsened/{decision.key}",
+        incident=decision.incident or decision.key,
+        headline=_headline(decision, family),
+        doing=_doing(decision),
+        evidence=(
+            *_cause(cause),
+            *_evidence(decision.verdicts, family),
+            *_worst(decision, family),
+        ),
+        links=(places.model(decision.model), places.report(decision)),
     )
 
 
@@ -406,6 +421,14 @@ def _renewal(
         doing=doing,
         evidence=evidence,
     )
+
+
+def _doing(decision: Decision) -> str:
+    if decision.retrain:
+        return "Retraining on the most recent labelled rows; the gate decides if it may answer."
+    if decision.blocked is not None:
+        return f"Not retraining: {decision.blocked}."
+    return "Watching; the policy does not retrain for this."
 
 
 def _headline(decision: Decision, family: Family) -> str:

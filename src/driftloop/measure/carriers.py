@@ -40,7 +40,7 @@ def carried(seen: Sides, before: Answered, now: Answered) -> Iterator[Carrier]:
     both sides. It adds up over columns, so that what each adds by its bins' new shares is its
     Shapley value (Lundberg and Lee 2017, section 4: of a linear model with a column's bins apart).
     """
-    moved = moves(seen.bins, before, now)
+    moved = moves(seen.telling, before, now)
     names = sorted((n for n in moved if moved[n] >= SURE), key=lambda n: -moved[n])[:8]
     if not names:
         return
@@ -81,13 +81,13 @@ def relation_in(seen: Sides, before: Answered, now: Answered) -> Sequence[Excess
     Bonferroni's correction); otherwise the column is named along which the two change most
     (chi-square over its bins, in standard deviations). Nothing is named where all bins are alike.
     """
-    tests = sum(bins.size for bins in seen.bins.values())
+    tests = sum(bins.size for bins in seen.telling.values())
     bound = _bound(tests)
     segment = _segment(seen, before, now, bound)
     if segment is not None:
         return (segment,)
     scores = sorted(
-        ((_along(bins, before, now), name) for name, bins in seen.bins.items()), reverse=True
+        ((_along(bins, before, now), name) for name, bins in seen.telling.items()), reverse=True
     )
     found = [(score, name) for score, name in scores if score >= bound]
     whole = sum(score for score, _ in found)
@@ -124,7 +124,7 @@ def flipped(seen: Sides) -> Fault | None:
     fits = left <= freedom + 3.0 * np.sqrt(2.0 * freedom) or left <= 0.1 * gone
     if share < FLIPS or share < 5.0 * error or not fits:
         return None
-    if any(_beside(bins, before, now, share) for bins in seen.bins.values()):
+    if any(_beside(bins, before, now, share) for bins in seen.telling.values()):
         return None
     return Fault("label", f"{share:.0%} of the labels are of the other class", share / error, share)
 
@@ -163,7 +163,7 @@ def _both(name: str, before: Answered, now: Answered) -> tuple[Codes, Codes]:
 
 def _segment(seen: Sides, before: Answered, now: Answered, bound: float) -> Excess | None:
     best: tuple[float, str, int] | None = None
-    for name, bins in seen.bins.items():
+    for name, bins in seen.telling.items():
         found = _scan(bins, *_both(name, before, now), before.loss, now.loss)
         if not len(found.gap):
             continue
@@ -183,7 +183,7 @@ def _segment(seen: Sides, before: Answered, now: Answered, bound: float) -> Exce
         return None
     rest = before.part(np.flatnonzero(~old_in)), now.part(np.flatnonzero(~now_in))
     if min(side.size for side in rest) >= FEW and any(
-        _along(bins, *rest) >= bound for bins in seen.bins.values()
+        _along(bins, *rest) >= bound for bins in seen.telling.values()
     ):
         return None
     share = inside * now_in.mean()

@@ -199,8 +199,8 @@ def _not_surely_worse(family: Family, seen: Sides, before: Answered, now: Answer
 
 
 def _parted(seen: Sides, before: Answered, now: Answered) -> Parts:
-    moved = moves(seen.bins, before, now)
-    names = sorted(seen.bins, key=lambda name: -moved[name])[:TOLD_APART]
+    moved = moves(seen.telling, before, now)
+    names = sorted(moved, key=lambda name: -moved[name])[:TOLD_APART]
     if not names:
         return parts(
             before.loss, now.loss, np.ones((before.size, 1)), np.ones((now.size, 1)), np.ones(1)
@@ -280,7 +280,7 @@ def _only_inputs(seen: Sides, why: str) -> Cause:
     """Return which inputs have changed, where what that does to performance cannot be told."""
     before, now = seen.before, seen.changed
     found = []
-    for name, far in moves(seen.bins, before, now).items():
+    for name, far in moves(seen.telling, before, now).items():
         codes = before.columns[name].codes, now.columns[name].codes
         share = _share_moved(*codes, seen.bins[name].size)
         if far >= 2 * SURE and share >= LEAST_MOVED:

@@ -14,7 +14,7 @@ from driftloop.measure.columns import Floats
 
 SURE = 6.0
 """Standard errors; of some hundred columns and bins none is that far by chance."""
-NULLS, UNSEEN, STUCK = 0.05, 0.05, 0.2
+NULLS, STUCK = 0.05, 0.2
 """So much more of the rows, as a share."""
 WHOLE, USUAL = 0.98, 0.9
 """A value that nearly all rows have now, and had not."""
@@ -41,6 +41,8 @@ UNITS = {
 }
 """Factor: what is added, and what it is called."""
 KELVIN = 273.15
+WARM = 60.0
+"""Degrees Celsius that the middle of temperatures is within."""
 AT = np.arange(0.05, 0.951, 0.05)
 
 Better = Callable[[str, Floats], float]
@@ -61,6 +63,10 @@ class Side:
     """Shape (bins,): standard deviations of the bins' shares that are usual between spans."""
     moved: float
     """By how many standard errors the share of the bin has changed that has changed most."""
+    still: bool = False
+    """Whether it usually stands still for long, as a month does: then it is never stuck."""
+    sudden: bool = False
+    """Whether the window begins as usual, and hardly any other column has moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ def _nulls(side: Side, limit: float) -> Fault | None:
 def _unseen(side: Side, limit: float) -> Fault | None:
     was, now = _share(side.before.unseen > 0), _share(side.now.unseen > 0)
     sure = _sure(side, was, now, 0.0)
-    if now - was < min(limit, UNSEEN) or sure < SURE or limit >= 1.0:
+    if now - was < limit or sure < SURE or limit >= 1.0:
         return None
     said = f"{now:.0%} of {side.bins.name} is nothing that the training rows had, usually {was:.0%}"
     return Fault(side.bins.name, said, sure, now - was)
@@ -116,6 +122,9 @@ def _unseen(side: Side, limit: float) -> Fault | None:
 def _stuck(side: Side) -> Fault | None:
     """Return that one value has taken the place of all, or of many that were hardly ever it."""
     before, now, said = side.before, side.now, side.bins.said
+    usual = counts(before.codes, side.bins.size)[: side.bins.null]
+    if side.still or usual.max(initial=0.0) >= USUAL * usual.sum():
+        return None
     if now.values is None or before.values is None:
         place = int(np.argmax(counts(now.codes, side.bins.size)[: side.bins.null]))
         was, share = _share(before.codes == place), _share(now.codes == place)
@@ -140,7 +149,7 @@ def _stuck(side: Side) -> Fault | None:
 
 def _collapsed(side: Side) -> Fault | None:
     """Return that levels are gone and their rows have turned up in a single other one."""
-    if side.now.values is not None and not side.bins.exact:
+    if side.still or (side.now.values is not None and not side.bins.exact):
         return None
     size = side.bins.null
     was, now = (counts(each.codes, side.bins.size)[:size] for each in (side.before, side.now))
@@ -168,8 +177,9 @@ def _unit(side: Side, better: Better, *, lines: bool) -> Fault | None:
     """Return that a number's quantiles are its usual ones times a factor, plus a constant.
 
     A factor of a known unit, or one that no usual change has, is a fault unless labels speak for
-    the values as they are. Any other needs the labels to say so: a column that has moved and one
-    that is measured from another zero look alike.
+    the values as they are. Any other needs the labels to say so, and to have come suddenly and
+    alone: a column that has moved and one that is measured from another zero look alike, and
+    seasons move many.
     """
     if side.now.values is None or side.before.values is None or side.bins.exact:
         return None
@@ -192,7 +202,7 @@ def _unit(side: Side, better: Better, *, lines: bool) -> Fault | None:
         off = float(np.sqrt(np.mean((new - mapped) ** 2))) / float(np.std(mapped))
         if off > (CLOSE if known else HELD) + noise:
             continue
-        if not (known or lines):
+        if not known and not (lines and side.sudden):
             continue
         told = better(side.bins.name, (side.now.values - added) / factor)
         if told > SURE / 2 or (known and told > -SURE / 2):
@@ -205,20 +215,24 @@ def _maps(old: Floats, new: Floats) -> Iterator[tuple[float, float, str, bool]]:
     """Yield factor, what is added, both in words, and whether they are enough in themselves."""
     size = float(np.median(np.abs(old)))
     ratio = float(np.median(np.abs(new))) / size if size > 0.0 else 0.0
-    for factor, (added, named) in UNITS.items():
-        yield factor, added, f"told in another unit ({named})", True
     if ratio > 0.0:
         power = 10.0 ** round(float(np.log10(ratio)))
         if power != 1.0:
             yield power, 0.0, f"{power:g} times what it was", True
+    for factor, (added, named) in UNITS.items():
+        yield factor, added, f"told in another unit ({named})", True
+    middle = float(np.median(old))
     for added in (KELVIN, -KELVIN):
-        yield 1.0, added, f"told in another unit ({added:+g})", True
+        # Of numbers that are no temperatures it is any offset.
+        if abs(middle) <= WARM if added > 0 else abs(middle - KELVIN) <= WARM:
+            yield 1.0, added, f"told in another unit ({added:+g})", True
     yield -1.0, 0.0, "of the other sign", True
+    off = float(np.median(new - old))
+    yield 1.0, off, f"{off:+.4g} off", False
     slope, level = (float(each) for each in np.polyfit(old, new, 1))
     if slope > 0.0:
         far = slope >= FAR or slope <= 1.0 / FAR
         yield slope, level, f"{slope:.4g} times what it was, {level:+.4g}", far
-    yield 1.0, float(np.median(new - old)), f"{float(np.median(new - old)):+.4g} off", False
 
 
 # -- sureness ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 
 from driftloop.measure.bins import Bins, Column
 from driftloop.measure.columns import Codes, Floats
-from driftloop.measure.faults import AT, Better, Fault, Side, fault_of
+from driftloop.measure.faults import AT, FAR, Better, Fault, Side, fault_of
 from driftloop.measure.parts import design, ridges
 from driftloop.measure.sides import Answered, Sides
 
@@ -73,8 +73,10 @@ def label_fault(seen: Sides) -> Fault | None:
 
     columns = _column(bins, before.label), _column(bins, now.label)
     side = Side(bins, *columns, swing=np.zeros(bins.size), moved=np.inf)
-    # What a changed relation does to labels is a line, too.
-    return fault_of(side, nulls=1.0, unseen=1.0, better=better, lines=False)
+    # What a changed relation does to labels is a line, too, and growth may be any small factor.
+    fault = fault_of(side, nulls=1.0, unseen=1.0, better=better, lines=False)
+    grown = float(np.median(np.abs(now.label))) / max(float(np.median(np.abs(before.label))), 1e-12)
+    return fault if fault is not None and not 1.0 / FAR < grown < FAR else None
 
 
 def _column(bins: Bins, values: Floats) -> Column:

@@ -23,6 +23,11 @@ SPANS = 8
 """At least so many spans of before show how far things usually swing."""
 MOST_SPANS = 400
 RARE = 4.0
+MOVED = 6.0
+"""Standard errors of a column that has moved."""
+STRETCH, STILL, MORE = 25, 0.6, 0.3
+"""Of so many training rows in turn one value has such a share, and so much more than of all rows,
+where a column stands still."""
 FINER, ROUNDS = 9, 2
 """So many places are looked at to find when a change began, and so many times nearer to it."""
 EPS = 1e-7
@@ -83,6 +88,15 @@ class Sides:
     before: Answered
     changed: Answered
     worse: Answered
+    still: frozenset[str]
+    """Columns that stand still for long, as a month does: they tell the time."""
+    sooner: Answered | None
+    """What is in the window before `changed`, if that is enough to compare."""
+
+    @property
+    def telling(self) -> Mapping[str, Bins]:
+        """The columns that tell more than the time."""
+        return {name: bins for name, bins in self.bins.items() if name not in self.still}
 
     def column(self, name: str) -> Side:
         """Return one column of before and of `changed`."""
@@ -90,7 +104,18 @@ class Sides:
         span = spans(self.before, self.changed)
         swing = swings(span, was.codes, bins.size)
         moved = float(np.max(np.abs(apart(bins, was.codes, now.codes, span))))
-        return Side(bins, was, now, swing, moved)
+        still = name in self.still
+        return Side(bins, was, now, swing, moved, still=still, sudden=self._sudden(name))
+
+    def _sudden(self, name: str) -> bool:
+        """Say whether a column was as usual in the window at first, and has moved nearly alone."""
+        if self.sooner is None or name in self.still:
+            return False
+        at_first = moves({name: self.bins[name]}, self.before, self.sooner)[name]
+        moved = moves(self.telling, self.before, self.changed)
+        others = [far for each, far in moved.items() if each != name]
+        with_it = sum(far >= max(MOVED, moved[name] / 4.0) for far in others)
+        return at_first < max(MOVED, moved[name] / 4.0) and with_it <= len(others) / 4.0
 
 
 def sides(family: Family, now: Rows, before: pa.Table, reference: pa.Table) -> Sides:
@@ -121,13 +146,20 @@ def sides(family: Family, now: Rows, before: pa.Table, reference: pa.Table) -> S
     def moved(part: Answered) -> float:
         return max(moves(cut, was, part).values(), default=0.0)
 
-    changed = _newest(is_now, moved)
+    changed, first = _newest(is_now, moved)
     labelled = is_now.labelled
     worse = labelled
     if labelled.size >= LEAST and was.labelled.size >= LEAST:
         known = was.labelled
-        worse = _newest(labelled, lambda part: sure_of_worse(known, part)[1])
-    return Sides(cut, was, changed, worse)
+        worse, _ = _newest(labelled, lambda part: sure_of_worse(known, part)[1])
+    sooner = is_now.part(np.arange(first)) if first >= max(LEAST, is_now.size // 10) else None
+    trained = _answered(family, cut, reference, _evenly(reference.num_rows))
+    still = frozenset(
+        name
+        for name, column in trained.columns.items()
+        if name in cut and _stands_still(column.codes, cut[name].size)
+    )
+    return Sides(cut, was, changed, worse, still, sooner)
 
 
 def losses(family: Family, label: Floats, answer: Floats) -> Floats:
@@ -232,8 +264,10 @@ def _halves(n: int) -> list[int]:
     return found
 
 
-def _newest(rows: Answered, apart: Callable[[Answered], float]) -> Answered:
-    """Return the newest rows that are furthest `apart`: halves first, then nearer to the best.
+def _newest(rows: Answered, apart: Callable[[Answered], float]) -> tuple[Answered, int]:
+    """Return the newest rows that are furthest `apart`, and where they begin.
+
+    Halves are looked at first, then nearer to the best.
 
     A part that begins before the change is diluted, and one that begins after it is small: the
     standardised difference is largest where it began (Page 1954, of a mean).
@@ -253,7 +287,16 @@ def _newest(rows: Answered, apart: Callable[[Answered], float]) -> Answered:
         near = {best, *np.linspace(low, high, FINER).astype(int).tolist()}
         best = max(sorted(near), key=score)
         step = (high - low) // (FINER - 1)
-    return part(best)
+    return part(best), best
+
+
+def _stands_still(codes: Codes, size: int) -> bool:
+    """Say whether a column has one value for long stretches, and over all of them several."""
+    parts = np.array_split(codes, max(len(codes) // STRETCH, 1))
+    within = [float(counts(part, size).max()) / max(len(part), 1) for part in parts]
+    whole = float(counts(codes, size).max()) / max(len(codes), 1)
+    usual = float(np.median(within))
+    return usual >= STILL and usual - whole >= MORE
 
 
 # -- how far they are apart ----------------------------------------------------------------

@@ -404,7 +404,7 @@ def _of(lines: list[Line], age: str) -> list[Line]:
 
 
 def _covered(lines: list[Line]) -> float | None:
-    told = [line for line in lines if line["value"] is not None]
+    told = [line for line in lines if line["low"] is not None]
     if not told:
         return None
     return float(np.mean([line["low"] <= line["truth"] <= line["high"] for line in told]))
@@ -417,7 +417,7 @@ def _least(lines: list[Line], covered: dict[str, float | None]) -> float | None:
 
 
 def _unknown(lines: list[Line]) -> float | None:
-    return float(np.mean([line["value"] is None for line in lines])) if lines else None
+    return float(np.mean([line["low"] is None for line in lines])) if lines else None
 
 
 def _wide(lines: list[Line]) -> float | None:
@@ -425,7 +425,7 @@ def _wide(lines: list[Line]) -> float | None:
         [
             (line["high"] - line["low"]) / line["width_of_labels"]
             for line in lines
-            if line["value"] is not None and line["width_of_labels"]
+            if line["low"] is not None and line["width_of_labels"]
         ]
     )
 

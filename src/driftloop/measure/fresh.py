@@ -14,7 +14,7 @@ from driftloop.measure.columns import Codes, Floats
 from driftloop.measure.follow import Changes, changed, lags
 from driftloop.measure.profile import Profile
 from driftloop.measure.reference import Reference
-from driftloop.measure.scores import losses_of, scored
+from driftloop.measure.scores import centred, losses_of, scored
 from driftloop.measure.season import positions
 from driftloop.records import Kind, Reading, Window
 from driftloop.rows import Rows, chosen
@@ -221,6 +221,7 @@ def _found(
     counts[ordered[starts]] = np.add.reduceat(there, starts, axis=0, dtype=np.float64)
     sums[ordered[starts]] = np.add.reduceat(np.where(there, told, 0.0), starts, axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0.0)
+    means = centred(means, counts, profile.series)
     expected = positions(at[kept], ordered, total) @ profile.levels
     fresh = kept[ordered >= before]
     whole = positions(at[fresh], np.zeros(len(fresh), dtype=np.int64), 1)

@@ -10,12 +10,13 @@ WHOLE := beyond_one_machine dask demo installation online_workers work_pool work
 ALONE := $(WHOLE:%=tests/integration/test_%.py) tests/kill
 SHARED := -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
 
-.PHONY: help install demo test test-all bench soak lint format lock
+.PHONY: help install demo test test-all bench bench-judgement soak lint format lock
 
 help:
 	@echo "make demo   watch a fleet age and be kept fresh on real data (about ten minutes)"
 	@echo "make test   all checks that fit in ten minutes      make test-all   the long ones too"
 	@echo "make bench  benchmarks, ratios measured in one run  make lint       style, types, import contracts"
+	@echo "make bench-judgement   the scoreboard in full, an hour at most, written to its page"
 	@echo "make soak   twelve models in real time, a watch every ten minutes, for an hour"
 	@echo "make lock   pin requirements.lock from pyproject.toml"
 
@@ -41,6 +42,9 @@ test-all: install lint
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-judgement: install
+	$(BIN)/python -m tests.benchmarks judgement --page tests/benchmarks/judgement.md $(ARGS)
 
 soak: install
 	$(BIN)/python -m tests.soak $(ARGS)

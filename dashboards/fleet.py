@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from dashboards.facts import ModelFacts
 from dashboards.moment import LoopView, Moment, loop_view
-from dashboards.points import Point, is_decisive, metric_said, points
+from dashboards.points import Believed, Point, estimates, is_decisive, metric_said, points
 from dashboards.timeline import Event, retrainings
 from dashboards.words import span, why
 from driftloop.records import (
@@ -45,8 +45,8 @@ class Row:
     """One model on the fleet page.
 
     `state` is one of `STATES`; `judged` is the state of its last decision, which a retraining
-    under way hides. `rollout` says how far a challenger has come. `notes` say what a person must
-    look at besides.
+    under way hides. `believed` is its performance, labels to come included. `rollout` says how far
+    a challenger has come. `notes` say what a person must look at besides.
     """
 
     model: ModelId
@@ -64,6 +64,7 @@ class Row:
     unit: str
     level: str
     points: tuple[Point, ...]
+    believed: tuple[Believed, ...]
     rows: int | None
     labels: int | None
     retrain: Event | None
@@ -164,6 +165,7 @@ def row_view(
         unit=family.unit_of(family.decay.metric) if family.decay else "",
         level=str(next((v.level for v in verdicts if is_decisive(v.reading, family)), Level.BLIND)),
         points=points(facts.measured, family),
+        believed=estimates(facts.measured, family),
         rows=None if measured is None else measured.rows,
         labels=None if measured is None else measured.labels,
         retrain=ended[-1] if ended else None,

@@ -36,6 +36,56 @@ class Point:
         return self.value >= self.limit if worse_high else self.value <= self.limit
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Believed:
+    """The decay metric of some rows as it is believed to be, labels to come included.
+
+    `of` says which rows. `value` is None where it is not known, and `problem` says why. `labels`
+    are those that are here.
+    """
+
+    of: str
+    value: float | None
+    low: float | None
+    high: float | None
+    labels: int
+    baseline: float | None
+    problem: str | None
+
+
+ROWS_OF = {
+    None: "all rows",
+    "age=day": "rows of the last day",
+    "age=newest": "rows younger than most labels are",
+}
+"""What the parts of an estimate are called."""
+UNKNOWN = "UNKNOWN: "
+
+
+def estimates(measured: Sequence[Measured], family: Family) -> tuple[Believed, ...]:
+    """Return what is believed of the newest window, all of its rows first; nothing if all is known.
+
+    A problem is told without the word that it begins with.
+    """
+    if family.decay is None or not measured:
+        return ()
+    return tuple(
+        Believed(
+            of=ROWS_OF[reading.segment],
+            value=reading.value,
+            low=reading.low,
+            high=reading.high,
+            labels=reading.n,
+            baseline=reading.baseline,
+            problem=None if reading.problem is None else reading.problem.removeprefix(UNKNOWN),
+        )
+        for reading in measured[-1].readings
+        if reading.kind is Kind.ESTIMATE
+        and reading.metric == family.decay.metric
+        and reading.segment in ROWS_OF
+    )
+
+
 def metric_said(family: Family) -> str:
     """Return what the models of `family` are judged by, in words."""
     if family.decay is None:

@@ -16,7 +16,7 @@ from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
 from driftloop.commands.token import token_commands
-from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError
+from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError, TrainingFailed
 from driftloop.records import Task
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def check() -> None:
     Exit code 1 when they are sound, but a log of others cannot be read. Run it where the loop runs:
     it reads these logs and the tables of sources.toml, and looks for handover commands.
     """
+    from driftloop.judge import spending
+
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
@@ -158,6 +160,7 @@ def check() -> None:
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
             f"{task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
+        typer.echo(f"  {spending(fleet, family)}")
         try:
             for line in system.contents(family) or _wrapped(family.models):
                 typer.echo(f"  {line}")
@@ -171,6 +174,10 @@ def check() -> None:
         try:
             system.handover.check(family)
         except BadRequest as error:
+            faults.append(error)
+        try:
+            system.check_recipe(family)
+        except TrainingFailed as error:
             faults.append(error)
     faults += system.unfit_tables()
     if faults:

@@ -21,9 +21,14 @@ FeatureValue = float | str | None
 MODEL_FILE = "model.onnx"
 PIPELINE_FILE = "pipeline.skops"
 REFERENCE_FILE = "reference.parquet"
+HOLDOUT_FILE = "holdout.parquet"
+
+DOUBTED = "doubted"
+"""The reading of an estimate that labels which came since, or do not come, speak against."""
 PROFILE_FILE = "profile.parquet"
 
 _METRICS = {
+    DOUBTED: "share of rows without labels whose performance is in doubt",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
     "r2": "R2",
@@ -469,6 +474,7 @@ class Stage(StrEnum):
     """How far an incident has come; each is told once."""
 
     OPENED = "opened"
+    WORSENED = "worsened"
     BLOCKED = "blocked"
     RETRAINING = "retraining"
     PROMOTED = "promoted"

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks._raw import Figure, Line, Plan, Raw, machine
+from tests.benchmarks._raw import DATA, Figure, Line, Plan, Raw, machine
 
 
 def main() -> None:
@@ -41,6 +41,8 @@ def main() -> None:
         summary = {key: asdict(figure) for key, figure in figures.items()}
         raw.file.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
         console.print(f"raw measurements: {raw.file}", soft_wrap=True)
+        if asked.page is not None:
+            asked.page.write_text(module.page(raw.lines(), figures, _command()), encoding="utf-8")
         shown = {key: _rounded(figure.value) for key, figure in figures.items()}
         shown |= {**asdict(plan), "took_s": round(time.perf_counter() - began, 1)}
         sys.stdout.write(json.dumps(shown) + "\n")
@@ -54,12 +56,19 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller, within a minute")
     parser.add_argument("--seed", type=int, default=7, help="of all synthetic data")
     parser.add_argument("--size", type=float, default=1.0, help="times as many rows")
-    parser.add_argument("--data", default=Plan.data, help="folder of real data")
+    parser.add_argument("--data", default=DATA, help="folder of real data")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--page", type=Path, help="write a benchmark's page, if it has one, here")
     asked = parser.parse_args()
+    if asked.page is not None and asked.names != ["judgement"]:
+        parser.error("judgement alone has a page")
     if unknown := set(asked.names) - set(_benchmarks()):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; known: {known}")
     return asked
+
+
+def _command() -> str:
+    return " ".join(["python -m tests.benchmarks", *sys.argv[1:]])
 
 
 def _benchmarks() -> list[str]:

@@ -71,8 +71,8 @@ def measure(raw: Raw, plan: Plan) -> None:
     """Note the promotions of equal models, and when a better one is let through, of both gates."""
     a_day = 48 if plan.quick else 144
     cycles = max(round((200 if plan.quick else 3000) * plan.size), 20)
-    repeats = max(round((3 if plan.quick else 40) * plan.size), 1)
-    streams = 1 if plan.quick else 8
+    repeats = max(round((3 if plan.quick else 24) * plan.size), 1)
+    streams = 1 if plan.quick else 6
     for name, every in EVERY.items():
         for kind in ("twins", "refits"):
             for number in range(streams):

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from driftloop.records import Memory, Order
 from driftloop.retrain import fit, predict
-from driftloop.workshop import weights
+from driftloop.workshop import split, weights
 from tests.benchmarks._real_sets import Steps
 
 Floats = NDArray[np.float64]
@@ -21,8 +21,13 @@ class Fits:
     made: dict[tuple[str, Memory, int, int], Floats] = field(default_factory=dict)
 
     def of(self, data: Steps, order: Order) -> tuple[Floats, int]:
-        """Return what a candidate of `order` answers to every row, and its training rows."""
+        """Return what a candidate of `order` answers to every row, and its training rows.
+
+        Raises:
+            TrainingFailed: too few rows to train on, or to hold out.
+        """
         a, b = data.since(order.window.start), data.since(order.holdout_from)
+        split(data.family, order, data.rows.slice(a, data.since(order.window.end) - a))
         return self._between(data, a, b, order), b - a
 
     def between(self, data: Steps, a: int, b: int) -> Floats:

@@ -4,12 +4,14 @@ Judged are readings of performance and of volume: of faults that others put into
 their drift, nothing is retrained by default.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 
 import numpy as np
 import pyarrow as pa
 
+from driftloop.errors import TrainingFailed
 from driftloop.gate import Beside, Span, compare, uses
 from driftloop.judge import decide, expected_gain, memories_to_try, window_at
 from driftloop.loop.memories import remembering
@@ -69,9 +71,7 @@ class Ours:
         self._renew(0, "first version", lost=False)
         for step in range(data.steps):
             a, b = data.edges[step], data.edges[step + 1]
-            if self.champion is None:
-                raise RuntimeError(self.renewals[-1].result.reason)
-            version = self.champion.version
+            version = self._champion.version
             answered[a:b] = self._answers[version][a:b]
             by[a:b] = version
             if step + 1 == data.steps:
@@ -89,20 +89,22 @@ class Ours:
     @property
     def changes(self) -> int:
         """How often another version came to answer, after the first."""
-        return sum(renewal.result.passed for renewal in self.renewals) - 1
+        return sum(renewal.result.passed for renewal in self.renewals[1:])
+
+    @property
+    def _champion(self) -> Trained:
+        if self.champion is None:
+            raise RuntimeError("nothing answers yet")
+        return self.champion
 
     def _look(self, step: int, answered: Floats, by: np.ndarray) -> Decision:
         data, now = self.data, self.data.moment(step)
         window = window_at(data.family, data.model, now=now)
         a, b = data.since(window.start), data.edges[step]
         seen = data.rows.slice(a, b - a)
-        own = by[a:b] == (self.champion.version if self.champion is not None else 0)
+        own = by[a:b] == self._champion.version
         mine = seen.append_column("prediction", pa.array(answered[a:b])).filter(pa.array(own))
-        baselines = (
-            {metric.name: metric.value for metric in self.champion.candidate.metrics}
-            if self.champion is not None
-            else {}
-        )
+        baselines = {each.name: each.value for each in self._champion.candidate.metrics}
         readings = (
             Reading(kind=Kind.QUALITY, metric="volume", column=None, value=float(b - a), n=b - a),
             *decay_readings(data.family, mine, baselines),
@@ -112,20 +114,12 @@ class Ours:
         )
 
     def _history(self) -> ModelHistory:
-        champion = self.champion
-        head = None
-        if champion is not None:
-            head = Head(
-                model=self.data.model,
-                epoch=champion.version,
-                version=champion.version,
-                digest="",
-                artifact="",
-            )
+        version = self._champion.version
+        head = Head(model=self.data.model, epoch=version, version=version, digest="", artifact="")
         return ModelHistory(
             decisions=tuple(self.decisions[-20:]),
             orders=tuple(self.orders[-20:]),
-            champion=champion,
+            champion=self.champion,
             head=head,
         )
 
@@ -134,29 +128,35 @@ class Ours:
         order = ordered(family, data.model, key=f"{data.model}/{step}", reason=why, now=now)
         self.orders.append(order)
         memories = memories_to_try(family.retrain.memory, self.trained, lost=lost)
-        made = [self._made(remembering(order, memory, family)) for memory in memories]
+        made: dict[Memory, tuple[float, Candidate, Floats]] = {}
+        for memory in memories:
+            with suppress(TrainingFailed):  # as after a gap: the others go on
+                made[memory] = self._made(remembering(order, memory, family))
         self.fitted += len(made)
-        best = min(range(len(made)), key=lambda place: made[place][0])
-        loss_of = [
+        if not made:
+            return
+        best = min(made, key=lambda memory: made[memory][0])
+        tried = tuple(
             Tried(memory=memory, loss=loss, rows=candidate.rows)
-            for memory, (loss, candidate, _) in zip(memories, made, strict=True)
-        ]
+            for memory, (loss, candidate, _) in made.items()
+        )
         _, candidate, answers = made[best]
         trained = Trained(
             model=data.model,
             at=now,
             version=len(self.trained) + 1,
             candidate=candidate,
-            tried=tuple(loss_of) if len(made) > 1 else (),
+            tried=tried if len(made) > 1 else (),
         )
         self.trained.append(trained)
         result = self._gated(order, answers, tried=len(made))
         self.refused = not result.passed
         self._answers[trained.version] = answers
-        if result.passed:
+        # A model answers already when the data begin, as it does for everybody else.
+        if result.passed or self.champion is None:
             self.champion = trained
         self.renewals.append(
-            Renewal(step=step, why=why, memory=memories[best], tried=len(made), result=result)
+            Renewal(step=step, why=why, memory=best, tried=len(made), result=result)
         )
 
     def _made(self, order: Order) -> tuple[float, Candidate, Floats]:

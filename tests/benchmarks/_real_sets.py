@@ -1,8 +1,8 @@
-"""Real drifting data as rows of a family, in order of time; a step of them stands for a week."""
+"""Real drifting data as rows of a family, at their own times, and cut into steps."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,9 +16,6 @@ from driftloop.records import ModelId
 from driftloop.spec import Family, load_fleet
 from driftloop.starter import write_starter
 
-BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
-STEP = timedelta(days=7)
-"""What a step of a data set stands for in loop time: durations of policies are then the same."""
 STEPS = 50
 FIRST = 0.15
 """The share of the rows that the first model is trained on."""
@@ -52,7 +49,7 @@ FILES: Mapping[str, About] = {
 
 @dataclass(frozen=True)
 class Steps:
-    """Rows in their order, with `event_time` in loop time, and where each step begins.
+    """Rows in their order, with `event_time`, and where each step begins.
 
     Step i holds the rows from `edges[i]` to `edges[i + 1]`; those before `edges[0]` are history.
     """
@@ -72,7 +69,7 @@ class Steps:
 
     @cached_property
     def at(self) -> np.ndarray:
-        """Loop time of each row, in microseconds since 1970."""
+        """When each row happened, in microseconds since 1970."""
         return self.rows["event_time"].cast(pa.int64()).to_numpy()
 
     @property
@@ -80,8 +77,10 @@ class Steps:
         return len(self.edges) - 1
 
     def moment(self, step: int) -> datetime:
-        """Return when `step` begins."""
-        return BEGIN + step * STEP
+        """Return when `step` begins, or the last one has ended."""
+        row = min(self.edges[step], self.rows.num_rows - 1)
+        found: datetime = self.rows["event_time"][row].as_py()
+        return found
 
     def since(self, moment: datetime) -> int:
         """Return the place of the first row at or after `moment`."""
@@ -99,9 +98,7 @@ def from_files(folder: Path, names: tuple[str, ...], *, most: int | None) -> Ite
         features = frame.drop(columns=[about.label, *about.drop])
         count = len(frame)
         edges = np.linspace(int(count * FIRST), count, STEPS + 1).astype(int)
-        # As many rows a week as a step has, before the first one as well.
-        week = (np.arange(count) - edges[0]) / ((count - edges[0]) / STEPS)
-        yield _steps(name, about, features, label, week, edges, most)
+        yield _steps(name, about, features, label, frame["ts"], edges, most)
 
 
 def from_flights(*, most: int | None) -> Iterator[Steps]:
@@ -112,12 +109,12 @@ def from_flights(*, most: int | None) -> Iterator[Steps]:
     columns = ["dest", "distance", "scheduled_minutes", "minute_of_day", "weekday", *WEATHER]
     for market in MARKETS:
         mine = frame[frame["market"] == market]
-        at = (mine["scheduled_departure"] - mine["scheduled_departure"].min()).dt.total_seconds()
+        at = mine["scheduled_departure"].dt.tz_localize(None)
+        week = (at - at.min()).dt.days.to_numpy() // 7
         # Eight weeks of history, as is the span that a candidate is made of.
-        week = at.to_numpy() / STEP.total_seconds() - 8.0
-        edges = np.searchsorted(week, np.arange(int(week[-1]) + 1))
+        edges = np.searchsorted(week, np.arange(8, week[-1] + 1))
         label = mine["air_time"].to_numpy(float)
-        yield _steps(f"nycflights {market}", about, mine[columns], label, week, edges, most)
+        yield _steps(f"nycflights {market}", about, mine[columns], label, at, edges, most)
 
 
 def _steps(
@@ -125,7 +122,7 @@ def _steps(
     about: About,
     features: pd.DataFrame,
     label: np.ndarray,
-    week: np.ndarray,
+    at: pd.Series,
     edges: np.ndarray,
     most: int | None,
 ) -> Steps:
@@ -137,10 +134,10 @@ def _steps(
         kinds[column] = "numeric" if numeric else "categorical"
         kind = pa.float64() if numeric else pa.string()
         columns[column] = pa.array(values, kind, from_pandas=True)
-    micros = round(BEGIN.timestamp() * 1e6) + week * (STEP / timedelta(microseconds=1))
+    micros = at.to_numpy().astype("datetime64[us]").astype(np.int64)
     rows = pa.table(
         {
-            "event_time": pa.array(micros.astype(np.int64), pa.timestamp("us", tz="UTC")),
+            "event_time": pa.array(micros, pa.timestamp("us", tz="UTC")),
             "label": pa.array(label),
             **columns,
         }
@@ -159,7 +156,9 @@ def _family(about: About, kinds: Mapping[str, str], most: int | None) -> Family:
         (monitors / "parcels.toml").write_text(
             f'task = "{about.task}"\ntarget = "outcome"\ntime = "happened_at"\n'
             f'owner = "operations"\nmarkets = ["all"]\n\n[features]\n{declared}\n\n'
-            f'[decay]\nmetric = "{about.metric}"\nwarn = 0.1\nalarm = 0.2\n{trees}',
+            f'[decay]\nmetric = "{about.metric}"\nwarn = 0.1\nalarm = 0.2\n\n'
+            # All of the data is kept.
+            f'[retention]\nlog = "36500d"\n{trees}',
             encoding="utf-8",
         )
         return load_fleet(monitors).families[0]

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
-Times = npt.NDArray[np.datetime64]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +50,14 @@ def uses(at: npt.NDArray[np.datetime64], earlier: Sequence[Span], *, block: time
     >>> found.all.tolist(), found.new.tolist()
     ([2, 2, 0, 0], [1, 1, 0, 0])
     """
-    moment = at.astype("datetime64[us]")
+    moment = at.astype("datetime64[us]").astype(np.int64)
     begun = _moments([span.start for span in earlier])
     ended = _moments([span.end for span in earlier])
-    length = block // timedelta(microseconds=1)
-    blocks = ended.astype(np.int64) // length
+    length = block // _MICROSECOND
+    blocks = ended // length
     newest = np.maximum.accumulate(blocks)
     brought = np.r_[True, blocks[1:] > newest[:-1]] if blocks.size else np.zeros(0, bool)
-    mine = moment.astype(np.int64) // length
+    mine = moment // length
     brings = not blocks.size or bool((mine > newest[-1]).any())
     return Uses(
         all=_counted(moment, begun, ended),
@@ -63,13 +65,13 @@ def uses(at: npt.NDArray[np.datetime64], earlier: Sequence[Span], *, block: time
     )
 
 
-def _counted(moment: Times, begun: Times, ended: Times) -> Ints:
+def _counted(moment: Ints, begun: Ints, ended: Ints) -> Ints:
     """Return how many spans each moment lies in, both ends included."""
     started = np.searchsorted(np.sort(begun), moment, "right")
     over = np.searchsorted(np.sort(ended), moment, "left")
     return (started - over).astype(np.int64)
 
 
-def _moments(times: Sequence[datetime]) -> Times:
-    plain = [time.astimezone(UTC).replace(tzinfo=None) for time in times]
-    return np.array(plain, "datetime64[us]")
+def _moments(times: Sequence[datetime]) -> Ints:
+    """Return microseconds since 1970."""
+    return np.array([(time - _EPOCH) // _MICROSECOND for time in times], np.int64)

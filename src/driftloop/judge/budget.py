@@ -48,9 +48,9 @@ def pools(fleet: Fleet) -> tuple[Pool, ...]:
             continue
         left -= whole
         if others:
-            found.append(Pool(others, whole - sum(stated.values())))
+            found.append(Pool(others, max(whole - sum(stated.values()), 0.0)))
     if common:
-        found.append(Pool(tuple(common), left))
+        found.append(Pool(tuple(common), max(left, 0.0)))
     return tuple(found)
 
 
@@ -70,6 +70,21 @@ def rates(fleet: Fleet, able: Collection[ModelId]) -> dict[ModelId, float]:
         for model in ready:
             found[model] = pool.pages / len(ready)
     return found
+
+
+def spending(fleet: Fleet, family: Family) -> str:
+    """Return in words how many false pages a week a family may make, and each of its models."""
+    if not family.budget.page_on:
+        return "pages on nothing"
+    each = rates(fleet, fleet.models)
+    mine = {model: each[model] for model in family.models}
+    stated, others = _stated(family)
+    said = [f"{mine[others[0]]:.3g} a model"] if others else []
+    said += [f"{pages:.3g} of {model}" for model, pages in stated.items()]
+    return (
+        f"false pages a week: at most {sum(mine.values()):.3g} ({', '.join(said)}), "
+        f"on {', '.join(family.budget.page_on)}"
+    )
 
 
 def alone(family: Family, model: ModelId) -> float:

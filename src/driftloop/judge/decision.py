@@ -8,13 +8,15 @@ from driftloop.judge.budget import weight_of
 from driftloop.judge.findings import (
     DATA,
     DRIFT,
+    GROUPS,
     HARM,
     Found,
     begun_anew,
     found,
     group_of,
+    harmed,
     is_fresh,
-    stream_name,
+    share_of,
 )
 from driftloop.judge.retraining import ALARMED, EPOCH, Seen, nearly
 from driftloop.judge.retraining import blocked as blocked_by
@@ -34,6 +36,8 @@ from driftloop.records import (
 )
 from driftloop.spec import LOSSES, Family
 
+JUDGED = (Kind.QUALITY, Kind.DECAY, Kind.ESTIMATE, Kind.DRIFT)
+"""What windows are judged by."""
 WORST = 3
 """So many segments of a model that decays are told."""
 
@@ -150,19 +154,22 @@ def decide(
 
 
 def _look(verdicts: Sequence[Verdict], changed: Found, family: Family) -> Seen:
-    by_kind = {kind: [v for v in verdicts if v.reading.kind is kind] for kind in Kind}
-    faults = [v for v in by_kind[Kind.QUALITY] if v.level is Level.ALARM]
+    alarmed = [v for v in verdicts if v.level is Level.ALARM]
+    by_kind = {kind: [v for v in alarmed if v.reading.kind is kind] for kind in JUDGED}
+    faults = by_kind[Kind.QUALITY]
     if faults or changed.of(DATA):
         return Seen(State.DATA_FAULT, _listed(faults, changed, DATA))
-    decayed = [v for v in by_kind[Kind.DECAY] if v.level is Level.ALARM]
+    decayed = [*by_kind[Kind.DECAY], *by_kind[Kind.ESTIMATE]]
     if decayed or changed.of(HARM):
         return Seen(State.DECAYING, _listed(decayed, changed, HARM))
     drifted = _drifted(by_kind[Kind.DRIFT], family)
     if drifted or changed.of(DRIFT):
         return Seen(State.DRIFTING, _listed(drifted, changed, DRIFT))
     decisive = _decisive(verdicts, family)
-    whole = [v for v in by_kind[Kind.QUALITY] if v.reading.column is None]
-    blind = [v for v in (*whole, *decisive) if v.level is Level.BLIND]
+    whole = (v for v in verdicts if v.reading.kind is Kind.QUALITY and v.reading.column is None)
+    # Labels that were good say nothing of those to come, once newer ones deny what was expected.
+    doubted = (v for v in verdicts if v.reading.kind is Kind.ESTIMATE)
+    blind = [v for v in (*whole, *decisive, *doubted) if v.level is Level.BLIND]
     if blind or not decisive:
         return Seen(State.BLIND, _listed(blind) or "nothing was measured")
     return Seen(State.FRESH, _listed(decisive))
@@ -182,17 +189,18 @@ def _certain(
         return True
     if any(group_of(name) in page_on for name in changed.names):
         return True
-    read = {group_of(stream_name(each)) for each in readings if is_fresh(each)}
-    alarmed = [v for v in verdicts if v.level is Level.ALARM]
-    # Of what nothing fresh is read the window itself has to be sure enough.
-    if seen.state is State.DECAYING and HARM in page_on and HARM not in read:
-        decay = (v for v in alarmed if v.reading.kind is Kind.DECAY)
-        return any(certain(v, family, weight) for v in decay)
     scores = family.task is Task.SCORE and seen.state is State.DRIFTING
-    if scores and DRIFT in page_on and DRIFT not in read:
-        drift = (v for v in alarmed if v.reading.kind is Kind.DRIFT)
-        return any(certain(v, family, weight) for v in drift)
-    return False
+    group, kinds = (DRIFT, (Kind.DRIFT,)) if scores else (HARM, (Kind.DECAY, Kind.ESTIMATE))
+    if group not in page_on or not (scores or seen.state is State.DECAYING):
+        return False
+    # Where nothing fresh is read of it the window itself has to be sure enough. What is expected
+    # without labels cannot stand for them.
+    read = (each for each in readings if is_fresh(each) and each.value is not None)
+    if any(r.metric == "loss" if group == HARM else GROUPS[r.metric] == group for r in read):
+        return False
+    spent = weight * share_of(group, page_on)
+    alarmed = (v for v in verdicts if v.level is Level.ALARM and v.reading.kind in kinds)
+    return any(certain(verdict, family, spent) for verdict in alarmed)
 
 
 def _decisive(verdicts: Sequence[Verdict], family: Family) -> list[Verdict]:
@@ -204,9 +212,7 @@ def _decisive(verdicts: Sequence[Verdict], family: Family) -> list[Verdict]:
 
 
 def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
-    alarmed = sorted(
-        (v for v in drift if v.level is Level.ALARM), key=lambda v: -(v.reading.value or 0.0)
-    )
+    alarmed = sorted(drift, key=lambda v: -(v.reading.value or 0.0))
     moved = any(v.reading.column == "prediction" for v in alarmed)
     # Several numbers are told of a text: it counts once.
     features = {(v.reading.column or "").split(".")[0] for v in alarmed} - {"prediction"}
@@ -220,8 +226,9 @@ def _worst(readings: Sequence[Reading]) -> tuple[Reading, ...]:
     def badness(reading: Reading) -> float:
         return (reading.value or 0.0) * (1.0 if reading.metric in LOSSES else -1.0)
 
-    told = [r for r in readings if r.segment is not None and r.value is not None]
-    whole = {r.metric: badness(r) for r in readings if r.segment is None and r.kind is Kind.DECAY}
+    decay = [r for r in readings if r.kind is Kind.DECAY and r.value is not None]
+    told = [r for r in decay if r.segment is not None]
+    whole = {r.metric: badness(r) for r in decay if r.segment is None}
     told = [r for r in told if badness(r) > whole.get(r.metric, -inf)]
     return tuple(sorted(told, key=badness, reverse=True)[:WORST])
 
@@ -265,7 +272,7 @@ def _harmed(history: ModelHistory) -> bool:
     """Say whether a decision since the incident opened was about more than drift."""
     incident = history.decisions[-1].incident
     mine = [each for each in history.decisions if each.incident == incident]
-    return incident is None or any(each.state is State.DECAYING for each in mine)
+    return incident is None or any(each.state is State.DECAYING or harmed(each) for each in mine)
 
 
 def _since(before: Decision | None, alarms: int, now: datetime) -> datetime | None:

@@ -37,6 +37,8 @@ HALF = 1.6448536269514722
 """A 90 % interval reaches so many standard errors to each side."""
 MOST = 50.0
 """What one look may add, as a logarithm: more would only overflow."""
+ENOUGH = 1e9
+"""Nor is a mass ever more: 1 is a page."""
 DIGITS = 3
 """Digits of a mass that are kept: what is cut off makes it smaller, which is safe."""
 
@@ -98,7 +100,7 @@ def grown(mass: Floats, z: Floats, weight: Floats | float, n: Floats) -> Floats:
     share = np.where(seen, np.asarray(weight) / len(BETS), 0.0)[..., None]
     with np.errstate(under="ignore"):
         change = np.exp(np.where(seen[..., None], growth(z, n), 0.0))
-        return np.asarray((mass + share) * change, dtype=np.float64)
+        return np.asarray(np.minimum((mass + share) * change, ENOUGH), dtype=np.float64)
 
 
 def named(masses: Floats) -> NDArray[np.intp]:
@@ -137,4 +139,6 @@ def kept(mass: Floats, weight: Floats | float) -> Floats:
     safe = np.where(worth, mass, 1.0)
     down = np.floor(np.log10(safe)).astype(np.intp)
     places = np.clip(DIGITS - 1 - down, 0, len(_POWERS) - 1)
-    return np.where(worth, np.floor(safe * _POWERS[places]) / _POWERS[places], 0.0)
+    # What was cut before stays what it is.
+    cut = np.floor(safe * _POWERS[places] * (1.0 + 1e-12))
+    return np.where(worth, cut / _POWERS[places], 0.0)

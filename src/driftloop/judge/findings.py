@@ -24,7 +24,7 @@ GROUPS: Mapping[str, str] = {
 TWO_SIDED = ("shift", "spread")
 """Metrics in which less is a change too."""
 SHARES: Mapping[str, float] = {HARM: 4.0, DRIFT: 3.0, DATA: 1.0}
-"""How a model's weight is split over what it is evidence of, where all of it is read and pages.
+"""How a model's weight is split over what may page, read or not: what is not read spends nothing.
 
 Harm is what an owner must hear of, and has one or two streams; drift has two or more a column. A
 tenth of the weight costs a stream log(10) = 2.3 of the 12 to 16 that a page takes as a logarithm:
@@ -94,7 +94,9 @@ def found(
     last = before if before is not None and before.version == version else None
     masses = {stream.name: stream.mass for stream in last.evidence} if last is not None else {}
     standing = last.found if last is not None else ()
-    fresh = {stream_name(each): each for each in readings if is_fresh(each)}
+    fresh = {
+        stream_name(each): each for each in readings if each.kind is Kind.FRESH and is_fresh(each)
+    }
     if not fresh:
         return Found(last.evidence if last is not None else (), standing)
     look = _Look.of(family, fresh, weight)
@@ -128,6 +130,21 @@ def stream_name(reading: Reading) -> str:
 def group_of(name: str) -> str:
     """Return what the stream called `name` is evidence of."""
     return GROUPS[name.removeprefix(BACK).partition(":")[0]]
+
+
+def share_of(group: str, page_on: Collection[str]) -> float:
+    """Return the part of a model's weight that goes to `group`; those that may page share it all.
+
+    >>> share_of("harm", ("harm", "drift", "data")), share_of("data", ("harm",))
+    (0.5, 0.125)
+    """
+    among = page_on if group in page_on else SHARES
+    return SHARES[group] / sum(SHARES[each] for each in among)
+
+
+def harmed(decision: Decision) -> bool:
+    """Say whether it is found, and not back yet, that the model predicts worse."""
+    return any(group_of(name) == HARM for name in decision.found)
 
 
 def begun_anew(found: Found) -> tuple[Stream, ...]:
@@ -183,30 +200,31 @@ class _Look:
 
     def masses(self, known: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> Floats:
         """Return the masses of streams called `names`; shape (names, 2, bets)."""
-        found = np.zeros((len(names), 2, _B))
-        for place, name in enumerate(names):
+        found = np.zeros((len(names), 2 * _B))
+        for place, name in enumerate(names if known else ()):
             mass = known.get(name, ())
             if len(mass) in (_B, 2 * _B):  # else it was kept by one that bet otherwise
-                found[place].flat[: len(mass)] = mass
-        return found
+                found[place, : len(mass)] = mass
+        return found.reshape(len(names), 2, _B)
 
 
 def _searched(
     look: _Look, known: Mapping[str, tuple[float, ...]], standing: Collection[str]
 ) -> tuple[tuple[str, ...], list[Stream]]:
     """Return the streams that are found changed now, and what is left of the evidence."""
-    sought = np.array([name not in standing for name in look.names])
     masses = grown(look.masses(known, look.names), look.z, look.weights, look.n)
-    masses[~sought] = 0.0
+    if standing:
+        masses[[name in standing for name in look.names]] = 0.0
     totals = masses.sum(axis=(1, 2))
-    groups = np.array([GROUPS[metric] for metric in look.metrics])
     names: list[str] = []
-    for group in SHARES:
-        mine = np.flatnonzero(groups == group)
+    for group in SHARES if totals.sum() >= 1.0 else ():
+        mine = np.flatnonzero([GROUPS[metric] == group for metric in look.metrics])
         if totals[mine].sum() >= 1.0:
             names += (look.names[place] for place in mine[named(totals[mine])])
             masses[mine] = 0.0
-    return tuple(names), _streams(look.names, kept(masses, look.weights))
+    # What was not looked at stays as it was.
+    least = np.where(np.isnan(look.z), 0.0, look.weights)
+    return tuple(names), _streams(look.names, kept(masses, least))
 
 
 def _returned(
@@ -233,12 +251,11 @@ def _returned(
 
 
 def _streams(names: Sequence[str], masses: Floats) -> list[Stream]:
+    worth = masses.max(axis=2) > 0.0
     found = []
-    for name, (up, down), worth in zip(
-        names, masses.tolist(), (masses.max(axis=2) > 0.0).tolist(), strict=True
-    ):
-        if any(worth):
-            found.append(Stream(name=name, mass=(*up, *down) if worth[1] else tuple(up)))
+    for place in np.flatnonzero(worth.any(axis=1)).tolist():
+        up, down = masses[place].tolist()
+        found.append(Stream(name=names[place], mass=(*up, *down) if any(down) else tuple(up)))
     return found
 
 
@@ -253,16 +270,13 @@ class _Layout:
 
 @lru_cache(maxsize=4096)
 def _layout(names: tuple[str, ...], metrics: tuple[str, ...], page_on: frozenset[str]) -> _Layout:
-    """Return how the weight is split: all of it over what pages; what does not has its part too."""
+    """Return how the weight is split: what may not page has a part too, for the state alone."""
     parts = np.array([_part(name, metric) for name, metric in zip(names, metrics, strict=True)])
     groups = np.array([GROUPS[metric] for metric in metrics])
-    read = set(groups.tolist())
-    paging = (read & page_on) or read
-    whole = sum(SHARES[group] for group in paging)
     shares = np.zeros(len(names))
-    for group in read:
+    for group in set(groups.tolist()):
         mine = groups == group
-        shares[mine] = SHARES[group] / whole * parts[mine] / parts[mine].sum()
+        shares[mine] = share_of(group, page_on) * parts[mine] / parts[mine].sum()
     two = np.array([metric in TWO_SIDED for metric in metrics])
     return _Layout(
         shares=np.where(two, shares / 2.0, shares)[:, None],

@@ -1,13 +1,21 @@
 """Readings against the policy's limits: a verdict for each. Pure."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import erfc, expm1, log1p, sqrt
 
 from driftloop.judge.evidence import HALF
-from driftloop.records import Decision, Kind, Level, Reading, Verdict, metric_name
+from driftloop.records import DOUBTED, Decision, Kind, Level, Reading, Verdict, metric_name
 from driftloop.spec import LOSSES, DecayPolicy, Family
 
-UNJUDGED = (Kind.FRESH, Kind.ESTIMATE)
+_OF_QUALITY = {
+    "null_share": "nulls",
+    "empty_share": "nulls",
+    "out_of_range": "out_of_range",
+    "unseen": "unseen",
+    "duplicates": "duplicates",
+}
+"""Which limit each share of rows is held to."""
 LOOKED = "looked"
 """The reading that stands for all others of a model that could not be looked at."""
 
@@ -19,9 +27,12 @@ def judged(readings: Sequence[Reading], family: Family) -> tuple[Verdict, ...]:
     alarms only where the shift is large enough and sure enough; decay only where even the
     better end of the interval is worse than the baseline. A segment is not judged: among many
     of them some are always worse by chance. Nor is what is fresh: it adds up, see `findings`.
+    An estimate can only alarm, with its whole interval beyond the limit, or be in doubt.
     """
     return tuple(
-        verdict for reading in readings if (verdict := _verdict(reading, family)) is not None
+        verdict
+        for reading in readings
+        if reading.kind is not Kind.FRESH and (verdict := _verdict(reading, family)) is not None
     )
 
 
@@ -70,8 +81,10 @@ def expected_gain(decision: Decision) -> float:
 def _verdict(reading: Reading, family: Family) -> Verdict | None:
     if reading.metric == LOOKED:
         return _blind(reading, f"could not be looked at: {reading.problem}")
-    if reading.segment is not None or reading.kind in UNJUDGED:
+    if reading.segment is not None:
         return None
+    if reading.kind is Kind.ESTIMATE:
+        return _estimate(reading, family, family.decay)
     if reading.kind is Kind.DRIFT:
         return _drift(reading, family)
     if reading.kind is Kind.DECAY:
@@ -84,18 +97,19 @@ def _verdict(reading: Reading, family: Family) -> Verdict | None:
 def _drift(reading: Reading, family: Family) -> Verdict:
     limits = family.drift
     least = family.window.min_rows
-    if reading.value is None:
+    value = reading.value
+    if value is None:
         return _blind(reading, reading.problem or "could not be measured")
     if reading.n < least:
         return _blind(reading, f"{reading.n} rows, at least {least} are needed")
+    said = f"{metric_name(reading.metric)} {value:.3g}, n={reading.n}"
     sure = reading.p_value is not None and reading.p_value < limits.p_value
-    said = f"{metric_name(reading.metric)} {reading.value:.3g}, n={reading.n}"
-    for level, limit in ((Level.ALARM, limits.alarm), (Level.WARN, limits.warn)):
-        if sure and reading.value >= limit:
-            return Verdict(
-                reading=reading, level=level, limit=limit, reason=f"{said}, limit {limit:g}"
-            )
-    return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
+    if not sure or value < limits.warn:
+        return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
+    level, limit = (
+        (Level.ALARM, limits.alarm) if value >= limits.alarm else (Level.WARN, limits.warn)
+    )
+    return Verdict(reading=reading, level=level, limit=limit, reason=f"{said}, limit {limit:g}")
 
 
 def _decay(reading: Reading, family: Family, limits: DecayPolicy) -> Verdict:
@@ -125,6 +139,28 @@ def _decay(reading: Reading, family: Family, limits: DecayPolicy) -> Verdict:
     return Verdict(reading=reading, level=Level.OK, limit=limits.warn, reason=said)
 
 
+def _estimate(reading: Reading, family: Family, limits: DecayPolicy | None) -> Verdict | None:
+    """Return an alarm, or BLIND where what was expected is in doubt; it is never OK.
+
+    Performance that is believed to be good is no reason to call a model fresh.
+    """
+    if reading.metric == DOUBTED:
+        return _blind(reading, reading.problem or "what was expected is in doubt")
+    if limits is None or not family.estimate.decides:
+        return None
+    bound = reading.low if reading.metric in LOSSES else reading.high
+    if reading.value is None or bound is None or reading.baseline is None:
+        return None
+    worse, _ = worsening(reading, reading.value, reading.baseline)
+    if worsening(reading, bound, reading.baseline)[0] < limits.alarm:
+        return None
+    said = (
+        f"{metric_name(reading.metric)} is estimated at {reading.value:.4g}, {worse:.0%} worse than"
+        f" its baseline {reading.baseline:.4g}, n={reading.n} labels, limit {limits.alarm:.0%}"
+    )
+    return Verdict(reading=reading, level=Level.ALARM, limit=limits.alarm, reason=said)
+
+
 def worsening(reading: Reading, value: float, baseline: float) -> tuple[float, bool]:
     """Return by what share of `baseline` a metric is worse, and whether that is no noise."""
     scale = max(abs(baseline), 1e-12)
@@ -142,30 +178,29 @@ def _quality(reading: Reading, family: Family) -> Verdict | None:
         if few:
             return _blind(reading, f"{said}, at least {least} are needed")
         return Verdict(reading=reading, level=Level.OK, limit=float(least), reason=said)
-    limit = {
-        "null_share": policy.nulls,
-        "empty_share": policy.nulls,
-        "out_of_range": policy.out_of_range,
-        "unseen": policy.unseen,
-        "duplicates": policy.duplicates,
-        "freshness": policy.stale.total_seconds() / 3600,
-    }.get(reading.metric)
-    if limit is None:
+    if reading.metric == "freshness":
+        limit = policy.stale.total_seconds() / 3600
+    elif reading.metric in _OF_QUALITY:
+        limit = getattr(policy, _OF_QUALITY[reading.metric])
+    else:
         return None
     if reading.value is None:
         return _blind(reading, reading.problem or "could not be measured")
     if reading.metric != "freshness" and reading.n < least:
         return _blind(reading, f"{reading.n} rows, at least {least} are needed")
     usual = reading.baseline or 0.0
+    shown = _told(reading.metric, reading.value, usual, reading.n)
     over = reading.value - usual >= limit if limit > 0 else reading.value - usual > 0
-    name = metric_name(reading.metric)
-    shown = (
-        f"{reading.value:.1f} hours old"
-        if reading.metric == "freshness"
-        else f"{name} {reading.value:.1%} (usually {usual:.1%}), n={reading.n}"
-    )
     level = Level.ALARM if over else Level.OK
     return Verdict(reading=reading, level=level, limit=limit, reason=shown)
+
+
+@lru_cache(maxsize=4096)
+def _told(metric: str, value: float, usual: float, n: int) -> str:
+    # Most columns of a look have the same to say: none of its rows, as ever.
+    if metric == "freshness":
+        return f"{value:.1f} hours old"
+    return f"{metric_name(metric)} {value:.1%} (usually {usual:.1%}), n={n}"
 
 
 def _blind(reading: Reading, why: str) -> Verdict:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,17 @@ def remembering(order: Order, memory: Memory, family: Family) -> Order:
 
     All history is what `retention.log` keeps.
     """
-    policy = family.retrain
-    reach = policy.span if memory is Memory.RECENT else max(policy.span, family.retention.log)
-    end = order.window.end
-    return replace(order, memory=memory, window=replace(order.window, start=end - reach))
+    window = order.window
+    start = window.end - _reach(memory, family)
+    left_out = tuple(span for span in window.left_out if span.end > start)
+    return replace(order, memory=memory, window=replace(window, start=start, left_out=left_out))
+
+
+def longest_reach(family: Family) -> timedelta:
+    """Return how far back rows are read, at most, whatever memory a candidate comes to have."""
+    return max(_reach(memory, family) for memory in family.retrain.memory)
+
+
+def _reach(memory: Memory, family: Family) -> timedelta:
+    span = family.retrain.span
+    return span if memory is Memory.RECENT else max(span, family.retention.log)

@@ -16,7 +16,7 @@ from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import Beside, Span, as_found, compare, uses
 from driftloop.loop import notices
-from driftloop.loop.memories import Fits
+from driftloop.loop.memories import Fits, longest_reach
 from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
@@ -317,7 +317,9 @@ class Renewer:
             order.window, start=newest - family.retrain.span, end=newest, known_at=horizon
         )
         if self.quarantine is not None:
-            window = replace(window, left_out=self.quarantine.left_out(family, window))
+            # Of all that any memory reaches back to.
+            whole = replace(window, start=newest - longest_reach(family))
+            window = replace(window, left_out=self.quarantine.left_out(family, whole))
         begun = replace(order, window=window, holdout_from=newest - family.gate.holdout)
         self.ledger.append(Ordered(model=order.model, at=now, order=begun), key=order.key)
         return begun

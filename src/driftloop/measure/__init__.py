@@ -18,14 +18,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftloop.errors import ArtifactError, MeasureError
+from driftloop.measure.causes import cause_of
 from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings, judged
+from driftloop.measure.estimate import estimate_readings
 from driftloop.measure.fresh import Usual, fresh_readings
 from driftloop.measure.learn import learnt, profile_beside, write_profile
 from driftloop.measure.profile import Profile
 from driftloop.measure.quality import quality_readings
-from driftloop.measure.reference import Reference, References, prepared
-from driftloop.records import PROFILE_FILE, Kind, LogSummary, Reading, Verdict, Window
+from driftloop.measure.reference import Reference, References, held_out, prepared
+from driftloop.records import (
+    HOLDOUT_FILE,
+    PROFILE_FILE,
+    Cause,
+    Kind,
+    LogSummary,
+    Reading,
+    Verdict,
+    Window,
+)
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -116,6 +127,7 @@ class EvidentlyMeasure:
             summary=summary,
             baselines=baselines,
             now=now,
+            holdout=held_out(reference.with_name(HOLDOUT_FILE)),
             usual=usual,
         )
 
@@ -176,6 +188,23 @@ class EvidentlyMeasure:
             )
         return tuple(found)
 
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own` are worse than the champion was made for; see `cause_of`.
+
+        Raises:
+            ArtifactError: the reference is not there, or is damaged.
+        """
+        held_out = reference.with_name("holdout.parquet")
+        return cause_of(
+            family=family,
+            now=own,
+            before=_before(_table(held_out)) if held_out.exists() else None,
+            reference=_table(reference),
+            verdicts=verdicts,
+        )
+
     def report(
         self,
         *,
@@ -208,7 +237,7 @@ class EvidentlyMeasure:
         _written(file, html)
 
 
-def measured(
+def measured(  # noqa: PLR0913 - each is of its own kind, and named
     *,
     family: Family,
     current: Rows,
@@ -217,6 +246,7 @@ def measured(
     summary: LogSummary,
     baselines: dict[str, float],
     now: datetime,
+    holdout: Rows | None = None,
     usual: Usual | None = None,
 ) -> Measurement:
     """Return drift, decay and quality of one model, and what is fresh of it.
@@ -232,11 +262,13 @@ def measured(
         summary: counts of the window, for duplicates, volume and freshness.
         baselines: the champion's metrics at its gate, by name.
         now: when freshness is judged, and the snapshot's time.
+        holdout: the rows that the champion was gated on, for what is expected of late labels.
         usual: what fresh rows are compared with, and since when they are; without it nothing is.
     """
     readings = (
         *drift_readings(family, current, reference),
         *decay_readings(family, own, baselines),
+        *estimate_readings(family, own, reference, baselines, now, holdout),
         *quality_readings(family, current, reference, summary, now),
         *(fresh_readings(family, current, own, reference, usual) if usual is not None else ()),
     )
@@ -258,6 +290,24 @@ def keep_profile(family: Family, rows: pa.Table, held_out: pa.Table, reference: 
     table = pq.read_table(reference, use_threads=False)
     made = learnt(family, prepared(family, table), rows, held_out)
     write_profile(made, reference.with_name(PROFILE_FILE))
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"it cannot be read: {error}", where=str(file)) from error
+
+
+def _before(held_out: pa.Table) -> pa.Table | None:
+    """Return held-out rows as those of a window are; None where they have no features yet."""
+    if "features" not in held_out.column_names:
+        return None
+    features = held_out["features"].combine_chunks()
+    columns = {name: held_out[name] for name in ("event_time", "label")}
+    columns["prediction"] = held_out["candidate"]
+    names = [features.type.field(place).name for place in range(features.type.num_fields)]
+    return pa.table({**columns, **{name: features.field(name) for name in names}})
 
 
 def _written(file: Path, text: str) -> None:

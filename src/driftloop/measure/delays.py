@@ -49,12 +49,14 @@ class Curve:
 class Delays:
     """Of one model's labels: how many come at all, and how soon, for each outcome.
 
-    `ever` is the share of rows that have a label within `horizon` seconds, `outcomes` how many of
-    these come by an age. `median` is the age by which half of them are here, in seconds.
+    `ever` is the share of rows that have a label within `horizon` seconds, `whole` how many of
+    these come by an age, and `outcomes` likewise of each. `median` is the age, in seconds, by which
+    half of them are here.
     """
 
     ever: float
     horizon: float
+    whole: Curve
     outcomes: tuple[Curve, ...]
     median: float
 
@@ -84,8 +86,10 @@ def learnt(delay: Floats, age: Floats, outcome: Codes, expiry: float) -> Delays:
         outcome: shape (rows,), of rows with a label their outcome, numbered from 0.
         expiry: after which no label is expected.
 
+    Of fewer than `SEEN` labels nothing is learnt: no label tells of any row, at any age.
+
     Raises:
-        Unmeasurable: there are fewer than `SEEN` labels.
+        Unmeasurable: there are so few, although `SEEN` rows are older than `expiry`.
 
     >>> delays = learnt(np.tile([1.0, 2.0], 50), np.full(100, 9.0), np.zeros(100, int), 9.0)
     >>> delays.ever, delays.median, delays.known(np.array([0.5, 1.0, 3.0]), np.zeros(3, int))
@@ -94,9 +98,10 @@ def learnt(delay: Floats, age: Floats, outcome: Codes, expiry: float) -> Delays:
     here = np.isfinite(delay)
     n = int(np.count_nonzero(here))
     if n < SEEN:
-        raise Unmeasurable(
-            f"{n} labels, at least {SEEN} are needed to tell how late they come", n=n
-        )
+        if (old := int(np.count_nonzero(age > expiry))) >= SEEN:
+            raise Unmeasurable(f"{n} labels, though {old} rows are older than a label may be", n=n)
+        never = Curve(np.array([np.inf]), np.ones(1))
+        return Delays(1.0, 0.0, never, (never,), np.inf)
     took = np.clip(delay, 0.0, np.minimum(age, expiry))
     horizon = min(float(np.sort(age[here])[-SEEN]), expiry)
     ends = np.minimum(np.where(here, took, age), horizon)
@@ -110,7 +115,19 @@ def learnt(delay: Floats, age: Floats, outcome: Codes, expiry: float) -> Delays:
         few = np.count_nonzero(of) < FEWEST
         outcomes.append(whole if few else reversed_time(took[of], limit[of]))
     half = np.searchsorted(whole.shares, 0.5)
-    return Delays(float(ever.shares[-1]), horizon, tuple(outcomes), float(whole.ages[half]))
+    share, median = float(ever.shares[-1]), float(whole.ages[half])
+    return Delays(share, horizon, whole, tuple(outcomes), median)
+
+
+def overdue(delays: Delays, here: Mask, age: Floats) -> tuple[int, int]:
+    """Return how many labels are here, and how many were to be expected, of the newest rows.
+
+    These are a tenth of all, the youngest of those that labels tell of.
+    """
+    told = np.flatnonzero(delays.told(age))
+    newest = told[np.argsort(age[told], kind="stable")][: len(age) // 10]
+    expected = delays.ever * float(delays.whole.at(age[newest]).sum())
+    return int(np.count_nonzero(here[newest])), round(expected)
 
 
 def kaplan_meier(ends: Floats, here: Mask) -> Curve:

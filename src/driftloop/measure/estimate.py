@@ -22,11 +22,11 @@ import pyarrow as pa
 from driftloop.measure.believed import Believed, Known, believed, known
 from driftloop.measure.columns import Floats, Unmeasurable
 from driftloop.measure.decay import CONFIDENCE, interval, within
-from driftloop.measure.delays import Mask
+from driftloop.measure.delays import Mask, overdue
 from driftloop.measure.expected import outside
 from driftloop.measure.pseudo import Scored, scored
 from driftloop.measure.reference import Reference
-from driftloop.records import Kind, Reading, Task
+from driftloop.records import DOUBTED, Kind, Reading, Task
 from driftloop.rows import Rows, chosen
 from driftloop.spec import DecayPolicy, Family
 
@@ -50,6 +50,8 @@ LITTLE = 0.2
 STEP = 0.1
 """By how much an interval that was too narrow once is widened (Gibbs and Candes 2021)."""
 WIDEST = 3.0
+DUE = 50
+"""So many labels must have been expected before it is said that they are overdue."""
 MOST = 20_000
 """Rows that are looked at: more of them make no interval narrower that days make wide."""
 IN_PROPORTION = ("mae", "rmse", "mape", "mape_abs")
@@ -75,11 +77,13 @@ def estimate_readings(
         holdout: rows that the champion was not trained on, with `event_time`, `label` and what it
             answers to them as `candidate`.
 
+    Where all labels are here there is nothing to estimate, and nothing is yielded.
+
     `n` of a reading counts the labels that are here; of more than `MOST` rows every second, third
     or so is looked at, and they are those of these. A reading that cannot be had has no value and
     a problem that begins with "UNKNOWN: ".
     """
-    if family.decay is None:
+    if family.decay is None or not own.num_rows:
         return
     if own.num_rows > MOST:
         every = -(-own.num_rows // MOST)
@@ -107,20 +111,23 @@ class _Telling:
         every = np.ones(len(rows.age), dtype=np.bool_)
         try:
             if rows.here.all():
-                yield self._reading(None, len(rows.age), _plain(self.family, metric, rows, every))
                 return
             found = believed(self.family, metric, self.own, self.reference, rows, holdout)
         except Unmeasurable as problem:
             yield self._unknown(problem, int(np.count_nonzero(rows.here)), None)
             return
-        newest = rows.age <= found.delays.median
-        day = rows.age <= timedelta(days=1).total_seconds()
-        for segment, part in ((None, every), (NEWEST, newest), (DAY, day)):
+        parts: list[tuple[str | None, Mask]] = [(None, every)]
+        if np.isfinite(found.delays.median):
+            parts.append((NEWEST, rows.age <= found.delays.median))
+        parts.append((DAY, rows.age <= timedelta(days=1).total_seconds()))
+        for segment, part in parts:
             n = int(np.count_nonzero(rows.here & part))
             try:
                 yield self._reading(segment, n, self._told(rows, found, part))
             except Unmeasurable as problem:
                 yield self._unknown(problem, n, segment)
+                if isinstance(problem, _Doubted) and segment is None:
+                    yield self._doubted(problem, n)
 
     def _reading(self, segment: str | None, n: int, told: tuple[float, float, float]) -> Reading:
         metric = self.limits.metric
@@ -164,22 +171,36 @@ class _Telling:
         pseudo = expected + found.weight[part][:, None] * wrong
         said = scored(family, self.limits.metric, rows.prediction[part], pseudo)
         past = _past(family, said, found, rows.prediction[part])
-        self._doubt(said, past, rows, part, float(np.mean(found.waits[part])))
+        self._doubt(said, past, rows, found, part)
         error = _error(family, self.limits.metric, said, found, rows, part, past)
         half = float(stdtrit(max(past.count - 1, 2), (1.0 + CONFIDENCE) / 2.0))
         half *= error * past.widened
         return said.value, said.value - half, said.value + half
 
-    def _doubt(self, said: Scored, past: "_Past", rows: Known, part: Mask, waiting: float) -> None:
-        """Refuse to tell of labels to come what those that came, or the inputs, speak against.
+    def _doubted(self, problem: "_Doubted", n: int) -> Reading:
+        return Reading(
+            kind=Kind.ESTIMATE,
+            metric=DOUBTED,
+            column=None,
+            value=problem.waiting,
+            n=n,
+            problem=str(problem),
+        )
 
-        `waiting` is the share of the rows that nothing but expectation tells of.
-        """
+    def _doubt(self, said: Scored, past: "_Past", rows: Known, found: Believed, part: Mask) -> None:
+        """Refuse to tell of labels to come what those that came, or the inputs, speak against."""
+        waiting = float(np.mean(found.waits[part]))
         matters = self.limits.warn / 2.0 * abs(said.value)
         if past.sure and abs(past.wrong) * waiting > matters:
-            raise Unmeasurable(
+            raise _Doubted(
                 f"labels that came last are off what was expected of them by {past.wrong:+.3g}:"
-                " what the inputs mean may have changed"
+                " what the inputs mean may have changed",
+                waiting,
+            )
+        came, due = overdue(found.delays, rows.here, rows.age)
+        if due >= DUE and came < due / 2.0:
+            raise _Doubted(
+                f"labels are overdue: {came} are here of newer rows, {due} were expected", waiting
             )
         if waiting <= LITTLE:
             return
@@ -187,7 +208,15 @@ class _Telling:
         unlabelled[rows.used] = part & ~rows.here
         name, share = outside(self.family, self.own, self.reference, unlabelled)
         if share > self.family.estimate.outside:
-            raise Unmeasurable(f"{share:.0%} of {name} lie where no label tells of")
+            raise Unmeasurable(f"{share:.0%} of {name} lie beyond what the champion was trained on")
+
+
+class _Doubted(Unmeasurable):
+    """What was expected is not to be believed now, of the share of rows that `waiting` is."""
+
+    def __init__(self, problem: str, waiting: float) -> None:
+        self.waiting = waiting
+        super().__init__(problem)
 
 
 def _plain(family: Family, metric: str, rows: Known, part: Mask) -> tuple[float, float, float]:

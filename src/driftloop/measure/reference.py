@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,19 @@ class References:
             raise ArtifactError.unreadable(file, error) from error
         self._held[model] = (key, reference)
         return reference
+
+
+@lru_cache(maxsize=256)
+def held_out(file: Path) -> pa.Table | None:
+    """Return the rows that a champion was gated on; None where there are none that can be read.
+
+    Nobody changes the file once it is there, and nothing is judged by it: its rows are the first
+    to learn of, where labels are late.
+    """
+    try:
+        return pq.read_table(file, columns=["event_time", "label", "candidate"], use_threads=False)
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def _columns(family: Family, table: pa.Table) -> Iterator[tuple[str, Numbers | Levels | str]]:

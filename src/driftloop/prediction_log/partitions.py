@@ -23,11 +23,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def counted(
-    store: Reads, family: Family, asked: Mapping[str, Any]
+    store: Reads, family: Family, asked: Mapping[str, Any], *, once: bool
 ) -> dict[ModelId, list[Partition]]:
     """Return the partitions of each model in a window, oldest first; one without rows is none.
 
-    `asked` is what the queries of windows take, whose span begins and ends with a block.
+    `asked` is what the queries of windows take, whose span begins and ends with a block; `once`
+    says that each id arrived a single time, which is cheaper to count.
 
     Raises:
         LogError: it cannot be read.
@@ -37,7 +38,9 @@ def counted(
     with store.cursor() as con:
         try:
             # Read once: the three below ask it, and it is gone with the cursor.
-            con.execute(f"CREATE OR REPLACE TEMP TABLE placed AS {_placed(family)}", given)
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE placed AS {_placed(family, once=once)}", given
+            )
             plain = con.execute(_plain(family)).fetchall()
             unseen = con.execute(_unseen(family)).fetchall() if family.categorical else []
             agreed = [] if family.task is Task.SCORE else con.execute(_agreed(family)).fetchall()
@@ -77,16 +80,19 @@ _WHOLE = (
 _SUMS = ("y", "p", "yy", "pp", "yp")
 
 
-def _placed(family: Family) -> str:
+def _placed(family: Family, *, once: bool) -> str:
     """Return the query for the rows, each id once, with the block that they and labels are in."""
     block = family.window.block // _MICROSECOND
     names = ", ".join(["prediction", *quoted(family)])
     stale = family.quality.stale // _MICROSECOND
+    turn, again = "1", "0"
+    if not once:
+        turn = "row_number() OVER (PARTITION BY model, id ORDER BY arrived_at, rowid)"
+        again = "count(*) OVER (PARTITION BY model, id) - 1"
     return f"""
         WITH arrived AS MATERIALIZED (
             SELECT model, id, event_time, predicted_at, arrived_at, {names},
-                   row_number() OVER (PARTITION BY model, id ORDER BY arrived_at, rowid) AS turn,
-                   count(*) OVER (PARTITION BY model, id) - 1 AS again
+                   {turn} AS turn, {again} AS again
             FROM lake.{family.table}_predictions
             WHERE {queries.IN_WINDOW}
         ), known AS (
@@ -127,28 +133,29 @@ def _watched(family: Family) -> list[str]:
 
 
 def _sql(family: Family, name: str) -> str:
-    """Return the list that one column's counts are made of."""
+    """Return the structure that one column's counts come in."""
     feature = family.features.get(name)
     column = f'"{name}"'
     if feature is not None and feature.kind != "numeric":
-        return f"[count(*) FILTER ({column} IS NULL), 0, NULL, NULL]"
+        return f"{{'nulls': count(*) FILTER ({column} IS NULL), 'outside': 0, 'ends': NULL}}"
     bounds = feature.range if feature is not None else None
     beyond = f" OR {column} NOT BETWEEN {bounds[0]!r} AND {bounds[1]!r}" if bounds else ""
     share = family.quality.out_of_range
     share = share if share < 1 / 2 else 0.0  # a half of them are no ends
     ends = f"quantile_disc({column}, [{share!r}, {1 - share!r}]) FILTER (isfinite({column}))"
-    return f"""[count(*) FILTER ({column} IS NULL OR isnan({column})),
-        count(*) FILTER ((isinf({column}){beyond}) AND NOT isnan({column})),
-        ({ends})[1], ({ends})[2]]"""
+    return f"""{{
+        'nulls': count(*) FILTER ({column} IS NULL OR isnan({column})),
+        'outside': count(*) FILTER ((isinf({column}){beyond}) AND NOT isnan({column})),
+        'ends': {ends}}}"""
 
 
-def _column(name: str, values: list[float | None], unseen: int) -> ColumnCounts:
-    nulls, outside, low, high = values
+def _column(name: str, counts: Mapping[str, Any], unseen: int) -> ColumnCounts:
+    low, high = counts["ends"] or (None, None)
     return ColumnCounts(
         name=name,
-        nulls=int(nulls or 0),
-        outside=int(outside or 0),
-        unseen=int(unseen),
+        nulls=counts["nulls"],
+        outside=counts["outside"],
+        unseen=unseen,
         low=low,
         high=high,
     )

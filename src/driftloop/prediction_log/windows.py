@@ -71,10 +71,13 @@ class Windows:
             return {}
         models = [window.model for window in windows]
         asked = {**queries.bound(windows[0]), "models": models}
-        arrived = {model: each.rows for model, each in self._arrived(family, asked).items()}
+        each = self._arrived(family, asked)
+        arrived = {model: found.rows for model, found in each.items()}
         found: dict[ModelId, list[Partition]] = {}
         for batch in _batches([model for model in models if model in arrived], arrived):
-            found |= counted_partitions(self._store, family, {**asked, "models": batch})
+            once = all(each[model].rows == each[model].distinct for model in batch)
+            here = {**asked, "models": batch}
+            found |= counted_partitions(self._store, family, here, once=once)
         return found
 
     def sample(self, family: Family, window: Window) -> tuple[pa.Table, int]:

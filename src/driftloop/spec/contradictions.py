@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from os.path import normpath
 from typing import Any
@@ -18,6 +18,8 @@ from driftloop.spec.schema import (
     METRICS,
     MOST_CLASSES,
     QUERY,
+    Family,
+    Platform,
     Source,
     is_database,
 )
@@ -26,6 +28,8 @@ from driftloop.spec.values import duration
 ROW_COLUMNS = ("id", "model", "version", "predicted_at", "arrived_at", "prediction")
 LABEL_COLUMNS = ("id", "model", "label", "observed_at")
 MISSING = "missing"
+ROUNDING = 1.0 + 1e-9
+"""Shares that add up to the whole may be more by what floats round."""
 RESERVED = frozenset(
     {"id", "rows", "model", "version", "epoch", "event_time", "predicted_at", "arrived_at"}
     | {"prediction", "label", "labelled_at", "observed_at", "value"}
@@ -61,12 +65,7 @@ def contradictions(
         yield DriftloopError(
             "must be shorter than window.span: no older row is ever seen", where="quality.stale"
         )
-    owner = whole.get("owner")
-    if owners and isinstance(owner, str) and owner not in owners:
-        known = ", ".join(sorted(owners))
-        yield DriftloopError(
-            f"{owner!r} is not in owners.toml", where="owner", hint=f"known: {known}"
-        )
+    yield from _bad_owners(whole, owners)
     recipe, parameters = _at(whole, "retrain", "recipe"), _at(whole, "retrain", "parameters")
     if isinstance(recipe, str):
         try:
@@ -84,8 +83,72 @@ def contradictions(
     yield from _bad_classes(whole)
     yield from _bad_log(whole)
     yield from _bad_batch(whole)
+    yield from _bad_budget(whole)
     if whole.get("task") == Task.SCORE:
         yield from _bad_score(whole)
+
+
+def overdrawn(families: Iterable[Family], platform: Platform) -> Iterator[DriftloopError]:
+    """Yield what families claim beyond the fleet's budget, or leave nothing of for the others."""
+    whole, said = platform.false_pages_per_week, "platform.toml: false_pages_per_week"
+    claimed, others = 0.0, 0
+    for family in families:
+        stated = family.budget.false_pages_per_week
+        unstated = set(family.markets) - family.budget.markets.keys()
+        claimed += sum(family.budget.markets.values()) if stated is None else stated
+        others += len(unstated) if stated is None else 0
+    if claimed > whole * ROUNDING:
+        yield DriftloopError(
+            f"the families claim {claimed:g} false pages a week, more than the fleet's {whole:g}",
+            where=said,
+            hint="raise it, or lower false_pages_per_week and markets in their [budget]",
+        )
+    elif others and claimed >= whole:
+        yield DriftloopError(
+            f"the families claim all of the fleet's {whole:g} false pages a week: nothing is left"
+            f" for {others} models without a budget of their own",
+            where=said,
+            hint="raise it, or lower false_pages_per_week and markets in their [budget]",
+        )
+
+
+def _bad_budget(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
+    budget, markets = whole.get("budget"), whole.get("markets")
+    stated = budget.get("markets") if isinstance(budget, dict) else None
+    if not isinstance(budget, dict) or not isinstance(stated, dict):
+        return
+    known = markets if isinstance(markets, list) else None
+    for market in stated if known is not None else ():
+        if market not in (known or ()):
+            yield DriftloopError(
+                "is no market of the family",
+                where=f"budget.markets.{market}",
+                hint=f"known: {', '.join(map(str, known or ()))}",
+            )
+    pages = budget.get("false_pages_per_week")
+    claims = [each for each in stated.values() if isinstance(each, int | float)]
+    if not isinstance(pages, int | float) or len(claims) < len(stated):
+        return
+    if sum(claims) > pages * ROUNDING:
+        yield DriftloopError(
+            f"its markets claim {sum(claims):g}, more than the family's {pages:g}",
+            where="budget.false_pages_per_week",
+        )
+    elif known is not None and set(map(str, known)) - stated.keys() and sum(claims) >= pages:
+        yield DriftloopError(
+            "its markets claim all of it: nothing is left for the others",
+            where="budget.false_pages_per_week",
+        )
+
+
+def _bad_owners(whole: Mapping[str, Any], owners: frozenset[str]) -> Iterator[DriftloopError]:
+    for key in ("owner", "data_owner"):
+        owner = whole.get(key)
+        if owners and isinstance(owner, str) and owner not in owners:
+            known = ", ".join(sorted(owners))
+            yield DriftloopError(
+                f"{owner!r} is not in owners.toml", where=key, hint=f"known: {known}"
+            )
 
 
 def _bad_batch(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from driftloop.errors import DriftloopError, SpecError
 from driftloop.records import ModelId, Task
-from driftloop.spec.contradictions import MISSING, contradictions
+from driftloop.spec.contradictions import MISSING, contradictions, overdrawn
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.lookups import bad_source
 from driftloop.spec.naming import NAME
@@ -81,6 +81,8 @@ class _Reader:
                         f"{family.name}.toml", f"{model!r} is also a model of {taken[model]}.toml"
                     )
                 taken[model] = family.name
+        for fault in overdrawn(families, platform):
+            self._fault(fault.where, fault.what, hint=fault.hint)
         return Fleet(
             families=families,
             owners=owners,
@@ -165,7 +167,7 @@ class _Reader:
             source = self._parse(Source, given, SOURCES, prefix=f"{name}.")
             self._sources[name] = source if isinstance(source, Source) else None
             if isinstance(source, Source):
-                for fault in bad_source(source):
+                for fault in bad_source(source, owners=self._owner_names):
                     self._fault(SOURCES, fault.what, key=fault.where, hint=fault.hint)
 
     def _family(self, file: str) -> Family | None:

@@ -16,6 +16,7 @@ from driftloop.records import (
     Decided,
     Decision,
     Head,
+    Memory,
     ModelId,
     Moved,
     Quarantined,
@@ -215,3 +216,15 @@ class Asking(Parts):
 
         log = self.logs.of(family)
         return log.warnings(self.fleet.left_out) if isinstance(log, ForeignLog) else ()
+
+    def check_recipe(self, family: Family) -> None:
+        """Check that the recipe takes weights of rows where one of the memories needs them.
+
+        Raises:
+            TrainingFailed: it takes none, or gives no estimator at all.
+        """
+        from driftloop.retrain import unfitted, weight_name
+
+        trained = family.log is None or family.handover is not None
+        if trained and Memory.DECAYED in family.retrain.memory:
+            weight_name(family, unfitted(family, seed=family.retrain.seed))

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,25 @@ class Story:
         previous = self.ledger.head(self.model)
         self.ledger.move(head, at=self.at(days), previous=previous, reason=reason)
 
+    def estimated(self, value: float | None, n: int) -> tuple[Reading, ...]:
+        """Return what is believed of labels to come: of all rows, and of the last day nothing."""
+        told = Reading(
+            kind=Kind.ESTIMATE,
+            metric=self.metric,
+            column=None,
+            value=None if value is None else value + 0.2,
+            n=n,
+            low=None if value is None else value - 0.5,
+            high=None if value is None else value + 0.9,
+            baseline=7.1,
+            problem="UNKNOWN: 3 labels, at least 200 are needed" if value is None else None,
+        )
+        moved = "UNKNOWN: 14% of load lie beyond what the champion was trained on"
+        day = replace(
+            told, value=None, n=n // 20, low=None, high=None, problem=moved, segment="age=day"
+        )
+        return (told, day)
+
     def measured(
         self, days: float, value: float | None, *, n: int = 400, problem: str | None = None
     ) -> tuple[Reading, ...]:
@@ -101,6 +121,7 @@ class Story:
                 baseline=7.1,
                 problem=problem,
             ),
+            *self.estimated(value, n),
             Reading(kind=Kind.DRIFT, metric="wasserstein", column="load", value=0.31, n=900),
             Reading(kind=Kind.QUALITY, metric="null_share", column="load", value=0.01, n=900),
         )
@@ -154,6 +175,7 @@ class Story:
                     reason=problem or f"{reading.metric} {reading.value}, n={reading.n}",
                 )
                 for reading in readings
+                if reading.kind is not Kind.ESTIMATE  # it is never OK
             ),
             retrain=retrain,
             incident=incident,

@@ -21,26 +21,6 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(1)
 
 
-def test_looking_all_the_time_errs_as_seldom_as_promised(rng: np.random.Generator) -> None:
-    """Of 400 challengers like their champions at most 5 % are ever, in 80 looks, accused."""
-    accused = 0
-    for _ in range(400):
-        apart = np.cumsum(rng.normal(0.0, 1.0, 4000))
-        for n in range(50, 4000, 50):
-            z = abs(apart[n - 1]) / np.sqrt(n)
-            # As a finding would: beyond the quantile of this look's confidence.
-            if _two_sided(z) > looked_at(0.95, n, first=500):
-                accused += 1
-                break
-    assert accused <= 20
-
-
-def _two_sided(z: float) -> float:
-    from math import erf, sqrt
-
-    return erf(z / sqrt(2))
-
-
 @pytest.mark.parametrize(
     ("failed", "of", "harm"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from driftloop.measure import Measurement, prepared
 from driftloop.measure import measured as measured_of
-from driftloop.records import LogSummary, Reading
+from driftloop.records import Kind, LogSummary, Reading
 from driftloop.spec import Family
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -93,7 +93,8 @@ def pick() -> Callable[..., Reading]:
     """Finds the one reading of a metric and a column."""
 
     def one(measured: Measurement, metric: str, column: str | None = None) -> Reading:
-        (found,) = (r for r in measured.measured if (r.metric, r.column) == (metric, column))
+        told = (r for r in measured.measured if r.kind is not Kind.ESTIMATE)
+        (found,) = (r for r in told if (r.metric, r.column) == (metric, column))
         return found
 
     return one

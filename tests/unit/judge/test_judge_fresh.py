@@ -1,0 +1,304 @@
+"""Fresh readings, judged: what they add up to pages, and only that; and it ends when it is over."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import pytest
+
+from driftloop.judge import decide, window_at
+from driftloop.judge.evidence import BETS, HALF, INFLATION, grown, kept
+from driftloop.judge.findings import BACK, RELAPSE
+from driftloop.loop.notices import Places, opened, recovered
+from driftloop.records import Decision, Head, Kind, ModelHistory, ModelId, Reading, State
+from driftloop.spec import Family, Owner
+
+DE = ModelId("eta-de")
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+OWNER, PLACES = Owner(channel="#ml"), Places(pages="http://pages", prefect="http://prefect")
+COLUMNS = ("distance", "load", "prediction")
+
+
+def fresh(
+    metric: str,
+    value: float | None,
+    column: str | None = None,
+    *,
+    error: float = 0.014,
+    n: int = 5000,
+) -> Reading:
+    """A fresh reading with its standard error; without a value nothing came."""
+    low, high = (None, None) if value is None else (value - HALF * error, value + HALF * error)
+    return Reading(
+        kind=Kind.FRESH, metric=metric, column=column, value=value, n=n, low=low, high=high
+    )
+
+
+def look(
+    *, loss: float = 0.0, load: float = 0.0, mae: float = 10.0, labels: int = 100
+) -> tuple[Reading, ...]:
+    """All that is read of a model at once: its window, and what is fresh."""
+    return (
+        Reading(kind=Kind.QUALITY, metric="volume", column=None, value=99.0, n=99),
+        Reading(kind=Kind.DECAY, metric="mae", column=None, value=mae, n=labels, baseline=10.0),
+        fresh("loss", loss, error=0.03),
+        *(fresh("shift", load if name == "load" else 0.0, name) for name in COLUMNS),
+        fresh("nulls", 0.0, "load"),
+    )
+
+
+class Told:
+    """A model's decisions, one a day."""
+
+    def __init__(self, family: Family, *, version: int = 1, rate: float = 0.01) -> None:
+        self.family, self.rate, self.decisions = family, rate, ()
+        self.head = Head(model=DE, epoch=version, version=version, digest="d", artifact="a")
+
+    def sees(self, *readings: Reading) -> Decision:
+        now = NOW + len(self.decisions) * DAY
+        made = decide(
+            family=self.family,
+            window=window_at(self.family, DE, now=now),
+            readings=readings,
+            history=ModelHistory(decisions=self.decisions, head=self.head),
+            now=now,
+            rate=self.rate,
+        )
+        self.decisions = (*self.decisions, made)
+        return made
+
+    def promotes(self) -> None:
+        version = self.head.version + 1
+        self.head = replace(self.head, epoch=version, version=version)
+
+
+@pytest.fixture
+def told(eta: Family) -> Told:
+    """The regression family's first model: its loss may be worse by 0.15, columns by 0.2."""
+    return Told(eta)
+
+
+def with_budget(family: Family, **policy: object) -> Family:
+    return family.model_copy(update={"budget": family.budget.model_copy(update=policy)})
+
+
+def test_what_is_clean_stays_fresh_and_keeps_nothing(told: Told) -> None:
+    """No change at 5,000 rows a look: no evidence is left to be kept."""
+    for _ in range(5):
+        made = told.sees(*look())
+        assert (made.state, made.found, made.evidence, made.opens) == (State.FRESH, (), (), False)
+
+
+def test_harm_on_fresh_rows_pages_before_its_window_shows_it(told: Told) -> None:
+    """The window of two weeks is fine yet: the state is DECAYING, and retraining is ordered."""
+    told.sees(*look())
+    made = told.sees(*look(loss=0.5))
+    assert (made.state, made.found, made.opens) == (State.DECAYING, ("loss",), True)
+    assert made.retrain
+    assert made.reason == (
+        "decaying: loss of fresh rows is +50%, n=5000, surely more than 0.15; "
+        "retraining because of decay"
+    )
+    page = opened(made, told.family, OWNER, PLACES)
+    assert page.headline == (
+        "eta-de predicts worse: loss of fresh rows is +50%, n=5000, surely more than 0.15"
+    )
+    assert [line.what for line in page.evidence] == ["loss of the newest rows"]
+
+
+def test_a_column_that_changed_pages_as_drift(told: Told) -> None:
+    """An incident in which nothing is retrained, as the policy has it."""
+    made = told.sees(*look(load=-0.5))
+    assert (made.state, made.found, made.opens) == (State.DRIFTING, ("shift:load",), True)
+    assert not made.retrain
+    page = opened(made, told.family, OWNER, PLACES)
+    assert page.headline == (
+        "eta-de: load has drifted: shifted by -0.5 sd, n=5000, surely more than 0.2"
+    )
+
+
+def test_what_pages_is_the_owners_to_say(eta: Family) -> None:
+    """Drift that does not page makes the state all the same; harm beside it still pages."""
+    told = Told(with_budget(eta, page_on=("harm",)))
+    quiet = told.sees(*look(load=0.5))
+    assert (quiet.state, quiet.found, quiet.opens) == (State.DRIFTING, ("shift:load",), False)
+    assert told.sees(*look(load=0.5, loss=0.5)).opens
+    mute = Told(with_budget(eta, page_on=()))
+    assert not mute.sees(*look(load=0.5, loss=0.5)).opens
+
+
+@pytest.mark.parametrize(("loss", "load"), [(0.14, 0.0), (0.0, 0.19), (-0.9, 0.0)])
+def test_too_small_to_matter_stays_silent(told: Told, loss: float, load: float) -> None:
+    """Below the floor nothing is found, however sure; nor is what is better."""
+    for _ in range(50):
+        readings = [replace(each, n=10**6) for each in look(loss=loss, load=load)]
+        assert told.sees(*readings).found == ()
+
+
+def test_a_weak_change_is_found_by_adding_up(told: Told) -> None:
+    """1.5 errors beyond the floor are no proof in one look, and are in some more."""
+    weak = look(loss=0.15 + 1.5 * 0.03 * INFLATION)
+    first = told.sees(*weak)
+    assert (first.state, first.opens) == (State.FRESH, False)
+    assert [stream.name for stream in first.evidence] == ["loss"]
+    looks = next(count for count in range(2, 40) if told.sees(*weak).opens)
+    assert 4 < looks < 20
+
+
+def test_a_smaller_budget_takes_more_looks(eta: Family) -> None:
+    """A hundredth of it: later, and still found."""
+    weak = look(loss=0.15 + 2.0 * 0.03 * INFLATION)
+    counts = []
+    for rate in (1.0, 0.01):
+        told = Told(eta, rate=rate)
+        counts.append(next(count for count in range(1, 40) if told.sees(*weak).opens))
+    assert counts[0] < counts[1] < 20
+
+
+def test_a_window_alone_does_not_page_where_fresh_rows_tell(told: Told) -> None:
+    """Its alarm makes the state in words; what is new since says that it is no news."""
+    made = told.sees(*look(mae=14.0))
+    assert (made.state, made.opens, made.alarms) == (State.DECAYING, False, 1)
+
+
+def test_without_fresh_readings_a_window_pages_if_it_is_sure_enough(told: Told) -> None:
+    """As sure as the budget wants: an interval far from the baseline pages, a nearer one not."""
+    mae = Reading(kind=Kind.DECAY, metric="mae", column=None, value=14.0, n=99, baseline=10.0)
+    made = [told.sees(replace(mae, low=low)) for low in (11.0, 13.0)]
+    assert [each.state for each in made] == [State.DECAYING] * 2
+    assert [each.opens for each in made] == [False, True]
+
+
+def test_what_tells_nothing_does_not_silence_the_window(told: Told) -> None:
+    """A loss that cannot be told, or is only expected, is no reason not to page."""
+    mae = Reading(
+        kind=Kind.DECAY, metric="mae", column=None, value=14.0, n=99, low=13.5, baseline=10.0
+    )
+    unknown = replace(fresh("loss", None, n=0), problem="too few held-out rows")
+    assert told.sees(mae, unknown, fresh("expected", 0.0), fresh("shift", 0.0, "load")).opens
+
+
+def test_nulls_of_fresh_rows_are_a_data_fault(told: Told) -> None:
+    """Before the window has many of them: it pages, and blocks retraining."""
+    made = told.sees(*look(loss=0.5)[:-1], fresh("nulls", 0.9, "load", error=0.001))
+    assert (made.state, made.opens, made.retrain) == (State.DATA_FAULT, True, False)
+    assert made.found == ("loss", "nulls:load")
+    few = Told(told.family).sees(fresh("nulls", 1.0, "load", error=0.001, n=2))
+    assert few.found == ()
+
+
+def test_an_incident_of_drift_ends_when_the_column_is_back_for_certain(told: Told) -> None:
+    """Without labels too; what is still changed keeps it open, and nothing pages again."""
+    opens = told.sees(*look(load=0.5, labels=3))
+    for _ in range(5):
+        made = told.sees(*look(load=0.5, labels=3))
+        assert (made.state, made.incident) == (State.DRIFTING, opens.incident)
+        assert not made.opens
+    over = told.sees(*look(labels=3))
+    assert (over.found, over.resolves, over.incident) == ((), opens.incident, None)
+    assert over.evidence == ()
+    assert recovered(over, told.family, OWNER, PLACES).headline == "eta-de has recovered"
+    assert not any(told.sees(*look(labels=3)).opens for _ in range(5))
+
+
+def test_harm_is_over_when_fresh_rows_and_the_window_say_so(told: Told) -> None:
+    """The fresh ones first, then as many calm windows as the policy wants."""
+    opens = told.sees(*look(loss=0.5))
+    still = told.sees(*look(loss=0.5))
+    assert (still.state, still.calm) == (State.DECAYING, 0)
+    warned = told.sees(*look(mae=12.0))
+    assert (warned.found, warned.calm, warned.incident) == ((), 0, opens.incident)
+    assert told.sees(*look()).calm == 1
+    assert told.sees(*look()).resolves == opens.incident
+
+
+def test_near_its_floor_a_change_neither_ends_nor_flaps(told: Told) -> None:
+    """Noise about the floor: one page at most, and no end that is not certain."""
+    rng = np.random.default_rng(1)
+    told.sees(*look(load=0.5))
+    made = [told.sees(*look(load=0.2 + 0.014 * rng.normal())) for _ in range(60)]
+    assert sum(each.opens for each in made) == 0
+    assert sum(each.resolves is not None for each in made) <= 1
+    weak = [s for each in made for s in each.evidence if s.name == f"{BACK}shift:load"]
+    assert all(sum(stream.mass) < 2 * 2 * len(BETS) for stream in weak)
+    assert RELAPSE * 60 < 0.1
+
+
+def test_a_new_champion_begins_with_no_evidence(told: Told) -> None:
+    """What was found is of the version before; the incident stays until the new one is well."""
+    opens = told.sees(*look(loss=0.5, load=0.5))
+    assert set(opens.found) == {"loss", "shift:load"}
+    told.promotes()
+    made = told.sees(*look(labels=3))
+    assert (made.found, made.evidence, made.state) == ((), (), State.BLIND)
+    assert (made.incident, made.calm) == (opens.incident, 0)
+    told.sees(*look())
+    assert told.sees(*look()).resolves == opens.incident
+
+
+def test_evidence_outlives_looks_at_nothing(told: Told) -> None:
+    """Neither what came to nothing nor a look that failed adds or takes."""
+    weak = look(loss=0.15 + 1.5 * 0.03 * INFLATION)
+    before = told.sees(*weak)
+    nothing = told.sees(*look()[:2], fresh("loss", None, n=0))
+    blind = told.sees()
+    assert before.evidence
+    assert nothing.evidence == blind.evidence == before.evidence
+
+
+def test_harm_during_an_incident_of_drift_is_told_by_the_state(told: Told) -> None:
+    """One incident, one page; retraining follows the harm."""
+    opens = told.sees(*look(load=0.5))
+    made = told.sees(*look(load=0.5, loss=0.5))
+    assert (made.state, made.opens, made.incident) == (State.DECAYING, False, opens.incident)
+    assert (made.found, made.retrain) == (("shift:load", "loss"), True)
+
+
+def test_patience_waits_for_what_stands(eta: Family) -> None:
+    """open_after = 2: found at the first look, paged at the second if it is not back."""
+    hysteresis = eta.hysteresis.model_copy(update={"open_after": 2})
+    told = Told(eta.model_copy(update={"hysteresis": hysteresis}))
+    assert [told.sees(*look(load=0.5)).opens for _ in range(3)] == [False, True, False]
+
+
+def test_what_the_ledger_keeps_is_all_that_counts(told: Told) -> None:
+    """Decisions that were written and read again lead to the same ones."""
+    weak = look(loss=0.15 + 1.5 * 0.03 * INFLATION, load=0.25)
+    again = Told(told.family)
+    for _ in range(6):
+        first, second = told.sees(*weak), again.sees(*weak)
+        assert first == second
+        body = msgspec.json.encode(second)
+        again.decisions = (*again.decisions[:-1], msgspec.json.decode(body, type=Decision))
+
+
+def test_one_model_is_judged_as_a_fleet_is_simulated(told: Told) -> None:
+    """The loop's evidence is that of the arrays a simulation uses: the whole weight, one stream."""
+    rng = np.random.default_rng(3)
+    mass, weight = np.zeros((1, len(BETS))), 0.01 / 7 / 2  # half of it is for harm
+    for _ in range(30):
+        value = 0.15 + 0.03 * (rng.normal() + 0.2)
+        made = told.sees(fresh("loss", value, error=0.03))
+        z = np.array([(value - 0.15) / (0.03 * INFLATION)])
+        mass = kept(grown(mass, z, weight, np.array([5000.0])), weight)
+        found = made.evidence[0].mass if made.evidence else (0.0,) * len(BETS)
+        assert found == pytest.approx(tuple(mass[0]), rel=0.011)
+
+
+def test_a_fleet_at_its_floors_keeps_to_its_budget(eta: Family) -> None:
+    """60 models, 40 looks, half a false page a model and look allowed: decided one by one.
+
+    Every change is as large as may be without mattering: 1,200 pages are allowed.
+    """
+    rng = np.random.default_rng(5)
+    pages = 0
+    for _ in range(60):
+        told = Told(eta, rate=3.5)
+        for _ in range(40):
+            loss, load = 0.15 + 0.03 * rng.normal(), 0.2 + 0.014 * rng.normal()
+            made = told.sees(*look(loss=loss, load=load))
+            pages += made.opens
+            told.decisions = (replace(made, incident=None, found=()),)
+    assert 0 < pages < 1200

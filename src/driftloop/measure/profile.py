@@ -230,8 +230,9 @@ def _noise(
     goes_on = np.minimum(goes_on, np.maximum(noise, shared))
     white = np.maximum(noise - goes_on, 0.0)
     noise, phi = _by_days(left, of_rows + white, weight, number, length, goes_on, phi)
-    there = noise > 0.0
-    return noise + np.where(there, unsure, 0.0), phi, white + np.where(there, 0.0, unsure)
+    both = noise + white
+    more = np.divide(unsure, both, out=np.zeros_like(both), where=both > 0.0)
+    return noise * (1.0 + more), phi, np.where(both > 0.0, white * (1.0 + more), unsure)
 
 
 def _going_on(left: Floats, weight: Floats, number: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -21,7 +21,8 @@ from driftloop.records import Candidate, Order
 from driftloop.workshop import build_candidate, split
 
 MONITORS = Path(__file__).parents[2] / "monitors"
-FILES = {"model.onnx", "pipeline.skops", "reference.parquet", "holdout.parquet", "card.json"}
+FILES = {"model.onnx", "pipeline.skops", "card.json"}
+FILES |= {f"{name}.parquet" for name in ("reference", "profile", "holdout")}
 RECIPES = '''
 from sklearn.impute import SimpleImputer
 from sklearn.neighbors import KNeighborsRegressor
@@ -101,7 +102,7 @@ def test_too_few_rows_on_either_side_are_refused(
     assert "labelled rows" in caught.value.what
 
 
-def test_a_candidate_is_five_files_named_by_digest(place: Callable[..., Any]) -> None:
+def test_a_candidate_is_six_files_named_by_digest(place: Callable[..., Any]) -> None:
     """All of them, whole, in the folder that the model file's SHA-256 names; parity is small."""
     here = place()
     here.history(range(50, 0, -1))

@@ -50,6 +50,8 @@ CLEAN = ("still", "inputs")
 SCENARIOS = (*CLEAN, "concept")
 COVERED = 0.9
 AGES = {"age=newest": "fresh", "age=day": "hours", None: "days"}
+THEIRS_OF = 3
+"""So many models of each case NannyML is asked about: it takes seconds for each."""
 TRUTHS, TRUTH_ROWS = 4, 50_000
 ENOUGH = 200
 """Of fewer estimates of an age its coverage is noise: then that of all ages is told."""
@@ -86,7 +88,7 @@ def measure(raw: Raw, plan: Plan) -> None:
                 made = _made(case, rng, n)
                 for line in _looked(case, made, quick=plan.quick):
                     raw.note("estimated", model=at, **line)
-                if not plan.quick and at < models // 4 and case.task is not Task.MULTICLASS:
+                if not plan.quick and at < THEIRS_OF and case.task is not Task.MULTICLASS:
                     asked += _asked(case, made, at, Path(folder))
         for line in _theirs(asked):
             raw.note("nannyml", **line)

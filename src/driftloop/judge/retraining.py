@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from driftloop.judge.cost import balance
+from driftloop.judge.cost import balance, in_vain
 from driftloop.records import ModelHistory, Reading, State
 from driftloop.spec import Family
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(minutes=1)
 AT_FAULT = "the data is at fault: retraining waits until it is right"
+MOST_DOUBLED = 3
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted.
 
@@ -49,10 +50,12 @@ def blocked(seen: Seen, history: ModelHistory, family: Family, now: datetime) ->
     ordered = [order.at for order in history.orders if order.at > found_at]
     ordered += [decision.at for decision in history.decisions if decision.retrain]
     last = max(ordered, default=None)
-    cooldown = family.retrain.cooldown
-    if last is not None and now - last < _almost(cooldown, family):
-        until = last + cooldown
-        return f"cooling down until {until:%Y-%m-%d %H:%M} UTC"
+    vain = in_vain(history)
+    pause = max(family.retrain.cooldown, _fresh(family, vain))
+    if last is not None and now - last < _almost(pause, family):
+        until = last + pause
+        why = f" after {vain} orders in vain" if pause > family.retrain.cooldown else ""
+        return f"cooling down until {until:%Y-%m-%d %H:%M} UTC{why}"
     return None
 
 
@@ -88,6 +91,14 @@ def _wishes(
     every = policy.every
     if policy.due_to("schedule") and every is not None and now - last >= _almost(every, family):
         yield f"its schedule: {_length(now - last)} since the last time"
+
+
+def _fresh(family: Family, vain: int) -> timedelta:
+    """Return how long rows are gathered that no attempt has used: twice as long after each in vain.
+
+    On the rows of the last attempts the gate would only have to be surer.
+    """
+    return family.gate.holdout * 2 ** min(vain - 1, MOST_DOUBLED) if vain else timedelta()
 
 
 def _almost(span: timedelta, family: Family) -> timedelta:

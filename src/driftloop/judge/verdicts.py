@@ -65,14 +65,16 @@ def certain(verdict: Verdict, family: Family, weight: float) -> bool:
 def expected_gain(decision: Decision) -> float:
     """Return by what share of its baseline the judged metric is worse: what a renewal may win back.
 
-    0 where that is unknown, or it is no worse.
+    0 where that is unknown, or it is no worse. Of labels and of an estimate it is the larger.
     """
-    for verdict in decision.verdicts:
-        reading = verdict.reading
-        known = reading.value is not None and reading.baseline is not None
-        if reading.kind is Kind.DECAY and verdict.limit is not None and known:
-            return max(worsening(reading, reading.value or 0.0, reading.baseline or 0.0)[0], 0.0)
-    return 0.0
+    worse = (
+        worsening(reading, reading.value, reading.baseline)[0]
+        for verdict in decision.verdicts
+        for reading in [verdict.reading]
+        if reading.kind in (Kind.DECAY, Kind.ESTIMATE) and verdict.limit is not None
+        if reading.value is not None and reading.baseline is not None
+    )
+    return max([0.0, *worse])
 
 
 # -- one reading ---------------------------------------------------------------------------

@@ -83,7 +83,10 @@ def _alarmed(verdicts: Sequence[Verdict]) -> Sequence[Fault]:
     found = []
     for verdict in verdicts:
         reading = verdict.reading
-        if reading.kind is Kind.QUALITY and verdict.level is Level.ALARM:
+        of_data = reading.kind is Kind.QUALITY or (
+            reading.kind is Kind.FRESH and reading.metric == "nulls"
+        )
+        if of_data and verdict.level is Level.ALARM:
             column = reading.column or reading.metric
             said = f"{column}: {verdict.reason}" if reading.column else verdict.reason
             share = max((reading.value or 0.0) - (reading.baseline or 0.0), 0.0)

@@ -22,7 +22,7 @@ from driftloop.measure.season import positions
 from driftloop.records import PROFILE_FILE
 from driftloop.spec import Family
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the files."""
 HOUR = timedelta(hours=1)
 MOST_SLICES = 20_000
@@ -213,7 +213,7 @@ def profile_beside(family: Family, reference: Reference, file: Path) -> Profile:
 
 
 _LISTS = ("levels", "errors")
-_NUMBERS = ("common", "noise", "phi", "scatter", "skew", "unit")
+_NUMBERS = ("common", "noise", "phi", "white", "scatter", "skew", "unit")
 
 
 # -- rows to slices -------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def scored(
     A number's "shift" is its rank in the reference, ties at their middle, from -1/2 to 1/2, and
     its "spread" the size of that: no outlier, however far, moves a mean by more than a row does.
     """
-    found = np.full((rows.num_rows, len(series)), np.nan)
+    # Column by column, as they are filled in.
+    found = np.full((rows.num_rows, len(series)), np.nan, order="F")
     places: dict[str, dict[tuple[str, str | None], int]] = {}
     for at, each in enumerate(series):
         if each.column is not None:

@@ -19,8 +19,10 @@ from driftloop.clock import Clock
 from driftloop.ledger import SqlLedger
 from driftloop.records import (
     Candidate,
+    Cause,
     Decided,
     Decision,
+    Explained,
     Failed,
     Gated,
     GateResult,
@@ -33,6 +35,7 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
+    Origin,
     Paged,
     Reading,
     Receipt,
@@ -240,6 +243,12 @@ class Story:
             key=order.key,
         )
 
+    def explained(self, days: float, cause: Cause) -> None:
+        at = self.at(days)
+        key = f"{self.model}/{at:%Y%m%dT%H%M%S}"
+        fact = Explained(model=self.model, at=at, decision=key, cause=cause)
+        self.ledger.append(fact, key=key)
+
     def paged(
         self,
         days: float,
@@ -309,6 +318,12 @@ def tell_everything(
         )
     elif what == "fault":
         story.decided(0.5, State.DATA_FAULT, 7.4, incident=opened, since=0.5, opens=True)
+        cause = Cause(
+            origin=Origin.DATA,
+            said=f"the data is wrong: {HOSTILE}",
+            shared=(ModelId("eta-decay"),),
+        )
+        story.explained(0.5, cause)
         story.failed(0.3, story.ordered(0.4), f"the recipe raised {HOSTILE}")
         story.decided(0, State.DATA_FAULT, 7.4, incident=opened, since=0.5)
     elif what == "blind":

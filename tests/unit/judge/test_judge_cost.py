@@ -164,6 +164,34 @@ def test_a_schedule_counts_from_the_last_order(eta: Family, last: timedelta, *, 
     assert ("its schedule" in decision.reason) is due
 
 
+@pytest.mark.parametrize(
+    ("ago", "blocked"),
+    [
+        pytest.param([6], True, id="one-in-vain-waits-for-a-holdout"),
+        pytest.param([8], False, id="and-no-longer"),
+        pytest.param([8, 20], True, id="two-wait-twice-as-long"),
+        pytest.param([15, 22], False, id="until-then"),
+        pytest.param([55, *range(60, 90)], True, id="at-most-eight-times"),
+        pytest.param([57, *range(60, 90)], False, id="and-then-tries-again"),
+    ],
+)
+def test_orders_in_vain_wait_for_rows_that_no_attempt_has_used(
+    eta: Family, ago: list[int], *, blocked: bool
+) -> None:
+    """A holdout of 7 days, doubled by each; a change of version ends it."""
+    family = policed(eta, "harm", rate=None, cooldown=timedelta(days=1))
+    vain = [order_at(NOW - timedelta(days=days), f"k{days}") for days in reversed(ago)]
+    decision = decide(
+        family=family,
+        window=window_at(family, DE, now=NOW),
+        readings=[volume(2800), mae(14.0, low=13.0)],
+        history=past(*vain, ago=timedelta(days=100)),
+        now=NOW,
+    )
+    assert decision.retrain is not blocked
+    assert ("in vain" in (decision.blocked or "")) is blocked
+
+
 @pytest.mark.parametrize("trigger", ["harm", "decay"])
 def test_harm_is_what_decay_was_called(eta: Family, trigger: str) -> None:
     """Monitor files with the old name go on as they are."""

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from driftloop.judge import decide, judged, window_at
+from driftloop.judge import decide, expected_gain, judged, window_at
 from driftloop.records import (
     DOUBTED,
     Decision,
@@ -48,6 +48,7 @@ def test_it_alarms_where_its_whole_interval_does(eta: Family, low: float, state:
     found = decided(eta, mae(Kind.DECAY, None, n=3), mae(Kind.ESTIMATE, 15.0, n=3, low=low))
     assert found.state is state
     if state is State.DECAYING:
+        assert expected_gain(found) == pytest.approx(0.5)
         assert "estimated at 15, 50% worse" in found.reason
         assert "n=3 labels" in found.reason
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from driftloop.judge import memories_to_try, standing
-from driftloop.judge.memories import AGAIN, RECALLED
+from driftloop.judge import memories_to_try
+from driftloop.judge.memories import AGAIN, RECALLED, standing
 from driftloop.records import Candidate, Memory, ModelId, Order, Trained, Tried, Window
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -252,11 +252,12 @@ def test_too_few_rows_say_so(eta: Family) -> None:
     assert cause.said == "the cause is not known: 20 rows, 100 are needed"
 
 
-def test_an_alarm_of_quality_comes_first(eta: Family) -> None:
+@pytest.mark.parametrize(
+    ("kind", "metric"), [(Kind.QUALITY, "out_of_range"), (Kind.FRESH, "nulls")]
+)
+def test_an_alarm_of_quality_comes_first(eta: Family, kind: Kind, metric: str) -> None:
     """What quality has found already is the cause, whatever else has changed."""
-    reading = Reading(
-        kind=Kind.QUALITY, metric="out_of_range", column="load", value=0.3, n=4000, baseline=0.0
-    )
+    reading = Reading(kind=kind, metric=metric, column="load", value=0.3, n=4000, baseline=0.0)
     alarm = Verdict(reading=reading, level=Level.ALARM, limit=0.02, reason="30% out of range")
     cause = found(eta, relation=lambda columns: 6.0 * (columns["load"] >= 0.0), verdicts=(alarm,))
     assert first(cause) == (Origin.DATA, "load")

@@ -41,7 +41,8 @@ def test_a_change_is_told_as_large_as_it_is(moved: float) -> None:
 
 def one(**given: float) -> Profile:
     """A profile of one series without a season."""
-    usual = {"common": 0.0, "noise": 0.0, "phi": 0.0, "scatter": 1.0, "skew": 0.0, "unit": 1.0}
+    usual = dict.fromkeys(("common", "noise", "phi", "white", "skew"), 0.0)
+    usual |= {"scatter": 1.0, "unit": 1.0}
     return Profile(
         series=(Series(metric="shift", column="x"),),
         cadence=600.0,
@@ -95,7 +96,7 @@ def test_slices_without_rows_tell_nothing_and_break_nothing() -> None:
 def test_only_correlated_noise_asks_for_earlier_slices() -> None:
     """The more it drowns in that of few rows, the more of them."""
     assert lags(one(), 5000) == 0
-    assert lags(one(noise=0.01), 5000) == 0
+    assert lags(one(white=0.01), 5000) == 0
     assert lags(one(noise=0.01, phi=0.9), 1e9) == 1
     assert 5 < lags(one(noise=0.01, phi=0.9), 100) <= 24
 
@@ -126,7 +127,7 @@ def test_a_longer_cadence_averages_noise() -> None:
     assert minutes.paced(TEN) is minutes
     paced = minutes.paced(timedelta(hours=1))
     assert paced.cadence == 3600.0
-    assert paced.noise == pytest.approx(hours.noise, rel=0.15)
+    assert paced.noise + paced.white == pytest.approx(hours.noise + hours.white, rel=0.2)
 
 
 def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
     assert again is not None
     assert again.series == made.series
     assert (again.cadence, again.clip, again.loss) == (made.cadence, made.clip, made.loss)
-    for name in ("levels", "errors", "common", "noise", "phi", "scatter", "skew", "unit"):
+    for name in ("levels", "errors", "common", "noise", "phi", "white", "scatter", "skew"):
         assert getattr(again, name) == pytest.approx(getattr(made, name), rel=1e-6, abs=1e-9)
     assert [each.name for each in tmp_path.iterdir()] == ["profile.parquet"]
     assert made.cadence == STEP

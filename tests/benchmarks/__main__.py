@@ -68,7 +68,14 @@ def _asked() -> argparse.Namespace:
 
 
 def _command() -> str:
-    return " ".join(["python -m tests.benchmarks", *sys.argv[1:]])
+    """Return the command without its folders, which are of this machine alone."""
+    given = sys.argv[1:]
+    told = [
+        each
+        for before, each in zip(["", *given], given, strict=False)
+        if not {before, each.partition("=")[0]} & {"--data", "--out", "--page"}
+    ]
+    return " ".join(["python -m tests.benchmarks", *told])
 
 
 def _benchmarks() -> list[str]:

@@ -112,7 +112,7 @@ def _clean(raw: Raw, plan: Plan, weather: Weather) -> None:
     cycles = size.days * DAY
     ours, bare = (evidence(size, floor) for floor in (1.0, 0.0))
     tuned = watches(history, cycles=cycles, seed=plan.seed)
-    default = watches(history, cycles=cycles, seed=plan.seed)
+    default = watches(history, cycles=min(cycles, DEFAULTS * DAY), seed=plan.seed)
     pages = dict.fromkeys(("ours", "bare"), 0)
     highest = np.zeros((len(tuned), size.models))
     paged = np.zeros(len(default), dtype=np.int64)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,16 +185,26 @@ class Fleet:
 
     def _many(self, cycles: int) -> Slices:
         """Return so many slices at once, by less work than one after the other."""
+        parts = [self._some(min(WEEK, cycles - begin)) for begin in range(0, cycles, WEEK)]
+        names = ("means", "spreads", "ranks", "sizes", "scatter", "nulls", "errors")
+        # In single precision: it is large, and far from as sure as that.
+        told: dict[str, Any] = {
+            name: np.concatenate([getattr(each, name).astype(np.float32) for each in parts])
+            for name in names
+        }
+        return Slices(**told, rows=self.rows)
+
+    def _some(self, cycles: int) -> Slices:
         hours = (self.at + np.arange(cycles)) % WEEK
         self.at += cycles
-        means = self.weekly[hours]
+        levels = self.weekly[hours]
         wrong = 1.0 + self.weekly_errors[hours]
         if self.weather is Weather.AUTOCORRELATED:
             for number in range(cycles):
                 self._wander()
-                means[number] += self.level
+                levels[number] += self.level
                 wrong[number] += self.error_level
-        return self.seen(means, wrong, None)
+        return self.seen(levels, wrong)
 
     def _slice(self, fault: Fault | None) -> Slices:
         return self.seen(*self.step(), fault)

@@ -22,7 +22,7 @@ def measure(raw: Raw, plan: Plan) -> None:
     try:
         with (
             TemporaryDirectory() as folder,
-            ProcessPoolExecutor(len(Weather), get_context("spawn")) as pool,
+            ProcessPoolExecutor(len(Weather) if plan.quick else 2, get_context("spawn")) as pool,
         ):
             files = [Path(folder) / f"{weather}.jsonl" for weather in Weather]
             for lines in pool.map(_weather, files, Weather, [plan] * len(files)):

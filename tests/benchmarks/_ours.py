@@ -177,7 +177,7 @@ def _learnt(history: Slices, chunk: slice) -> Profile:
     """Return the profile of some models: that of losses is learnt of the days held out."""
     names = ("ranks", "sizes", "scatter", "nulls", "errors")
     some = replace(history, **{name: getattr(history, name)[:, chunk] for name in names})
-    told = _told(some)
+    told = _told(some).astype(np.float64)
     length, models, count = told.shape
     scatter, skew = _scatter(some), _skew(told)
     names, metrics = streams(history.nulls.shape[-1])

@@ -9,6 +9,7 @@ from driftloop.ports import Ledger
 from driftloop.records import (
     Advanced,
     Decided,
+    Explained,
     Failed,
     Gated,
     Kind,
@@ -43,6 +44,7 @@ class ModelFacts:
     failed: tuple[Failed, ...] = ()
     moved: tuple[Moved, ...] = ()
     advanced: tuple[Advanced, ...] = ()
+    explained: tuple[Explained, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     released: tuple[Released, ...] = ()
 
@@ -63,6 +65,7 @@ def page_facts(ledger: Ledger, model: ModelId) -> ModelFacts:
         failed=ledger.facts(Failed, model=model, last=PAGE_EVENTS),
         moved=ledger.facts(Moved, model=model, last=PAGE_EVENTS),
         advanced=ledger.facts(Advanced, model=model, last=PAGE_EVENTS),
+        explained=ledger.facts(Explained, model=model, last=PAGE_EVENTS),
         quarantined=ledger.facts(Quarantined, model=model, last=PAGE_EVENTS),
         released=ledger.facts(Released, model=model, last=PAGE_EVENTS),
     )

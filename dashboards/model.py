@@ -7,7 +7,7 @@ from dashboards.fleet import Row, row_view
 from dashboards.moment import LoopView, Moment, loop_view
 from dashboards.timeline import Event, Marker, markers, timeline
 from driftloop.judge.partitions import Standing, standing
-from driftloop.records import Head, Kind, Level, ModelId, Reading, Trained, Verdict
+from driftloop.records import Cause, Decision, Head, Kind, Level, ModelId, Reading, Trained, Verdict
 from driftloop.spec import Family, Fleet, Owner
 
 NAMED = 6
@@ -20,8 +20,8 @@ class ModelView:
 
     `trained` is what `champion` was made of, where the ledger still shows it. `verdicts` are
     the last ones, the worst first. `worst` are the segments that a model which decays is worst
-    in. `cut` says that its past is longer than what is shown. `held` is what of its rows is in
-    quarantine.
+    in. `cause` is why the open incident is one, where that was looked for. `cut` says that its
+    past is longer than what is shown. `held` is what of its rows is in quarantine.
     """
 
     row: Row
@@ -33,6 +33,7 @@ class ModelView:
     markers: tuple[Marker, ...]
     verdicts: tuple[Verdict, ...]
     worst: tuple[Reading, ...]
+    cause: Cause | None
     events: tuple[Event, ...]
     cut: bool
     held: tuple[Standing, ...]
@@ -60,12 +61,20 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
         markers=markers(facts),
         verdicts=tuple(sorted(verdicts, key=_gravity)),
         worst=() if decision is None else decision.worst,
+        cause=_cause(decision, facts),
         events=timeline(facts),
         cut=len(facts.decided) >= PAGE_MEASURED,
         held=standing(
             sorted((*facts.quarantined, *facts.released), key=lambda fact: fact.at), now=moment.now
         ),
     )
+
+
+def _cause(decision: Decision | None, facts: ModelFacts) -> Cause | None:
+    if decision is None or decision.incident is None or not facts.explained:
+        return None
+    fact = facts.explained[-1]
+    return fact.cause if decision.since is None or fact.at >= decision.since else None
 
 
 def _task(family: Family) -> str:

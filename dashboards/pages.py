@@ -25,6 +25,7 @@ from dashboards.moment import Moment
 from dashboards.words import figure, span, when
 from driftloop.errors import BadRequest, DriftloopError, MeasureError, UnknownModel
 from driftloop.records import ModelId, Moved, metric_name
+from driftloop.trace import in_words
 from driftloop.up import vitals
 from driftloop.wiring import System
 
@@ -154,7 +155,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {f.__name__: f for f in (figure, metric_name, span, when)}
+    made.filters |= {f.__name__: f for f in (figure, in_words, metric_name, span, when)}
     made.globals["sparkline"] = lambda points, title: Markup(charts.sparkline(points, title=title))  # noqa: S704 - charts escape every text
     return made
 

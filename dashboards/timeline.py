@@ -11,11 +11,13 @@ from driftloop.records import (
     Candidate,
     Decided,
     Decision,
+    Explained,
     Failed,
     Gated,
     Moved,
     Notice,
     Order,
+    Origin,
     Paged,
     Phase,
     Rollout,
@@ -23,6 +25,7 @@ from driftloop.records import (
     State,
     metric_name,
 )
+from driftloop.trace import in_words
 
 TONES = {
     State.DATA_FAULT: "bad",
@@ -39,11 +42,18 @@ OUTCOMES = {
     "failed": "bad",
 }
 """What may come of a retraining, and its tone."""
+_ORIGINS = {
+    Origin.DATA: "the data is wrong",
+    Origin.INPUTS: "the inputs have changed",
+    Origin.RELATION: "the relation to the inputs has changed",
+    Origin.UNKNOWN: "the cause is not known",
+}
 TOLD = "told"
 FIGURES = 4
 """So many metrics of a candidate are told; MLflow has them all."""
 _OF_NO_ORDER = {
     Stage.OPENED: "bad",
+    Stage.WORSENED: "bad",
     Stage.BLOCKED: "bad",
     Stage.RECOVERED: "good",
     Stage.QUARANTINED: "bad",
@@ -94,6 +104,7 @@ def timeline(facts: ModelFacts) -> tuple[Event, ...]:
         *retrainings(facts),
         *(_moved(fact) for fact in facts.moved if not _order_of(fact, facts.gated)),
         *map(_advanced, facts.advanced),
+        *map(_explained, facts.explained),
         *(_paged(fact) for fact in facts.paged if not _order_told(fact.notice)),
     ]
     # They stand in the order in which they follow from each other: a stable sort keeps that.
@@ -309,6 +320,16 @@ def _advanced(fact: Advanced) -> Event:
         tone="bad" if back else "good" if rollout.phase is Phase.CHAMPION else "busy",
         headline=f"version {rollout.version}: {rollout.named}{by} (epoch {rollout.epoch})",
         detail="; ".join([rollout.reason, *(each.said for each in fact.findings)]),
+    )
+
+
+def _explained(fact: Explained) -> Event:
+    return Event(
+        at=fact.at,
+        what="cause",
+        tone="bad" if fact.cause.origin is Origin.DATA else "plain",
+        headline=_ORIGINS[fact.cause.origin],
+        detail=in_words(fact.cause),
     )
 
 

@@ -12,6 +12,7 @@ from driftloop.errors import DriftloopError
 from driftloop.records import (
     Advanced,
     Candidate,
+    Cause,
     Counts,
     Decided,
     Event,
@@ -238,6 +239,16 @@ class Measure(Protocol):
         """
         ...
 
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own`, which the champion answered, are worse than it was made for.
+
+        `reference` is the file of its training rows, beside which its held-out rows may lie;
+        `verdicts` are those of the decision that is to be explained.
+        """
+        ...
+
     def report(
         self,
         *,
@@ -351,8 +362,10 @@ class Ledger(Protocol):
         """
         ...
 
-    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
-        """Yield what was measured in a span, in the order in which it was.
+    def passes(
+        self, since: datetime, before: datetime, models: Collection[ModelId] | None = None
+    ) -> Iterator[Measured | Decided]:
+        """Yield what was measured of `models`, or all, in a span, in the order in which it was.
 
         Of models that could not be looked at the decision that says so stands for it.
         """

@@ -474,6 +474,7 @@ class Stage(StrEnum):
     """How far an incident has come; each is told once."""
 
     OPENED = "opened"
+    WORSENED = "worsened"
     BLOCKED = "blocked"
     RETRAINING = "retraining"
     PROMOTED = "promoted"

@@ -23,6 +23,8 @@ CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1, so that one row costs at most 13.8 in log loss."""
 LEAST = 1e-12
 """Beyond it a quantile is no longer a number: no interval is asked to be surer."""
+NEARLY = 0.1
+"""Sizes of blocks that differ by so little that it costs a tenth of a block are taken as alike."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -77,8 +79,9 @@ def paired(
     Rows of one day, or whatever else is a block of time, share weather, outages and the like, so
     the interval counts blocks, not rows: the variance of the ratio is linearised (Deng, Knoblich
     and Lu, "Applying the Delta Method in Metric Analytics", KDD 2018) and summed by block, with
-    Student's t for one less than the number of blocks (Cameron and Miller, "A Practitioner's
-    Guide to Cluster-Robust Inference", Journal of Human Resources 2015, sections II and VI).
+    Student's t for one less than the number of blocks, as far as these are alike in size (Cameron
+    and Miller, "A Practitioner's Guide to Cluster-Robust Inference", Journal of Human Resources
+    2015, sections II and VI; see `clustered`).
 
     Args:
         label: shape [n]: the true outcomes, 0 or 1 for binary, indexes of classes for multiclass;
@@ -125,31 +128,52 @@ def paired_losses(
         problem = f"the champion made no error on {mine.size} rows: there is nothing to gain"
         return replace(found, problem=problem)
     gain = 1.0 - after / before
-    _, error, blocks = clustered((theirs * (1.0 - gain) - mine) / before, block)
-    found = replace(found, gain=gain, blocks=blocks)
-    if blocks < 2:  # noqa: PLR2004 - one cluster has no variance
+    spread = clustered((theirs * (1.0 - gain) - mine) / before, block)
+    found = replace(found, gain=gain, blocks=spread.blocks)
+    if spread.blocks < 2:  # noqa: PLR2004 - one cluster has no variance
         problem = (
             f"{found.said}, but all {mine.size} rows are of one {unit}, and certainty needs two"
         )
         return replace(found, problem=problem)
-    reach = t_quantile((1.0 + confidence) / 2, blocks - 1) * error
+    reach = t_quantile((1.0 + confidence) / 2, spread.freedom) * spread.error
     return replace(found, low=gain - reach, high=gain + reach)
 
 
-def clustered(values: Floats, block: npt.NDArray[np.generic]) -> tuple[float, float, int]:
-    """Return the mean of `values`, shape [n], its standard error by blocks, and how many they are.
+@dataclass(frozen=True, slots=True)
+class Clustered:
+    """A mean with its standard error by blocks, infinite where there is one block alone.
 
-    The error is infinite where there is one block alone. See `paired` for its source.
+    `freedom` are the degrees of freedom of Student's t that it has.
+    """
+
+    mean: float
+    error: float
+    blocks: int
+    freedom: int
+
+
+def clustered(values: Floats, block: npt.NDArray[np.generic]) -> Clustered:
+    """Return the mean of `values`, shape [n], with its error by blocks: see `paired`.
+
+    Blocks that differ in size count as fewer: the square of the sum of their sizes over the sum
+    of the squares (Kish, "Survey Sampling", 1965, section 11.7; of clusters Carter, Schnepel and
+    Steigerwald, "Asymptotic Behavior of a t-Test Robust to Cluster Heterogeneity", Review of
+    Economics and Statistics 99, 2017). Else a day that has just begun would add a degree of
+    freedom, and make an error of 0.1 % one of 0.2 %.
 
     >>> clustered(np.array([1.0, 3.0, 1.0, 3.0]), np.array([1, 1, 2, 2]))
-    (2.0, 0.0, 2)
+    Clustered(mean=2.0, error=0.0, blocks=2, freedom=1)
+    >>> clustered(np.arange(141.0), np.repeat(np.arange(8), [20] * 7 + [1])).freedom
+    6
     """
-    _, group = np.unique(block, return_inverse=True)
-    count, mean = int(group.max()) + 1, float(values.mean())
+    _, group, sizes = np.unique(block, return_inverse=True, return_counts=True)
+    count, mean = int(sizes.size), float(values.mean())
     if count < 2:  # noqa: PLR2004 - one cluster has no variance
-        return mean, math.inf, count
+        return Clustered(mean, math.inf, count, 0)
     by_block = np.bincount(group, weights=values - mean) / values.size
-    return mean, math.sqrt(count / (count - 1) * float(by_block @ by_block)), count
+    error = math.sqrt(count / (count - 1) * float(by_block @ by_block))
+    alike = values.size**2 / float(np.square(sizes, dtype=np.float64).sum())
+    return Clustered(mean, error, count, max(int(alike - 1.0 + NEARLY), 1))
 
 
 def looked_at(confidence: float, n: int, *, first: int) -> float:

@@ -10,8 +10,10 @@ from datetime import datetime
 
 from driftloop.records import (
     Advanced,
+    Cause,
     Decided,
     Decision,
+    Explained,
     Fact,
     Failed,
     Gated,
@@ -23,6 +25,9 @@ from driftloop.records import (
     Released,
     Trained,
 )
+
+NAMED = 5
+"""So many models that share a cause are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,8 @@ def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911, PLR0912 - one for 
         case Decided(decision=decision):
             opened = " (opens an incident)" if decision.opens else ""
             return _made(fact, "decided", decision.reason + opened, decision.key)
+        case Explained(cause=cause):
+            return _made(fact, "cause", in_words(cause), fact.decision)
         case Paged(notice=notice, receipt=receipt):
             said = f"{notice.headline} ({notice.channel}, message {receipt.ts})"
             return _made(fact, f"told: {notice.stage}", said, notice.incident)
@@ -147,6 +154,15 @@ def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911, PLR0912 - one for 
         case Measured():
             return None
     return None
+
+
+def in_words(cause: Cause) -> str:
+    """Return a cause in one line, with the models that share it."""
+    others = len(cause.shared)
+    if not others:
+        return cause.said
+    named = ", ".join(cause.shared[:NAMED]) + (", ..." if others > NAMED else "")
+    return f"{cause.said}; the same in {others} other model{'s' if others > 1 else ''} ({named})"
 
 
 def _said(value: float | str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks._raw import Figure, Line, Plan, Raw, machine
+from tests.benchmarks._raw import DATA, Figure, Line, Plan, Raw, machine
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller, within a minute")
     parser.add_argument("--seed", type=int, default=7, help="of all synthetic data")
     parser.add_argument("--size", type=float, default=1.0, help="times as many rows")
-    parser.add_argument("--data", default=Plan.data, help="folder of real data")
+    parser.add_argument("--data", default=DATA, help="folder of real data")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--page", type=Path, help="write a benchmark's page, if it has one, here")
     asked = parser.parse_args()

@@ -106,6 +106,40 @@ class Fleet:
         for number in range(cycles):
             yield self._slice(fault if fault is not None and number >= since else None)
 
+    def step(self) -> tuple[Floats, Floats]:
+        """Return the next slice's levels, and of how many the errors are usual, as a factor."""
+        hour = self.at % WEEK
+        self.at += 1
+        self._wander()
+        return self.weekly[hour] + self.level, 1.0 + self.weekly_errors[hour] + self.error_level
+
+    def seen(self, levels: Floats, wrong: Floats, fault: Fault | None = None) -> Slices:
+        """Return what rows show of what `step` returned, or of many steps at once."""
+        shape = levels.shape
+        deviations = np.broadcast_to(self.within, shape).copy()
+        errors = ERROR * np.maximum(wrong, 0.1)
+        nulls = np.full((*shape[:-1], shape[-1] - 1), NULLS)
+        if fault is not None:
+            levels = levels.copy()
+            levels[..., 0] += fault.shift
+            levels[..., -1] += PREDICTION_MOVES * fault.shift
+            deviations[..., 0] *= fault.scale
+            nulls[..., 0] += fault.nulls
+            errors = errors + fault.errors
+        few = 1.0 / np.sqrt(self.rows)
+        noise, wider = self._noise(shape), self._noise(shape)
+        rank, rank_scatter, size, size_scatter = _ranked(levels, deviations)
+        return Slices(
+            means=levels + few * deviations * noise,
+            spreads=deviations * (1.0 + few * np.sqrt(0.5) * wider),
+            ranks=rank + few * np.sqrt(rank_scatter) * noise,
+            sizes=size + few * np.sqrt(size_scatter) * wider,
+            scatter=np.stack([rank_scatter, size_scatter], axis=-1),
+            nulls=self._share(nulls),
+            errors=self._share(np.minimum(errors, 1.0)),
+            rows=self.rows,
+        )
+
     def first(self, models: int) -> "Fleet":
         """Return the first of the models alone, from where they are now on."""
         some = copy(self)
@@ -159,14 +193,10 @@ class Fleet:
                 self._wander()
                 means[number] += self.level
                 wrong[number] += self.error_level
-        return self._seen(means, wrong, None)
+        return self.seen(means, wrong, None)
 
     def _slice(self, fault: Fault | None) -> Slices:
-        hour = self.at % WEEK
-        self.at += 1
-        self._wander()
-        wrong = 1.0 + self.weekly_errors[hour] + self.error_level
-        return self._seen(self.weekly[hour] + self.level, wrong, fault)
+        return self.seen(*self.step(), fault)
 
     def _wander(self) -> None:
         """Let the levels go on from where they are."""
@@ -177,33 +207,6 @@ class Fleet:
         fresh_errors = np.sqrt(1.0 - HOLD_ERRORS**2) * self.wander_errors
         noise = self.random.standard_normal(self.shape[0])
         self.error_level = HOLD_ERRORS * self.error_level + fresh_errors * noise
-
-    def _seen(self, means: Floats, wrong: Floats, fault: Fault | None) -> Slices:
-        """Return what rows show of levels; `wrong` is of the usual share of errors."""
-        shape = means.shape
-        levels, deviations = means, np.broadcast_to(self.within, shape).copy()
-        errors = ERROR * np.maximum(wrong, 0.1)
-        nulls = np.full((*shape[:-1], shape[-1] - 1), NULLS)
-        if fault is not None:
-            levels = levels.copy()
-            levels[..., 0] += fault.shift
-            levels[..., -1] += PREDICTION_MOVES * fault.shift
-            deviations[..., 0] *= fault.scale
-            nulls[..., 0] += fault.nulls
-            errors = errors + fault.errors
-        few = 1.0 / np.sqrt(self.rows)
-        noise, wider = self._noise(shape), self._noise(shape)
-        rank, rank_scatter, size, size_scatter = _ranked(levels, deviations)
-        return Slices(
-            means=levels + few * deviations * noise,
-            spreads=deviations * (1.0 + few * np.sqrt(0.5) * wider),
-            ranks=rank + few * np.sqrt(rank_scatter) * noise,
-            sizes=size + few * np.sqrt(size_scatter) * wider,
-            scatter=np.stack([rank_scatter, size_scatter], axis=-1),
-            nulls=self._share(nulls),
-            errors=self._share(np.minimum(errors, 1.0)),
-            rows=self.rows,
-        )
 
     def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return self.random.standard_normal(shape, dtype=np.float32)

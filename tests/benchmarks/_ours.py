@@ -14,7 +14,7 @@ from driftloop.judge import findings
 from driftloop.judge.evidence import BETS, HALF, errors, grown, kept
 from driftloop.judge.findings import DATA, DRIFT, HARM
 from driftloop.measure.follow import LAGS, changed, followed
-from driftloop.measure.profile import Profile, joined, profile_of
+from driftloop.measure.profile import Profile, Series, joined, profile_of
 from driftloop.measure.season import positions
 from tests.benchmarks._fleet import CADENCE, DAY, ERROR, WEEK, Slices
 
@@ -24,7 +24,6 @@ HELD_OUT = 7 * DAY
 """Slices that the champion did not see in training: its losses are learnt of them."""
 CHUNK = 5
 """Models whose profiles are learnt at once: more would fill the memory."""
-SIDES = ("levels", "errors", "common", "noise", "phi", "scatter", "skew", "unit")
 FLOORS = {"shift": 0.2, "spread": 0.2, "nulls": 0.3, "loss": 0.1}
 """The floors that monitor files begin with: `[budget] shift`, `[quality] nulls`, `[decay] warn`.
 
@@ -51,7 +50,7 @@ class Readings:
 
     def __init__(self, profile: Profile, streams: int) -> None:
         self.profile, self.streams = profile, streams
-        self.loss = _some(profile, slice(streams - 1, None, streams))
+        self.loss = profile.only(range(streams - 1, len(profile.series), streams))
         """That of the losses alone: their baselines are taken for as high as they may well be."""
         self.usual = positions(times(0, WEEK)) @ self.loss.levels
         self.careful = Z90 * np.sqrt(self.loss.common)
@@ -70,8 +69,8 @@ class Readings:
     def first(self, models: int) -> "Readings":
         """Return what reads the first of the models alone."""
         some = copy(self)
-        some.profile = _some(self.profile, slice(models * self.streams))
-        some.loss = _some(self.loss, slice(models))
+        some.profile = self.profile.only(range(models * self.streams))
+        some.loss = self.loss.only(range(models))
         some.usual, some.careful = self.usual[:, :models], self.careful[:models]
         return some
 
@@ -174,19 +173,15 @@ def streams(features: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return names, (*(metric for metric, _ in pairs), "loss")
 
 
-def _some(profile: Profile, kept: slice) -> Profile:
-    """Return the profile of some series."""
-    sides = {name: np.ascontiguousarray(getattr(profile, name)[..., kept]) for name in SIDES}
-    return replace(profile, **sides)
-
-
 def _learnt(history: Slices, chunk: slice) -> Profile:
     """Return the profile of some models: that of losses is learnt of the days held out."""
     names = ("ranks", "sizes", "scatter", "nulls", "errors")
     some = replace(history, **{name: getattr(history, name)[:, chunk] for name in names})
     told = _told(some)
-    length, models, streams = told.shape
+    length, models, count = told.shape
     scatter, skew = _scatter(some), _skew(told)
+    names, metrics = streams(history.nulls.shape[-1])
+    each = [Series(metric=metric, column=name) for metric, name in zip(metrics, names, strict=True)]
 
     def learnt(since: int, kept: slice) -> Profile:
         return profile_of(
@@ -196,20 +191,23 @@ def _learnt(history: Slices, chunk: slice) -> Profile:
             CADENCE,
             scatter=scatter[:, kept].ravel(),
             skew=skew[:, kept].ravel(),
+            series=each[kept] * models,
         )
 
-    rows, loss = learnt(0, slice(streams - 1)), learnt(length - HELD_OUT, slice(streams - 1, None))
+    rows, loss = learnt(0, slice(count - 1)), learnt(length - HELD_OUT, slice(count - 1, None))
     both = joined(rows, loss)
     # Model by model, the loss after the rest.
-    order = np.arange(models * (streams - 1)).reshape(models, -1)
-    order = np.hstack([order, models * (streams - 1) + np.arange(models)[:, None]]).ravel()
-    return replace(both, **{name: getattr(both, name)[..., order] for name in SIDES})
+    order = np.arange(models * (count - 1)).reshape(models, -1)
+    order = np.hstack([order, models * (count - 1) + np.arange(models)[:, None]]).ravel()
+    return both.only(order.tolist())
 
 
 def _told(seen: Slices) -> Floats:
     """Return what the streams of readings are made of, along the last axis; the loss is last."""
     wrong = seen.errors[..., None] / ERROR
-    return np.concatenate([seen.ranks, seen.sizes, seen.nulls, wrong], axis=-1)
+    # As `measure.scores.centred` has it, in these units.
+    sizes = seen.sizes - seen.ranks**2 * np.sqrt(1.0 / 3.0)
+    return np.concatenate([seen.ranks, sizes, seen.nulls, wrong], axis=-1)
 
 
 def _scatter(history: Slices) -> Floats:

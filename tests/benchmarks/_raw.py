@@ -33,6 +33,10 @@ LIBRARIES = (
 )
 
 
+DATA = "../shared/data"
+"""Where real data are looked for, if nothing else is said."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a run was asked for; `size` multiplies every number of rows.
@@ -43,7 +47,7 @@ class Plan:
     quick: bool
     seed: int
     size: float
-    data: str = "../shared/data"
+    data: str = DATA
 
     def rows(self, *, quick: int, full: int) -> int:
         return max(1000, round((quick if self.quick else full) * self.size))

@@ -11,7 +11,16 @@ from types import ModuleType
 from tests.benchmarks import _scoreboard
 from tests.benchmarks._raw import Figure, Line, Plan, Raw
 
-PARTS = ("_fleets", "_river", "_late_labels", "_causes", "_gates", "_real_data")
+PARTS = (
+    "_fleets",
+    "_river",
+    "_whole",
+    "_late_labels",
+    "_causes",
+    "_gates",
+    "_real_data",
+    "_replays",
+)
 WANTED = {
     "false_pages_per_week": "of 200 models with nothing wrong",
     "delay_cycles_median": "from injection to page",

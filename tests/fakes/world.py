@@ -12,6 +12,7 @@ from driftloop.errors import HandoverFailed, MeasureError, RegistryError, Traini
 from driftloop.ports import Look
 from driftloop.records import (
     Candidate,
+    Cause,
     GateResult,
     Head,
     Kind,
@@ -19,12 +20,15 @@ from driftloop.records import (
     Metric,
     ModelId,
     Order,
+    Origin,
     Partition,
     Reading,
     Verdict,
     Window,
 )
 from driftloop.spec import Family
+
+UNKNOWN = Cause(origin=Origin.UNKNOWN, said="the cause is not known: nobody looked")
 
 
 @dataclass
@@ -74,6 +78,8 @@ class FakeMeasure:
     kept: list[Path] = field(default_factory=list)
     full: bool = False
     segments: dict[str, float] = field(default_factory=dict)
+    fresh: tuple[Reading, ...] = ()
+    finds: Cause | Exception = UNKNOWN
 
     def measure(self, *, family: Family, summary: LogSummary, **_: object) -> "FakeMeasurement":
         if (breaks := self.breaks) is not None:
@@ -116,11 +122,17 @@ class FakeMeasure:
                 )
                 for segment, value in self.segments.items()
             ),
+            *self.fresh,
         )
 
     def disputed(self, *, readings: Sequence[Reading], **_: object) -> tuple[str, ...]:
         self.rechecked += readings
         return self.denies
+
+    def cause(self, **_: object) -> Cause:
+        if isinstance(self.finds, Exception):
+            raise self.finds
+        return self.finds
 
     def report(self, **_: object) -> None:
         raise AssertionError

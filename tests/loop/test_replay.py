@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from driftloop.errors import BadRequest, LogError, SpecError
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewer
-from driftloop.loop.replay import Tally, refuse_other_readings, replayed
+from driftloop.loop.replay import Alone, Outcome, Shard, Tally, refuse_other_readings
+from driftloop.loop.replay import replayed as replayed_in
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher, first_orders
 from driftloop.records import Decided, ModelId
@@ -91,6 +92,10 @@ def lived(fleet: Fleet, clock: "StoppedClock", tmp_path: Path) -> Iterator[Lived
     ledger.close()
 
 
+def replayed(fleet: Fleet, ledger: SqlLedger, *, start: datetime, end: datetime) -> Outcome:
+    return replayed_in(Alone(Shard(fleet, fleet.models, ledger, start=start, end=end)))
+
+
 def under(text: str, tmp_path: Path) -> Fleet:
     file = tmp_path / "policy.toml"
     file.write_text(text)
@@ -130,7 +135,7 @@ def test_another_policy_decides_otherwise(lived: Lived, tmp_path: Path) -> None:
 def test_a_time_without_readings_is_refused(lived: Lived) -> None:
     """It is said how long readings are kept."""
     end = lived.clock.shown - timedelta(days=300)
-    with pytest.raises(BadRequest, match="no reading is kept"):
+    with pytest.raises(BadRequest, match="no reading of that time is kept"):
         replayed(lived.fleet, lived.ledger, start=end - timedelta(days=1), end=end)
 
 

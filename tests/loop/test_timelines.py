@@ -1,11 +1,12 @@
 """The loop told as timelines: real judge, gate, deploy and ledger; a fake world around them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from fakes.pager import FakePager
 from fakes.world import (
@@ -18,6 +19,7 @@ from fakes.world import (
 )
 
 from driftloop.errors import ArtifactError, BadRequest, MeasureError, StaleHead
+from driftloop.judge.evidence import BETS, INFLATION, grown, kept
 from driftloop.ledger import SqlLedger
 from driftloop.loop.notices import Places
 from driftloop.loop.renew import Renewed, Renewer, repair_aliases
@@ -25,20 +27,27 @@ from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watched, Watcher, first_orders
 from driftloop.loop.watch import order as ordered
 from driftloop.records import (
+    Carrier,
+    Cause,
     Decided,
     Disputed,
     Evidence,
+    Explained,
     Failed,
     Gated,
     Head,
     Intent,
+    Kind,
     ModelId,
     Moved,
+    Origin,
     Paged,
+    Reading,
     Stage,
     State,
 )
 from driftloop.spec import Fleet
+from driftloop.trace import steps
 
 if TYPE_CHECKING:
     from conftest import StoppedClock
@@ -575,3 +584,204 @@ def test_a_renewal_is_held_for_as_long_as_its_fit_may_wait(
     limit = family.retrain.time_limit + timedelta(minutes=10)
     assert leases["renew"] > limit
     assert leases["renewing"] > limit
+
+
+def _fresh(*, loss: float = 0.0, load: float = 0.0) -> tuple[Reading, ...]:
+    """What is fresh of every model: 5,000 rows, whose errors are 0.03 and 0.014."""
+    return tuple(
+        Reading(
+            kind=Kind.FRESH,
+            metric=metric,
+            column=column,
+            value=value,
+            n=5000,
+            low=value - 1.645 * error,
+            high=value + 1.645 * error,
+        )
+        for metric, column, value, error in (
+            ("loss", None, loss, 0.03),
+            ("shift", "load", load, 0.014),
+        )
+    )
+
+
+def test_fresh_harm_is_paged_retrained_and_over_while_the_window_still_looks_well(
+    world: World,
+) -> None:
+    """Its window of two weeks has hardly seen the change: the story is that of any decay."""
+    world.measure.fresh = _fresh()
+    assert world.watch()[DE].decision.state == State.FRESH  # type: ignore[union-attr]
+    world.measure.fresh = _fresh(loss=0.5)
+    bad = world.watch()[DE]
+    assert bad.decision is not None
+    assert (bad.decision.state, bad.decision.opens) == (State.DECAYING, True)
+    assert world.renew(bad).outcome == "promoted"
+    world.measure.fresh = _fresh()
+    world.watch()
+    world.watch()
+    assert world.stages() == [
+        Stage.OPENED,
+        Stage.RETRAINING,
+        Stage.PROMOTED,
+        Stage.RECOVERED,
+    ]
+    assert len(world.pager.told) == 1
+
+
+def test_drift_that_turns_to_harm_says_so_in_its_thread(world: World) -> None:
+    """One page for the column; the harm that follows wakes the owner in the same thread, once."""
+    world.measure.fresh = _fresh(load=0.6)
+    drifted = world.watch()[DE].decision
+    assert drifted is not None
+    assert (drifted.state, drifted.opens, drifted.retrain) == (State.DRIFTING, True, False)
+    world.measure.fresh = _fresh(load=0.6, loss=0.5)
+    for _ in range(3):
+        world.watch()
+    assert world.stages() == [Stage.OPENED, Stage.WORSENED]
+    assert len(world.pager.told) == 1
+
+
+def test_drift_is_over_when_its_column_is_back(world: World) -> None:
+    """Told once, and neither retrained nor told again."""
+    world.measure.fresh = _fresh(load=-0.6)
+    for _ in range(3):
+        world.watch()
+    world.measure.fresh = _fresh()
+    for _ in range(3):
+        world.watch()
+    assert world.stages() == [Stage.OPENED, Stage.RECOVERED]
+
+
+@pytest.mark.parametrize("in_incident", [False, True])
+def test_a_model_in_an_incident_leaves_its_budget_to_the_others(
+    fleet: Fleet, world: World, *, in_incident: bool
+) -> None:
+    """What falls to one of two in a pass is twice as much while the other cannot page."""
+    world.fleet = fleet.only((DE, FR))
+    for order in first_orders(world.fleet, world.ledger.heads(), world.clock.now()):
+        assert world.renewer.renew(order).outcome == "promoted"
+    world.measure.fresh = _fresh(loss=0.18)
+    world.log.duplicates = 100 if in_incident else 0
+    world.fleet = fleet.only((DE,))
+    world.watch(later=timedelta(hours=1))
+    world.log.duplicates = 0
+    world.fleet = fleet.only((DE, FR))
+    made = world.watch()[FR].decision
+    assert made is not None
+    mass = sum(sum(stream.mass) for stream in made.evidence)
+    # One page a week, of which half is for harm, at one look a day.
+    assert mass == pytest.approx(_added((1.0 if in_incident else 0.5) / 7 / 2), rel=1e-6)
+
+
+def _added(weight: float) -> float:
+    """Return what one look at a loss of 0.18, as in `_fresh`, adds up to."""
+    z, n = np.array([(0.18 - 0.15) / (0.03 * INFLATION)]), np.array([5000.0])
+    before = np.zeros((1, len(BETS)))
+    return float(kept(grown(before, z, weight, n), weight).sum())
+
+
+FAULT = Cause(
+    origin=Origin.DATA,
+    said="the data is wrong: distance is 1000 times what it was",
+    carriers=(Carrier(name="distance", share=1.0, said=""),),
+)
+
+
+def test_a_cause_is_kept_told_and_traced(world: World) -> None:
+    """Other inputs: the page says so, the fact stays, the retraining goes on."""
+    world.measure.finds = replace(FAULT, origin=Origin.INPUTS, said="the inputs have changed")
+    world.measure.error = 14.0
+    bad = world.watch()[DE]
+    assert bad.order is not None
+    (fact,) = world.ledger.facts(Explained)
+    assert (fact.decision, fact.cause) == (bad.order.key, bad.cause)
+    told = world.pager.told[0].shown.evidence[0]
+    assert (told.what, told.value) == ("Cause", "the inputs have changed")
+    assert "cause" in [step.what for step in steps(world.ledger.trace(fact.decision))]
+
+
+def test_wrong_data_that_no_limit_saw_is_not_trained_on(world: World) -> None:
+    """Decay whose cause is the data opens as a data fault, and stays one until it is over."""
+    world.measure.finds = FAULT
+    world.measure.error = 14.0
+    for _ in range(2):
+        bad = world.watch()[DE]
+        assert bad.decision is not None
+        assert (bad.decision.state, bad.order) == (State.DATA_FAULT, None)
+        assert "the data is at fault" in (bad.decision.blocked or "")
+    assert world.stages() == [Stage.OPENED]
+    assert len(world.ledger.facts(Explained)) == 1
+    assert world.pager.told[0].shown.headline == "eta-de: its data looks wrong"
+
+
+def test_a_cause_that_cannot_be_looked_for_holds_up_no_page(world: World) -> None:
+    """Looking for it breaks: the page goes out, and says that it is not known."""
+    world.measure.finds = ZeroDivisionError("of ours")
+    world.measure.error = 14.0
+    bad = world.watch()[DE]
+    assert bad.order is not None
+    assert world.stages() == [Stage.OPENED]
+    assert world.pager.told[0].shown.evidence[0].value.startswith("the cause is not known")
+
+
+def test_models_that_share_a_cause_name_each_other(world: World, fleet: Fleet) -> None:
+    """One column is wrong in two models: each page names the other."""
+    world.fleet = fleet.only((DE, FR))
+    (order,) = first_orders(world.fleet, world.ledger.heads(), world.clock.now())
+    world.renewer.renew(order)
+    world.measure.finds = FAULT
+    world.measure.error = 14.0
+    seen = world.watch()
+    assert [seen[model].cause.shared for model in (DE, FR)] == [(FR,), (DE,)]  # type: ignore[union-attr]
+    values = [told.shown.evidence[0].value for told in world.pager.told]
+    assert [value.rsplit("; ", 1)[1] for value in values] == [
+        "the same in 1 other model (eta-fr)",
+        "the same in 1 other model (eta-de)",
+    ]
+
+
+def test_wrong_data_are_told_who_owns_them(world: World) -> None:
+    """The page of a data fault goes to the data's owner; of any other cause to the model's."""
+    (eta,) = world.fleet.families
+    growth = eta.model_copy(update={"data_owner": "growth"})
+    world.fleet = replace(world.fleet, families=(growth,))
+    world.measure.finds = FAULT
+    world.measure.error = 14.0
+    world.watch()
+    assert [fact.notice.channel for fact in world.ledger.facts(Paged)] == ["#ml-growth"]
+
+
+def test_an_incident_that_turns_out_to_be_the_datas_is_told_both(world: World) -> None:
+    """Begun as the model's, it is blocked in its thread, and opened where data's owner reads."""
+    (eta,) = world.fleet.families
+    growth = eta.model_copy(update={"data_owner": "growth"})
+    world.fleet = replace(world.fleet, families=(growth,))
+    world.measure.error = 14.0
+    world.watch()
+    world.log.duplicates = 100
+    world.watch()
+    told = [(fact.notice.stage, fact.notice.channel) for fact in world.ledger.facts(Paged)]
+    assert told == [
+        (Stage.OPENED, "#ml-logistics"),
+        (Stage.BLOCKED, "#ml-logistics"),
+        (Stage.OPENED, "#ml-growth"),
+    ]
+    world.log.duplicates, world.measure.error = 0, 5.0
+    world.watch()
+    world.watch()
+    ended = [fact.notice for fact in world.ledger.facts(Paged)][3:]
+    assert [(each.stage, each.channel) for each in ended] == [
+        (Stage.RECOVERED, "#ml-logistics"),
+        (Stage.RECOVERED, "#ml-growth"),
+    ]
+
+
+def test_a_killed_pass_has_its_cause_told_by_the_next(world: World) -> None:
+    """Decided and explained, and not told: the next pass tells it with its cause."""
+    world.measure.finds = replace(FAULT, origin=Origin.RELATION, said="the relation has changed")
+    world.measure.error = 14.0
+    world.decide()
+    world.measure.error = 10.0
+    world.watch(later=timedelta(0))
+    opened = world.ledger.facts(Paged)[0].notice
+    assert opened.evidence[0].value == "the relation has changed"

@@ -61,11 +61,11 @@ def harmed(
     worst, certainty = "", 0.0
     for name, rows in found:
         before, after = theirs[rows], mine[rows]
-        beyond, error, blocks = clustered(after - (1.0 + tolerance) * before, block[rows])
-        if beyond <= 0.0:
+        beyond = clustered(after - (1.0 + tolerance) * before, block[rows])
+        if beyond.mean <= 0.0:
             continue
-        needed = t_quantile(1.0 - (1.0 - confidence) / (2 * len(found)), blocks - 1)
-        sure = beyond / error / needed if error else math.inf
+        needed = t_quantile(1.0 - (1.0 - confidence) / (2 * len(found)), beyond.freedom)
+        sure = beyond.mean / beyond.error / needed if beyond.error else math.inf
         if sure > max(certainty, 1.0):
             certainty = sure
             worst = (

@@ -1,8 +1,10 @@
 """Readings, history and policy into verdicts and one decision with its reason. Pure."""
 
 from driftloop.judge.budget import can_page, rates, spending
+from driftloop.judge.causes import explains, heeded, sharing, upstream
 from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
+from driftloop.judge.findings import harmed
 from driftloop.judge.memories import memories_to_try
 from driftloop.judge.verdicts import LOOKED, expected_gain, judged, worsening
 
@@ -13,12 +15,17 @@ __all__ = [
     "can_page",
     "decide",
     "expected_gain",
+    "explains",
+    "harmed",
+    "heeded",
     "is_due",
     "judged",
     "memories_to_try",
     "rates",
+    "sharing",
     "spending",
     "unlooked",
+    "upstream",
     "window_at",
     "worsening",
 ]

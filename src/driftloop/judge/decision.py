@@ -8,13 +8,15 @@ from driftloop.judge.budget import weight_of
 from driftloop.judge.findings import (
     DATA,
     DRIFT,
+    GROUPS,
     HARM,
     Found,
     begun_anew,
     found,
     group_of,
+    harmed,
     is_fresh,
-    stream_name,
+    share_of,
 )
 from driftloop.judge.retraining import ALARMED, EPOCH, Seen, nearly
 from driftloop.judge.retraining import blocked as blocked_by
@@ -187,19 +189,18 @@ def _certain(
         return True
     if any(group_of(name) in page_on for name in changed.names):
         return True
-    if seen.state not in (State.DECAYING, State.DRIFTING):
-        return False
-    read = {group_of(stream_name(each)) for each in readings if is_fresh(each)}
-    alarmed = [v for v in verdicts if v.level is Level.ALARM]
-    # Of what nothing fresh is read the window itself has to be sure enough.
-    if seen.state is State.DECAYING and HARM in page_on and HARM not in read:
-        decay = (v for v in alarmed if v.reading.kind in (Kind.DECAY, Kind.ESTIMATE))
-        return any(certain(v, family, weight) for v in decay)
     scores = family.task is Task.SCORE and seen.state is State.DRIFTING
-    if scores and DRIFT in page_on and DRIFT not in read:
-        drift = (v for v in alarmed if v.reading.kind is Kind.DRIFT)
-        return any(certain(v, family, weight) for v in drift)
-    return False
+    group, kinds = (DRIFT, (Kind.DRIFT,)) if scores else (HARM, (Kind.DECAY, Kind.ESTIMATE))
+    if group not in page_on or not (scores or seen.state is State.DECAYING):
+        return False
+    # Where nothing fresh is read of it the window itself has to be sure enough. What is expected
+    # without labels cannot stand for them.
+    read = (each for each in readings if is_fresh(each) and each.value is not None)
+    if any(r.metric == "loss" if group == HARM else GROUPS[r.metric] == group for r in read):
+        return False
+    spent = weight * share_of(group, page_on)
+    alarmed = (v for v in verdicts if v.level is Level.ALARM and v.reading.kind in kinds)
+    return any(certain(verdict, family, spent) for verdict in alarmed)
 
 
 def _decisive(verdicts: Sequence[Verdict], family: Family) -> list[Verdict]:
@@ -271,7 +272,7 @@ def _harmed(history: ModelHistory) -> bool:
     """Say whether a decision since the incident opened was about more than drift."""
     incident = history.decisions[-1].incident
     mine = [each for each in history.decisions if each.incident == incident]
-    return incident is None or any(each.state is State.DECAYING for each in mine)
+    return incident is None or any(each.state is State.DECAYING or harmed(each) for each in mine)
 
 
 def _since(before: Decision | None, alarms: int, now: datetime) -> datetime | None:

@@ -24,7 +24,7 @@ GROUPS: Mapping[str, str] = {
 TWO_SIDED = ("shift", "spread")
 """Metrics in which less is a change too."""
 SHARES: Mapping[str, float] = {HARM: 4.0, DRIFT: 3.0, DATA: 1.0}
-"""How a model's weight is split over what it is evidence of, where all of it is read and pages.
+"""How a model's weight is split over what may page, read or not: what is not read spends nothing.
 
 Harm is what an owner must hear of, and has one or two streams; drift has two or more a column. A
 tenth of the weight costs a stream log(10) = 2.3 of the 12 to 16 that a page takes as a logarithm:
@@ -130,6 +130,21 @@ def stream_name(reading: Reading) -> str:
 def group_of(name: str) -> str:
     """Return what the stream called `name` is evidence of."""
     return GROUPS[name.removeprefix(BACK).partition(":")[0]]
+
+
+def share_of(group: str, page_on: Collection[str]) -> float:
+    """Return the part of a model's weight that goes to `group`; those that may page share it all.
+
+    >>> share_of("harm", ("harm", "drift", "data")), share_of("data", ("harm",))
+    (0.5, 0.125)
+    """
+    among = page_on if group in page_on else SHARES
+    return SHARES[group] / sum(SHARES[each] for each in among)
+
+
+def harmed(decision: Decision) -> bool:
+    """Say whether it is found, and not back yet, that the model predicts worse."""
+    return any(group_of(name) == HARM for name in decision.found)
 
 
 def begun_anew(found: Found) -> tuple[Stream, ...]:
@@ -255,16 +270,13 @@ class _Layout:
 
 @lru_cache(maxsize=4096)
 def _layout(names: tuple[str, ...], metrics: tuple[str, ...], page_on: frozenset[str]) -> _Layout:
-    """Return how the weight is split: all of it over what pages; what does not has its part too."""
+    """Return how the weight is split: what may not page has a part too, for the state alone."""
     parts = np.array([_part(name, metric) for name, metric in zip(names, metrics, strict=True)])
     groups = np.array([GROUPS[metric] for metric in metrics])
-    read = set(groups.tolist())
-    paging = (read & page_on) or read
-    whole = sum(SHARES[group] for group in paging)
     shares = np.zeros(len(names))
-    for group in read:
+    for group in set(groups.tolist()):
         mine = groups == group
-        shares[mine] = SHARES[group] / whole * parts[mine] / parts[mine].sum()
+        shares[mine] = share_of(group, page_on) * parts[mine] / parts[mine].sum()
     two = np.array([metric in TWO_SIDED for metric in metrics])
     return _Layout(
         shares=np.where(two, shares / 2.0, shares)[:, None],

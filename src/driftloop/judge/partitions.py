@@ -15,7 +15,7 @@ partitions, of which nobody can say yet, are left alone, and it is said that the
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import asin, atanh, hypot, inf, log, sqrt
 
@@ -25,6 +25,8 @@ import numpy.typing as npt
 from driftloop.records import Agreement, Partition, Quarantined, Released, Task
 from driftloop.spec import Family
 
+CONTEXT = 56
+"""So many partitions are judged by each other."""
 LEAST = 7
 """With fewer other partitions nothing is usual."""
 SAME_PLACE = 3
@@ -34,9 +36,10 @@ SURE = 1e-6
 SPREADS = 6.0
 """So many robust standard deviations from the median is outside."""
 FAR = 8.0
-"""Values this many times further out than usual are impossible..."""
-FAR_SPREADS = 7.0
-"""...or further than this many robust standard deviations of the logarithm, if that is more."""
+"""Values this many times further out than usual are impossible, or more where that varies much:
+beyond so many `SPREADS` of its logarithm."""
+RENAMED = 0.5
+"""A smaller share of new levels may be news, as the first snow is: it pages, and trains."""
 FEW_ROWS = 20
 FEW_LABELS = 30
 MINORITY = 20.0
@@ -77,11 +80,27 @@ def suspects(
 ) -> tuple[Suspect, ...]:
     """Return which partitions of one model are bad, or may be, and why; oldest first.
 
+    Of a long past each `CONTEXT` partitions are judged by each other: what is usual changes.
+
     Args:
         partitions: of one model, oldest first; those in quarantine too.
         family: the model's, for its limits.
         now: what ends later is not judged by how many rows it has.
     """
+    found: list[Suspect] = []
+    end = len(partitions)
+    while end > 0:
+        # What is left of the oldest, too few to say what is usual, goes with those after it.
+        start = end - CONTEXT if end >= CONTEXT + LEAST + 1 else 0
+        seen = _suspects(partitions[start:end], family, now=now)
+        newest = end == len(partitions)
+        found[:0] = seen if newest else [replace(each, doubts=()) for each in seen if each.reasons]
+        end = start
+    return tuple(found)
+
+
+def _suspects(partitions: Sequence[Partition], family: Family, *, now: datetime) -> list[Suspect]:
+    """Return the suspects among partitions that are judged by each other."""
     reasons: list[list[str]] = [[] for _ in partitions]
     doubts: list[list[str]] = [[] for _ in partitions]
     for place, partition in enumerate(partitions):
@@ -94,11 +113,11 @@ def suspects(
                 reasons[place].append(said)
         for place, said, sure in _flips(partitions, family):
             (reasons if sure else doubts)[place].append(said)
-    return tuple(
+    return [
         Suspect(partition=partition, reasons=tuple(wrong), doubts=tuple(unsure))
         for partition, wrong, unsure in zip(partitions, reasons, doubts, strict=True)
         if wrong or unsure
-    )
+    ]
 
 
 def standing(
@@ -188,7 +207,7 @@ def _columns(partitions: Sequence[Partition], family: Family, _: datetime) -> Fo
             for place, share, usual in _over(outside, values, quality.out_of_range, ever=False):
                 yield place, f"range of {name}: {_usually(share, usual)} out of range"
             unseen = _numbers(each.unseen for each in counts)
-            for place, share, usual in _over(unseen, values, quality.unseen):
+            for place, share, usual in _over(unseen, values, max(quality.unseen, RENAMED)):
                 yield place, f"levels of {name}: {_usually(share, usual)} never seen before"
         lows = _numbers(np.nan if each.low is None else each.low for each in counts)
         highs = _numbers(np.nan if each.high is None else each.high for each in counts)
@@ -223,7 +242,7 @@ def _over(
     # The worst tenth does not say what is usual: it may be what is looked for.
     kept = np.argsort(shares, kind="stable")[: len(shares) - -(-len(shares) // 10)]
     total = of[kept].sum()
-    usual = float(counts[kept].sum() / total) if total else 0.0
+    usual = float(max(counts[kept].sum() / total, np.median(shares))) if total else 0.0
     spread = _spread(shares)
     chance = max(usual, 3.0 / total) if ever and total else usual
     for place in np.flatnonzero(counts):
@@ -246,13 +265,14 @@ def _tail(count: float, expected: float) -> float:
 
 def _far(lows: Numbers, highs: Numbers) -> Iterator[tuple[int, float]]:
     """Yield the places whose tails reach impossibly far out, and how many times the usual."""
-    centre = np.nanmedian((lows + highs) / 2) if np.isfinite(lows).any() else 0.0
+    # Of what is mostly one value, as rain is 0, that value.
+    centre = np.nanmedian([lows, highs]) if np.isfinite(lows).any() else 0.0
     reach = np.fmax(centre - lows, highs - centre)
     some = np.flatnonzero(np.isfinite(reach) & (reach > 0))
     if len(some) <= LEAST:
         return
     logs = np.log(reach[some])
-    most = np.median(logs) + max(log(FAR), FAR_SPREADS * _spread(logs))
+    most = np.median(logs) + max(log(FAR), SPREADS * _spread(logs))
     for place in some[logs > most]:
         yield int(place), float(reach[place] / np.exp(np.median(logs)))
 

@@ -10,6 +10,7 @@ from driftloop.spec import Family
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(minutes=1)
+AT_FAULT = "the data is at fault: retraining waits until it is right"
 MOST_DOUBLED = 3
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted.
@@ -41,7 +42,7 @@ def wish(
 def blocked(seen: Seen, history: ModelHistory, family: Family, now: datetime) -> str | None:
     """Return what forbids a retraining that is wished for, None if nothing does."""
     if seen.state is State.DATA_FAULT:
-        return "the data is at fault: retraining waits until it is right"
+        return AT_FAULT
     # An order counts from its decision on: it may wait for its turn without being ordered again.
     champion = history.champion.candidate if history.champion is not None else None
     # To find what answers already took no training, nor did what failed before it was found.

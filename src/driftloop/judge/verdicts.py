@@ -1,6 +1,7 @@
 """Readings against the policy's limits: a verdict for each. Pure."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import erfc, expm1, log1p, sqrt
 
 from driftloop.judge.evidence import HALF
@@ -64,14 +65,16 @@ def certain(verdict: Verdict, family: Family, weight: float) -> bool:
 def expected_gain(decision: Decision) -> float:
     """Return by what share of its baseline the judged metric is worse: what a renewal may win back.
 
-    0 where that is unknown, or it is no worse.
+    0 where that is unknown, or it is no worse. Of labels and of an estimate it is the larger.
     """
-    for verdict in decision.verdicts:
-        reading = verdict.reading
-        known = reading.value is not None and reading.baseline is not None
-        if reading.kind is Kind.DECAY and verdict.limit is not None and known:
-            return max(worsening(reading, reading.value or 0.0, reading.baseline or 0.0)[0], 0.0)
-    return 0.0
+    worse = (
+        worsening(reading, reading.value, reading.baseline)[0]
+        for verdict in decision.verdicts
+        for reading in [verdict.reading]
+        if reading.kind in (Kind.DECAY, Kind.ESTIMATE) and verdict.limit is not None
+        if reading.value is not None and reading.baseline is not None
+    )
+    return max([0.0, *worse])
 
 
 # -- one reading ---------------------------------------------------------------------------
@@ -188,15 +191,18 @@ def _quality(reading: Reading, family: Family) -> Verdict | None:
     if reading.metric != "freshness" and reading.n < least:
         return _blind(reading, f"{reading.n} rows, at least {least} are needed")
     usual = reading.baseline or 0.0
+    shown = _told(reading.metric, reading.value, usual, reading.n)
     over = reading.value - usual >= limit if limit > 0 else reading.value - usual > 0
-    name = metric_name(reading.metric)
-    shown = (
-        f"{reading.value:.1f} hours old"
-        if reading.metric == "freshness"
-        else f"{name} {reading.value:.1%} (usually {usual:.1%}), n={reading.n}"
-    )
     level = Level.ALARM if over else Level.OK
     return Verdict(reading=reading, level=level, limit=limit, reason=shown)
+
+
+@lru_cache(maxsize=4096)
+def _told(metric: str, value: float, usual: float, n: int) -> str:
+    # Most columns of a look have the same to say: none of its rows, as ever.
+    if metric == "freshness":
+        return f"{value:.1f} hours old"
+    return f"{metric_name(metric)} {value:.1%} (usually {usual:.1%}), n={n}"
 
 
 def _blind(reading: Reading, why: str) -> Verdict:

@@ -170,14 +170,18 @@ class SqlLedger:
             return tuple(reversed([_decoded(row[0], kind) for row in self._read(query)]))
         return tuple(_decoded(row[0], kind) for row in self._read(query.order_by(table.c.id)))
 
-    def passes(self, since: datetime, before: datetime) -> Iterator[Measured | Decided]:
-        """Yield what was measured in a span, in the order in which it was, a page at a time.
+    def passes(
+        self, since: datetime, before: datetime, models: Collection[ModelId] | None = None
+    ) -> Iterator[Measured | Decided]:
+        """Yield what was measured of `models`, or all, in a span; in order, a page at a time.
 
         Of models that could not be looked at the decision that says so stands for it.
         """
         facts, sa = self._facts, self._sa
         within = (facts.c.at >= _text(since)) & (facts.c.at < _text(before))
         same = facts.alias()
+        if models is not None:
+            within &= facts.c.model.in_(models)
         measured = (same.c.kind == Measured.__name__) & (same.c.key == facts.c.key)
         unseen = (facts.c.kind == Decided.__name__) & ~sa.exists().where(measured)
         query = sa.select(facts.c.id, facts.c.kind, facts.c.body).where(

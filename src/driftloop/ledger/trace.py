@@ -4,6 +4,7 @@ from driftloop.records import (
     Advanced,
     Decided,
     Decision,
+    Explained,
     Fact,
     Failed,
     Gated,
@@ -29,6 +30,8 @@ def trace_of(fact: Fact, *, key: str | None) -> str | None:  # noqa: PLR0911 - o
         case Measured() | Quarantined():
             return key
         case Decided(decision=Decision(key=own)) | Ordered(order=Order(key=own)):
+            return own
+        case Explained(decision=own):
             return own
         case Trained():
             return fact.candidate.order.key

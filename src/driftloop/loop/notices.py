@@ -6,6 +6,7 @@ from datetime import datetime
 
 from driftloop.records import (
     Advanced,
+    Cause,
     Decision,
     Evidence,
     GateResult,
@@ -27,8 +28,11 @@ from driftloop.records import (
     metric_name,
 )
 from driftloop.spec import Family, Owner, RolloutPolicy
+from driftloop.trace import in_words
 
 SHOWN = 6
+OF_DATA = "/data"
+"""How the incident ends that tells who owns the data of one which began as the model's."""
 OF_ROLLOUT = "rollout/"
 """How the incident of a rollout begins that is told in no other's thread."""
 OF_QUARANTINE = "quarantine/"
@@ -55,28 +59,67 @@ class Places:
         return Link(text="flow runs", url=f"{self.prefect}/runs")
 
 
-def opened(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
-    """Return the page itself: what broke, by how much, since when, and what is being done."""
-    if decision.retrain:
-        doing = "Retraining on the most recent labelled rows; the gate decides if it may answer."
-    elif decision.blocked is not None:
-        doing = f"Not retraining: {decision.blocked}."
-    else:
-        doing = "Watching; the policy does not retrain for this."
+def opened(
+    decision: Decision,
+    family: Family,
+    owner: Owner,
+    places: Places,
+    cause: Cause | None = None,
+    *,
+    of: str = "",
+) -> Notice:
+    """Return the page itself: what broke, by how much, since when, why, and what is being done.
+
+    `of` is what its incident ends in, where it is told apart from the model's.
+    """
     return _notice(
         decision,
         Stage.OPENED,
         owner,
-        key=f"{decision.incident}/opened",
-        incident=decision.incident or decision.key,
+        key=f"{decision.incident}{of}/opened",
+        incident=f"{decision.incident or decision.key}{of}",
         headline=_headline(decision, family),
-        doing=doing,
-        evidence=(*_evidence(decision.verdicts, family), *_worst(decision, family)),
+        doing=_doing(decision),
+        evidence=(
+            *_cause(cause),
+            *_evidence(decision.verdicts, family),
+            *_worst(decision, family),
+        ),
         links=(places.model(decision.model), places.report(decision), places.runs()),
     )
 
 
-def blocked(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
+def worsened(
+    decision: Decision, family: Family, owner: Owner, places: Places, cause: Cause | None = None
+) -> Notice:
+    """Return that an incident that was about columns is about harm now."""
+    return _notice(
+        decision,
+        Stage.WORSENED,
+        owner,
+        key=f"{decision.incident}/worsened/{decision.key}",
+        incident=decision.incident or decision.key,
+        headline=_headline(decision, family),
+        doing=_doing(decision),
+        evidence=(
+            *_cause(cause),
+            *_evidence(decision.verdicts, family),
+            *_worst(decision, family),
+        ),
+        links=(places.model(decision.model), places.report(decision)),
+    )
+
+
+def of_data(
+    decision: Decision, family: Family, owner: Owner, places: Places, cause: Cause | None = None
+) -> Notice:
+    """Return the page to who owns the data of an open incident that turned out to be theirs."""
+    return opened(decision, family, owner, places, cause, of=OF_DATA)
+
+
+def blocked(
+    decision: Decision, family: Family, owner: Owner, places: Places, cause: Cause | None = None
+) -> Notice:
     """Return that the data of an open incident is at fault, so that retraining waits."""
     return _notice(
         decision,
@@ -86,19 +129,21 @@ def blocked(decision: Decision, family: Family, owner: Owner, places: Places) ->
         incident=decision.incident or decision.key,
         headline=_headline(decision, family),
         doing=f"Not retraining: {decision.blocked or 'the data is at fault'}.",
-        evidence=_evidence(decision.verdicts, family),
+        evidence=(*_cause(cause), *_evidence(decision.verdicts, family)),
         links=(places.model(decision.model), places.report(decision)),
     )
 
 
-def recovered(decision: Decision, family: Family, owner: Owner, places: Places) -> Notice:
-    """Return the end of an incident."""
+def recovered(
+    decision: Decision, family: Family, owner: Owner, places: Places, *, of: str = ""
+) -> Notice:
+    """Return the end of an incident, or of what was told apart of it; see `opened`."""
     return _notice(
         decision,
         Stage.RECOVERED,
         owner,
-        key=f"{decision.resolves}/recovered",
-        incident=decision.resolves or decision.key,
+        key=f"{decision.resolves}{of}/recovered",
+        incident=f"{decision.resolves or decision.key}{of}",
         headline=f"{decision.model} has recovered",
         doing=f"Nothing more to do: {decision.reason}.",
         evidence=_evidence(decision.verdicts, family, levels=(Level.OK, Level.WARN)),
@@ -378,6 +423,14 @@ def _renewal(
     )
 
 
+def _doing(decision: Decision) -> str:
+    if decision.retrain:
+        return "Retraining on the most recent labelled rows; the gate decides if it may answer."
+    if decision.blocked is not None:
+        return f"Not retraining: {decision.blocked}."
+    return "Watching; the policy does not retrain for this."
+
+
 def _headline(decision: Decision, family: Family) -> str:
     if decision.state is State.DATA_FAULT:
         return f"{decision.model}: its data looks wrong"
@@ -442,6 +495,12 @@ def _evidence(
         key=lambda v: (order[v.reading.kind], -(v.reading.value or 0.0)),
     )
     return tuple(_line(verdict, family) for verdict in picked[:SHOWN])
+
+
+def _cause(cause: Cause | None) -> tuple[Evidence, ...]:
+    return (
+        () if cause is None else (Evidence(what="Cause", value=in_words(cause), limit="", n=None),)
+    )
 
 
 def _worst(decision: Decision, family: Family) -> Iterator[Evidence]:

@@ -220,7 +220,7 @@ class Quarantine:
         called: list[Notice] = []
         ended: list[tuple[str, Notice]] = []
         for model, mine in facts.items():
-            owner, stands = self.fleet.owner(model), standing(mine, now=now)
+            owner, stands = self.fleet.data_owner(model), standing(mine, now=now)
             for key, chain in _chains(mine):
                 told = notices.quarantined(chain, owner, key=key)
                 if any(each.fact in chain for each in stands):

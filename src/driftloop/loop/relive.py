@@ -7,6 +7,7 @@ answers are put in the place of those that were given. Nobody is told, and nothi
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +20,7 @@ from driftloop.ports import Ledger, Look, PredictionLog
 from driftloop.records import (
     Candidate,
     Decided,
-    Fact,
+    Explained,
     Gated,
     GateResult,
     Head,
@@ -42,6 +43,17 @@ from driftloop.spec import Family, Fleet
 
 KEPT = 20
 """How many of the newest decisions and orders before the start a model's replay begins with."""
+KNOWN: Sequence[tuple[type[Any], Callable[[Any], str | None], int | None]] = (
+    (Moved, lambda fact: f"{fact.model}#{fact.head.epoch}", None),
+    (Trained, lambda fact: version_key(fact.model, fact.version), None),
+    (Gated, lambda fact: str(fact.order_key), None),
+    (Decided, lambda fact: str(fact.decision.key), KEPT),
+    (Ordered, lambda fact: str(fact.order.key), KEPT),
+    (Explained, lambda fact: str(fact.decision), None),
+    (Quarantined, lambda _: None, None),
+    (Released, lambda _: None, None),
+)
+"""The facts that a replay begins with, the keys they are kept under, and how many of a model's."""
 Answer = Callable[[Head, Family, pa.Table], Sequence[float]]
 """What a version answers to some rows."""
 
@@ -195,25 +207,15 @@ class Nobody:
 
 def seeded(fleet: Fleet, past: Ledger, own: Ledger, *, start: datetime) -> dict[ModelId, int]:
     """Copy into `own` what the loop knew at `start`; return each model's newest version number."""
-    newest: dict[ModelId, int] = {}
     for model in fleet.models:
-        for moved in past.facts(Moved, model=model, before=start):
-            own.append(moved, key=f"{model}#{moved.head.epoch}")
-        for trained in past.facts(Trained, model=model):
-            newest[model] = max(newest.get(model, 0), trained.version)
-            if trained.at < start:
-                own.append(trained, key=version_key(model, trained.version))
-        for gated in past.facts(Gated, model=model, before=start):
-            own.append(gated, key=gated.order_key)
-        for decided in past.facts(Decided, model=model, before=start, last=KEPT):
-            own.append(decided, key=decided.decision.key)
-        for ordered in past.facts(Ordered, model=model, before=start, last=KEPT):
-            own.append(ordered, key=ordered.order.key)
-        kinds: tuple[type[Fact], ...] = (Quarantined, Released)
-        for kind in kinds:
-            for fact in past.facts(kind, model=model, before=start):
-                own.append(fact)
-    return newest
+        for kind, key_of, last in KNOWN:
+            for fact in past.facts(kind, model=model, before=start, last=last):
+                own.append(fact, key=key_of(fact))
+    made = [fact for model in fleet.models for fact in past.facts(Trained, model=model)]
+    return {
+        model: max(fact.version for fact in made if fact.model == model)
+        for model in {fact.model for fact in made}
+    }
 
 
 def relived(

@@ -1,25 +1,26 @@
 """The judge on the past: what another policy would have decided on the same readings. Pure.
 
-Nothing is measured, trained or told again: champions are those that there were, and what a policy
-orders is counted. `relive` does it from the rows, with candidates trained and answering.
+Nothing is measured, trained or told again: champions and causes are those that were found, and
+what a policy orders is counted. `relive` does it from the rows, candidates trained and answering.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby
+from typing import Protocol
 
 import msgspec
 
 from driftloop.errors import BadRequest
-from driftloop.judge import can_page, decide, rates, worsening
+from driftloop.judge import can_page, decide, explains, heeded, rates, unlooked, worsening
 from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
     Decided,
     Decision,
+    Explained,
     Head,
     Kind,
     Measured,
@@ -50,8 +51,7 @@ class Outcome:
     """What one policy came to.
 
     `worse` is by what share of its baseline the judged metric was worse, on average over all looks
-    that could tell; `delays` is how long after its first alarm each incident was paged. `digest`
-    is the SHA-256 of all decisions, in their order.
+    that could tell. `digest` is the SHA-256 of each model's decisions in their order, and of these.
     """
 
     decisions: int
@@ -71,69 +71,195 @@ class Outcome:
 class Tally:
     """Adds decisions up to an `Outcome`."""
 
-    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    _decisions: int = 0
-    _pages: list[Decision] = field(default_factory=list)
-    _retrains: list[Decision] = field(default_factory=list)
-    _worse: float = 0.0
-    _told: int = 0
+    digests: "dict[ModelId, hashlib._Hash]" = field(default_factory=dict)
+    decisions: int = 0
+    pages: list[Decision] = field(default_factory=list)
+    retrains: list[Decision] = field(default_factory=list)
+    worse: float = 0.0
+    told: int = 0
 
     def add(self, decision: Decision, readings: Sequence[Reading], family: Family) -> None:
         """Count a decision and what it rests on."""
-        self._digest.update(msgspec.json.encode(decision))
-        self._decisions += 1
+        digest = self.digests.setdefault(decision.model, hashlib.sha256())
+        digest.update(msgspec.json.encode(decision))
+        self.decisions += 1
         if decision.opens:
-            self._pages.append(decision)
+            self.pages.append(decision)
         if decision.retrain:
-            self._retrains.append(decision)
+            self.retrains.append(decision)
         if (worse := _worse(readings, family)) is not None:
-            self._worse += worse
-            self._told += 1
+            self.worse += worse
+            self.told += 1
+
+    @property
+    def part(self) -> "Part":
+        """All that was added, to be joined with what others added of other models."""
+        return Part(
+            digests={model: digest.hexdigest() for model, digest in self.digests.items()},
+            decisions=self.decisions,
+            pages=tuple(self.pages),
+            retrains=tuple(self.retrains),
+            worse=self.worse,
+            told=self.told,
+        )
 
     @property
     def outcome(self) -> Outcome:
         """All that was added."""
-        return Outcome(
-            decisions=self._decisions,
-            pages=tuple(self._pages),
-            retrains=tuple(self._retrains),
-            worse=self._worse / self._told if self._told else None,
-            digest=self._digest.hexdigest(),
-        )
+        return joined([self.part])
 
 
-def replayed(fleet: Fleet, ledger: Ledger, *, start: datetime, end: datetime) -> Outcome:
-    """Return what the policies of `fleet` come to on the readings kept from `start` to `end`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What came of some of the models."""
 
-    The same readings and policies give the same decisions, to the byte.
+    digests: Mapping[ModelId, str]
+    decisions: int
+    pages: tuple[Decision, ...]
+    retrains: tuple[Decision, ...]
+    worse: float
+    told: int
 
-    Raises:
-        BadRequest: nothing was measured in that time.
+
+def joined(parts: Sequence[Part]) -> Outcome:
+    """Return what came of all models."""
+    digests = {model: digest for part in parts for model, digest in part.digests.items()}
+    whole = "".join(f"{model} {digests[model]}\n" for model in sorted(digests))
+    told = sum(part.told for part in parts)
+    return Outcome(
+        decisions=sum(part.decisions for part in parts),
+        pages=_by_time(page for part in parts for page in part.pages),
+        retrains=_by_time(each for part in parts for each in part.retrains),
+        worse=sum(part.worse for part in parts) / told if told else None,
+        digest=hashlib.sha256(whole.encode()).hexdigest(),
+    )
+
+
+class Shard:
+    """Some models of a fleet, gone through pass by pass; see `replayed`.
+
+    Args:
+        fleet: all of it: what one model may page depends on the others.
+        models: those that are judged here.
+        ledger: of the past.
+        start: of the first pass.
+        end: before it the last.
     """
-    families = {model: family for family in fleet.families for model in family.models}
-    lives = {model: _Life.of(model, ledger, start) for model in families}
-    tally = Tally()
-    for at, looks in _passes(ledger, start, end):
-        pasts = {model: life.at(at) for model, life in lives.items()}
-        shares = rates(fleet, [m for m, past in pasts.items() if can_page(families[m], past)])
-        for look in looks:
-            if (family := families.get(look.model)) is None:
-                continue
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        models: Sequence[ModelId],
+        ledger: Ledger,
+        *,
+        start: datetime,
+        end: datetime,
+    ) -> None:
+        """Read what the models' past was at the start."""
+        self._fleet = fleet
+        self._families = {model: fleet.family(model) for model in models}
+        self._lives = {model: _Life.of(model, ledger, start) for model in models}
+        self._looks = (_look(fact) for fact in ledger.passes(start, end, models))
+        self._next = next(self._looks, None)
+        self._pasts: dict[ModelId, ModelHistory] = {}
+        self._tally = Tally()
+
+    @property
+    def at(self) -> datetime | None:
+        """The time of the next pass in which one of its models was looked at; None after all."""
+        return None if self._next is None else self._next.at
+
+    def able(self, at: datetime) -> list[ModelId]:
+        """Return the models that could page at a pass."""
+        self._pasts = {model: life.at(at) for model, life in self._lives.items()}
+        return [
+            model for model, past in self._pasts.items() if can_page(self._families[model], past)
+        ]
+
+    def go(self, at: datetime, able: Collection[ModelId]) -> None:
+        """Judge what was looked at in the pass at `at`, for which `able` was asked just before.
+
+        `able` are all models of the fleet that could page then.
+        """
+        shares = rates(self._fleet, able)
+        while self._next is not None and self._next.at == at:
+            look, self._next = self._next, next(self._looks, None)
+            family, life = self._families[look.model], self._lives[look.model]
             decision = decide(
                 family=family,
                 window=look.window,
                 readings=look.readings,
-                history=pasts[look.model],
+                history=self._pasts[look.model],
                 now=at,
                 rate=shares[look.model],
             )
-            order = ordered(family, decision) if decision.retrain else None
-            lives[look.model].add(decision, order)
-            tally.add(decision, look.readings, family)
-    outcome = tally.outcome
+            decision = life.heeding(decision)
+            life.add(decision, ordered(family, decision) if decision.retrain else None)
+            self._tally.add(decision, look.readings, family)
+
+    @property
+    def part(self) -> Part:
+        """What has come of its models."""
+        return self._tally.part
+
+
+class Shards(Protocol):
+    """Shards of one fleet, here or in processes of their own, each asked the same at once."""
+
+    def at(self) -> Sequence[datetime | None]:
+        """Return each one's next pass."""
+        ...
+
+    def able(self, at: datetime) -> Sequence[Sequence[ModelId]]:
+        """Return which of each one's models can page."""
+        ...
+
+    def go(self, at: datetime, able: Collection[ModelId]) -> None:
+        """Let each judge a pass."""
+        ...
+
+    def parts(self) -> Sequence[Part]:
+        """Return what has come of each."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One shard, in this process."""
+
+    shard: Shard
+
+    def at(self) -> Sequence[datetime | None]:
+        """Return its next pass."""
+        return [self.shard.at]
+
+    def able(self, at: datetime) -> Sequence[Sequence[ModelId]]:
+        """Return which of its models can page."""
+        return [self.shard.able(at)]
+
+    def go(self, at: datetime, able: Collection[ModelId]) -> None:
+        """Let it judge a pass."""
+        self.shard.go(at, able)
+
+    def parts(self) -> Sequence[Part]:
+        """Return what has come of it."""
+        return [self.shard.part]
+
+
+def replayed(shards: Shards) -> Outcome:
+    """Return what policies come to on the readings that were kept, pass by pass.
+
+    The same readings and policies give the same decisions, to the byte, in however many shards.
+
+    Raises:
+        BadRequest: nothing was measured in that time.
+    """
+    while (at := min((each for each in shards.at() if each is not None), default=None)) is not None:
+        shards.go(at, [model for able in shards.able(at) for model in able])
+    outcome = joined(shards.parts())
     if not outcome.decisions:
         raise BadRequest(
-            f"no reading is kept from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC",
+            "no reading of that time is kept",
             where="replay",
             hint="retention.measured says how long readings are kept; --rows reads the log instead",
         )
@@ -170,13 +296,6 @@ class _Look:
     readings: tuple[Reading, ...]
 
 
-def _passes(
-    ledger: Ledger, start: datetime, end: datetime
-) -> Iterator[tuple[datetime, Iterable[_Look]]]:
-    looks = (_look(fact) for fact in ledger.passes(start, end))
-    return groupby(looks, key=lambda look: look.at)
-
-
 def _look(fact: Measured | Decided) -> _Look:
     if isinstance(fact, Measured):
         return _Look(fact.model, fact.at, fact.window, fact.readings)
@@ -193,6 +312,7 @@ class _Life:
     orders: deque[Order]
     moves: tuple[Moved, ...]
     trained: Mapping[int, Trained]
+    causes: tuple[Explained, ...]
 
     @classmethod
     def of(cls, model: ModelId, ledger: Ledger, start: datetime) -> "_Life":
@@ -208,6 +328,7 @@ class _Life:
             deque((fact.order for fact in begun), REMEMBERED),
             moves,
             {version: fact for version, fact in made.items() if fact is not None},
+            ledger.facts(Explained, model=model),
         )
 
     def at(self, now: datetime) -> ModelHistory:
@@ -221,10 +342,22 @@ class _Life:
             head=head,
         )
 
+    def heeding(self, decision: Decision) -> Decision:
+        """Return what the cause leaves of a decision; it is known where the loop looked for it."""
+        before = self.decisions[-1] if self.decisions else None
+        if unlooked(decision) is not None or not explains(decision, before):
+            return decision
+        known = [fact.cause for fact in self.causes if fact.at <= decision.at]
+        return heeded(decision, known[-1]) if known else decision
+
     def add(self, decision: Decision, order: Order | None) -> None:
         self.decisions.append(decision)
         if order is not None:
             self.orders.append(order)
+
+
+def _by_time(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
+    return tuple(sorted(decisions, key=lambda each: (each.at, each.model)))
 
 
 def _worse(readings: Sequence[Reading], family: Family) -> float | None:

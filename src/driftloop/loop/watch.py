@@ -16,20 +16,26 @@ from driftloop.judge import (
     can_page,
     decide,
     expected_gain,
+    explains,
+    heeded,
     is_due,
     rates,
     unlooked,
     window_at,
 )
 from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
-from driftloop.loop.notices import Places, blocked, opened, recovered
+from driftloop.loop.called_for import notices_of
+from driftloop.loop.causes import found_cause, kept
+from driftloop.loop.notices import Places
 from driftloop.loop.quarantine import Quarantine
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
+    Cause,
     Decided,
     Decision,
     Disputed,
+    Explained,
     Failed,
     Head,
     Kind,
@@ -43,7 +49,6 @@ from driftloop.records import (
     Paged,
     Passed,
     Reading,
-    State,
     Trained,
     Window,
 )
@@ -71,6 +76,7 @@ class Watched:
     """Why a renewal that is asked for is not started yet."""
     rows: int = 0
     labels: int = 0
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +118,7 @@ class Watcher:
             histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now, shares)
+        seen = self._explained(seen, past, now)
         if self.quarantine is not None:
             left += [
                 Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
@@ -180,13 +187,20 @@ class Watcher:
         left: list[Watched] = []
         for model, history in histories.items():
             called_for = {
-                notice.key: notice
+                notice.key: (decision, before)
                 for before, decision in pairwise((None, *history.decisions))
                 if decision is not None
-                for notice in self._notices(family, decision, before)
+                for notice in self._notices(decision, before)
             }
             told = self.ledger.appended(Paged, called_for)
-            notices = tuple(notice for key, notice in called_for.items() if key not in told)
+            notices = tuple(
+                notice
+                for decision, before in dict.fromkeys(
+                    called for key, called in called_for.items() if key not in told
+                )
+                for notice in self._notices(decision, before, self._cause_of(decision))
+                if notice.key not in told
+            )
             order = self._not_begun(family, history)
             if notices or order is not None:
                 left.append(Watched(model=model, order=order, notices=notices))
@@ -203,18 +217,40 @@ class Watcher:
             return None
         return ordered(family, asked)
 
+    def _cause_of(self, decision: Decision) -> Cause | None:
+        """Return the cause that was found when a decision was taken, if it was looked for."""
+        fact = self.ledger.fact(Explained, key=decision.key)
+        return None if fact is None else fact.cause
+
+    def _explained(
+        self, seen: Sequence[Watched], past: Mapping[ModelId, ModelHistory], now: datetime
+    ) -> list[Watched]:
+        """Return what was seen with the causes that models share, in their notices too."""
+        found = {
+            each.model: (each.decision, each.cause)
+            for each in seen
+            if each.decision is not None and each.cause is not None
+        }
+        causes = kept(self.fleet, self.ledger, found, now)
+        return [
+            each
+            if each.decision is None or each.model not in causes
+            else replace(
+                each,
+                cause=causes[each.model],
+                notices=self._notices(
+                    each.decision,
+                    past[each.model].decisions[-1] if past[each.model].decisions else None,
+                    causes[each.model],
+                ),
+            )
+            for each in seen
+        ]
+
     def _notices(
-        self, family: Family, decision: Decision, before: Decision | None
+        self, decision: Decision, before: Decision | None, cause: Cause | None = None
     ) -> tuple[Notice, ...]:
-        owner = self.fleet.owner(decision.model)
-        notices = []
-        if decision.opens:
-            notices.append(opened(decision, family, owner, self.places))
-        if _turned_bad(decision, before):
-            notices.append(blocked(decision, family, owner, self.places))
-        if decision.resolves is not None:
-            notices.append(recovered(decision, family, owner, self.places))
-        return tuple(notices)
+        return notices_of(self.fleet, self.ledger, self.places, decision, before, cause)
 
     def _family(
         self,
@@ -307,6 +343,12 @@ class Watcher:
             now=now,
             rate=rate,
         )
+        before = history.decisions[-1] if history.decisions else None
+        cause = None
+        if explains(decision, before):
+            own = _answered_by(head, look.rows)
+            cause = found_cause(self.measure, family, head, decision, own)
+            decision = heeded(decision, cause)
         rows, labels = look.summary.rows, look.summary.labels
         self.ledger.append(
             Measured(
@@ -326,8 +368,7 @@ class Watcher:
         _log.info("%s: %s", model, decision.reason, extra={"trace": decision.key})
         if decision.opens:
             self._check(family, head, decision, look)
-        before = history.decisions[-1] if history.decisions else None
-        notices = self._notices(family, decision, before)
+        notices = self._notices(decision, before, cause)
         if self.every or notices or decision.retrain:
             self._keep(measurement, decision)
         return Watched(
@@ -337,6 +378,7 @@ class Watcher:
             notices=notices,
             rows=rows,
             labels=labels,
+            cause=cause,
         )
 
     def _keep(self, measurement: Measurement, decision: Decision) -> None:
@@ -416,17 +458,6 @@ def _asked(history: ModelHistory, order: Order) -> Decision | None:
 def _fitted_in(history: ModelHistory) -> float:
     """Return the seconds that the champion's fits took; nothing is known where there is none."""
     return 0.0 if history.champion is None else history.champion.fit_seconds
-
-
-def _turned_bad(decision: Decision, before: Decision | None) -> bool:
-    """Say whether an incident that was about the model is now about its data."""
-    return (
-        decision.state is State.DATA_FAULT
-        and decision.incident is not None
-        and not decision.opens
-        and before is not None
-        and before.state is not State.DATA_FAULT
-    )
 
 
 def ordered(family: Family, decision: Decision) -> Order:

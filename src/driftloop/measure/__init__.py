@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftloop.errors import ArtifactError, MeasureError
+from driftloop.measure.causes import cause_of
 from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.estimate import estimate_readings
@@ -26,7 +27,16 @@ from driftloop.measure.learn import learnt, profile_beside, write_profile
 from driftloop.measure.profile import Profile
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, held_out, prepared
-from driftloop.records import HOLDOUT_FILE, PROFILE_FILE, Kind, LogSummary, Reading, Verdict, Window
+from driftloop.records import (
+    HOLDOUT_FILE,
+    PROFILE_FILE,
+    Cause,
+    Kind,
+    LogSummary,
+    Reading,
+    Verdict,
+    Window,
+)
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -178,6 +188,23 @@ class EvidentlyMeasure:
             )
         return tuple(found)
 
+    def cause(
+        self, *, family: Family, own: Rows, reference: Path, verdicts: Sequence[Verdict]
+    ) -> Cause:
+        """Return why the rows `own` are worse than the champion was made for; see `cause_of`.
+
+        Raises:
+            ArtifactError: the reference is not there, or is damaged.
+        """
+        held_out = reference.with_name("holdout.parquet")
+        return cause_of(
+            family=family,
+            now=own,
+            before=_before(_table(held_out)) if held_out.exists() else None,
+            reference=_table(reference),
+            verdicts=verdicts,
+        )
+
     def report(
         self,
         *,
@@ -263,6 +290,24 @@ def keep_profile(family: Family, rows: pa.Table, held_out: pa.Table, reference: 
     table = pq.read_table(reference, use_threads=False)
     made = learnt(family, prepared(family, table), rows, held_out)
     write_profile(made, reference.with_name(PROFILE_FILE))
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"it cannot be read: {error}", where=str(file)) from error
+
+
+def _before(held_out: pa.Table) -> pa.Table | None:
+    """Return held-out rows as those of a window are; None where they have no features yet."""
+    if "features" not in held_out.column_names:
+        return None
+    features = held_out["features"].combine_chunks()
+    columns = {name: held_out[name] for name in ("event_time", "label")}
+    columns["prediction"] = held_out["candidate"]
+    names = [features.type.field(place).name for place in range(features.type.num_fields)]
+    return pa.table({**columns, **{name: features.field(name) for name in names}})
 
 
 def _written(file: Path, text: str) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers
+from driftloop.measure.decay import THRESHOLD
 from driftloop.measure.delays import Delays, Mask, learnt, strata, weights
 from driftloop.measure.expected import OF, Design, Fit, Sums, answers_alone, design, padded
-from driftloop.measure.pseudo import outcomes
+from driftloop.measure.pseudo import EPS, outcomes
 from driftloop.measure.reference import Reference
 from driftloop.records import Task
 from driftloop.rows import Rows
@@ -89,9 +90,7 @@ def known(family: Family, metric: str, own: Rows, now: datetime) -> Known:
     if block is None:
         raise Unmeasurable("when the rows happened is not known")
     happened, arrived = _seconds(own, "event_time")[used], _seconds(own, "labelled_at")[used]
-    # What is not in the log yet could not be known: ages are counted up to what came last.
-    came = np.concatenate([_seconds(own, "arrived_at"), arrived])
-    at = min(now.timestamp(), float(np.max(came[np.isfinite(came)], initial=-np.inf)))
+    at = min(now.timestamp(), _newest(own, arrived))
     prediction, label = prediction[used], label[used]
     here: Mask = np.isfinite(label)
     label = np.where(here, label, np.nan)
@@ -167,6 +166,28 @@ def believed(
     )
 
 
+def expected_losses(
+    family: Family, rows: Known, believed: Believed, *, metric: str
+) -> Floats | None:
+    """Return what each row is expected to add to a metric that is a mean over rows.
+
+    Shape (rows,), of those in `rows`, labels or none: of accuracy the probability to be right. None
+    for a metric that is no such mean.
+    """
+    if family.task is Task.BINARY:
+        chance, answer = believed.expected[:, 0], rows.prediction
+        if metric == "accuracy":
+            return np.where(answer >= THRESHOLD, chance, 1.0 - chance)
+        if metric == "log_loss":
+            score = np.clip(answer, EPS, 1.0 - EPS)
+            losses: Floats = -(chance * np.log(score) + (1.0 - chance) * np.log(1.0 - score))
+            return losses
+        return None
+    mean = "accuracy" if family.task is Task.MULTICLASS else "r2"
+    alone = (metric == mean) == (family.task is Task.MULTICLASS)
+    return believed.expected[:, 0] if alone else None
+
+
 def possible(family: Family, expected: Floats) -> Floats:
     """Return expected outcomes within what they can be: of classes, probabilities."""
     return expected if family.task is Task.REGRESSION else np.clip(expected, 0.0, 1.0)
@@ -235,11 +256,23 @@ def _check(family: Family, label: Floats, prediction: Floats, n: int) -> None:
                 )
 
 
+def _newest(own: Rows, labelled: Floats) -> float:
+    """Return when the newest row or label arrived: what is not in the log yet could not be known.
+
+    Infinite where the log does not tell when rows arrive.
+    """
+    came = _seconds(own, "arrived_at")
+    if np.isnan(came).all():
+        return np.inf
+    return float(np.nanmax(np.concatenate([came, labelled])))
+
+
 def _seconds(rows: Rows, name: str) -> Floats:
     """Return times in seconds since 1970, NaN where there is none."""
-    if name not in rows.column_names:
+    try:
+        column = rows.column(name)
+    except KeyError:
         return np.full(rows.num_rows, np.nan)
-    column = rows.column(name)
     if not pa.types.is_timestamp(column.type):
         return np.full(rows.num_rows, np.nan)
     plain = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())

@@ -98,9 +98,10 @@ def learnt(delay: Floats, age: Floats, outcome: Codes, expiry: float) -> Delays:
     here = np.isfinite(delay)
     n = int(np.count_nonzero(here))
     if n < SEEN:
-        raise Unmeasurable(
-            f"{n} labels, at least {SEEN} are needed to tell how late they come", n=n
-        )
+        if (old := int(np.count_nonzero(age > expiry))) >= SEEN:
+            raise Unmeasurable(f"{n} labels, though {old} rows are older than a label may be", n=n)
+        never = Curve(np.array([np.inf]), np.ones(1))
+        return Delays(1.0, 0.0, never, (never,), np.inf)
     took = np.clip(delay, 0.0, np.minimum(age, expiry))
     horizon = min(float(np.sort(age[here])[-SEEN]), expiry)
     ends = np.minimum(np.where(here, took, age), horizon)

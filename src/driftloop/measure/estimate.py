@@ -208,7 +208,7 @@ class _Telling:
         unlabelled[rows.used] = part & ~rows.here
         name, share = outside(self.family, self.own, self.reference, unlabelled)
         if share > self.family.estimate.outside:
-            raise Unmeasurable(f"{share:.0%} of {name} lie where no label tells of")
+            raise Unmeasurable(f"{share:.0%} of {name} lie beyond what the champion was trained on")
 
 
 class _Doubted(Unmeasurable):

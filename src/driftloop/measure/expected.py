@@ -10,8 +10,9 @@ at the champion's own probability and learns what is to be added to it.
 Blind to a relation that changed since the labels that are here: whoever asks must look at those.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -39,7 +40,7 @@ LEVELS = 8
 """So many levels of a category, the most frequent, have an effect of their own."""
 RIDGE = 8.0
 """In rows: an effect that is told by no more of them counts half."""
-TRIED = 3000
+TRIED = 1000
 """Features are chosen by no more rows."""
 
 
@@ -124,9 +125,10 @@ def design(
         first = Design(np.hstack(effects)[known], begun[known])
         left = outcome[known] - Sums.of(first, outcome[known], weight[known]).fit().expected(first)
         found = list(_features(family, rows, reference))
-        told = [_told(each[known], left) for each in found]
+        told = [_told(effect(known), left) for effect in found]
         best = sorted(range(len(found)), key=lambda at: -told[at])[:TELLING]
-        effects += [found[at] for at in sorted(best)]
+        every = np.arange(rows.num_rows)
+        effects += [found[at](every) for at in sorted(best)]
     return Design(np.hstack(effects), begun)
 
 
@@ -192,19 +194,33 @@ def outside(family: Family, rows: Rows, reference: Reference, among: Mask) -> tu
 # -- effects --------------------------------------------------------------------------------
 
 
-def _features(family: Family, rows: Rows, reference: Reference) -> Iterator[Floats]:
+Effect = Callable[[Codes], Floats]
+"""Makes the effects of one feature, for the rows at some places."""
+
+
+def _features(family: Family, rows: Rows, reference: Reference) -> Iterator[Effect]:
     for name in family.numbers:
         try:
-            yield _hats(numbers(rows, name, of=OF), reference.numbers(name))
+            values, column = numbers(rows, name, of=OF), reference.numbers(name)
         except Unmeasurable:
             continue
+        if len(column.ascending):
+            yield partial(_numeric, values, column)
     for name in family.categorical:
         try:
             codes, names = texts(rows, name, of=OF)
             levels = reference.levels(name)
         except Unmeasurable:
             continue
-        yield _levels(codes, names.to_pylist(), levels)
+        yield partial(_leveled, codes, names.to_pylist(), levels)
+
+
+def _numeric(values: Floats, column: Numbers, at: Codes) -> Floats:
+    return _hats(values[at], column)
+
+
+def _leveled(codes: Codes, names: Sequence[str], levels: Levels, at: Codes) -> Floats:
+    return _levels(codes[at], names, levels)
 
 
 def _levels(codes: Codes, names: Sequence[str], levels: Levels) -> Floats:

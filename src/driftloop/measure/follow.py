@@ -101,7 +101,7 @@ def innovations(profile: Profile, left: Floats, counts: Floats, gaps: Floats) ->
     """Return what could not be foretold of slices; see `changed` for the arguments."""
     counts = np.broadcast_to(counts[:, None] if counts.ndim == 1 else counts, left.shape)
     there = counts > 0
-    rows = _sampling(profile, counts)
+    rows = _sampling(profile, counts) + profile.white
     correlated = bool((profile.phi > 0.0).any())
     if not correlated:
         moved = np.ones_like(left)
@@ -117,7 +117,7 @@ def lags(profile: Profile, rows: float) -> int:
     some = (phi > 0.0) & (noise > 0.0)
     if not some.any() or rows <= 0.0:
         return 0
-    phi, noise, few = phi[some], noise[some], profile.scatter[some] / rows
+    phi, noise, few = phi[some], noise[some], profile.scatter[some] / rows + profile.white[some]
     # The steady state of the filter: a quadratic equation for the forecast's variance.
     new = noise * (1.0 - phi**2)
     half = (few * (1.0 - phi**2) - new) / 2.0

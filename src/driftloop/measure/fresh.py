@@ -5,17 +5,16 @@ No row is fresh twice: what these readings tell of a change adds up, look by loo
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from driftloop.measure.columns import Codes, Floats
 from driftloop.measure.follow import Changes, changed, lags
 from driftloop.measure.profile import Profile
 from driftloop.measure.reference import Reference
-from driftloop.measure.scores import losses_of, scored
+from driftloop.measure.scores import centred, losses_of, scored
 from driftloop.measure.season import positions
 from driftloop.records import Kind, Reading, Window
 from driftloop.rows import Rows, chosen
@@ -222,6 +221,7 @@ def _found(
     counts[ordered[starts]] = np.add.reduceat(there, starts, axis=0, dtype=np.float64)
     sums[ordered[starts]] = np.add.reduceat(np.where(there, told, 0.0), starts, axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0.0)
+    means = centred(means, counts, profile.series)
     expected = positions(at[kept], ordered, total) @ profile.levels
     fresh = kept[ordered >= before]
     whole = positions(at[fresh], np.zeros(len(fresh), dtype=np.int64), 1)
@@ -237,24 +237,30 @@ def _since(rows: Rows, came: str, profile: Profile, slices: _Slices) -> tuple[Ro
     """
     if came not in rows.column_names or not rows.num_rows or not profile.series:
         return None, 0
-    column = rows.column(came)
-    fresh = pc.sum(pc.greater(column, _time(slices.since)), min_count=0).as_py()
+    arrived = _seconds(rows, came)
+    fresh = int(np.count_nonzero(arrived > slices.since))
     if not fresh:
         return None, 0
     before = lags(profile, fresh / slices.count)
-    first = _time(slices.since - before * slices.cadence)
-    return chosen(rows, pc.greater(column, first)), before
+    return _some(rows, arrived > slices.since - before * slices.cadence), before
+
+
+def _some(rows: Rows, wanted: NDArray[np.bool_]) -> Rows:
+    """Return the rows that are wanted; where they lie side by side none is copied."""
+    at = np.flatnonzero(wanted)
+    if isinstance(rows, pa.Table):
+        first, last = int(at[0]), int(at[-1]) + 1
+        rows, wanted = rows.slice(first, last - first), wanted[first:last]
+        if len(at) == len(wanted):
+            return rows
+    return chosen(rows, pa.chunked_array([wanted]))
 
 
 def _seconds(rows: Rows, name: str) -> Floats:
     at = rows.column(name).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    # What is null is NaN, and later than nothing.
     found: Floats = at.to_numpy() / 1e6
     return found
-
-
-def _time(seconds: float) -> pa.Scalar:
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-    return pa.scalar(at, pa.timestamp("us", "UTC"))
 
 
 def _without_common(profile: Profile) -> Profile:

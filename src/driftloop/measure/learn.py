@@ -17,12 +17,12 @@ from driftloop.errors import ArtifactError
 from driftloop.measure.columns import Codes, Floats
 from driftloop.measure.profile import Profile, Series, joined, profile_of
 from driftloop.measure.reference import Reference
-from driftloop.measure.scores import losses_of, scored, series_of, unit_of
+from driftloop.measure.scores import centred, losses_of, scored, series_of, unit_of
 from driftloop.measure.season import positions
 from driftloop.records import PROFILE_FILE
 from driftloop.spec import Family
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the files."""
 HOUR = timedelta(hours=1)
 MOST_SLICES = 20_000
@@ -213,7 +213,7 @@ def profile_beside(family: Family, reference: Reference, file: Path) -> Profile:
 
 
 _LISTS = ("levels", "errors")
-_NUMBERS = ("common", "noise", "phi", "scatter", "skew", "unit")
+_NUMBERS = ("common", "noise", "phi", "white", "scatter", "skew", "unit")
 
 
 # -- rows to slices -------------------------------------------------------------------------
@@ -265,9 +265,17 @@ def _answered_anew(
     if problems:
         return profile
     times = seconds(rows)
-    left = scores - positions(times) @ profile.levels[:, at]
+    usual = positions(times) @ profile.levels[:, at]
+    left = scores - usual
+    shifts = [place for place, each in enumerate(at) if profile.series[each].metric == "shift"]
+    for place, each in enumerate(at):
+        if profile.series[each].metric == "spread" and shifts:
+            # As `centred`, of single rows: to the first order round the usual level.
+            level, rank = usual[:, shifts[0]], scores[:, shifts[0]]
+            left[:, place] -= level * (2.0 * rank - level)
     cadence = timedelta(seconds=profile.cadence)
-    moved = profile_of_scores(left, times, cadence, series=[profile.series[each] for each in at])
+    plain = [Series(metric="", column=None) for _ in at]
+    moved = profile_of_scores(left, times, cadence, series=plain)
     # Of a single day nothing can be said.
     known = np.isfinite(moved.common)
     levels, common = profile.levels.copy(), profile.common.copy()
@@ -314,7 +322,7 @@ class _Sums:
             none = np.zeros((1, len(series)))
             return profile_of(none, none, np.zeros(1), cadence, series=series)
         safe = np.where(self.count > 0.0, self.count, 1.0)
-        means = self.first / safe
+        means = centred(self.first / safe, self.count, series)
         rows = np.maximum(self.count.sum(axis=0), 1.0)
         free = np.maximum(self.count - 1.0, 0.0).sum(axis=0)
         within = self.second - (self.first**2 / safe).sum(axis=0)

@@ -2,7 +2,7 @@
 
 A slice is the rows of one cadence. The mean of what is scored of its rows (see `scores`) is taken
 to be the usual level of its hours, plus noise that all rows of the slice share, plus the noise of
-so many rows. The shared noise has a variance, `noise`, and goes on from slice to slice as an AR(1).
+so many rows. Of the shared noise a part goes on from slice to slice as an AR(1).
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,9 @@ from driftloop.measure.columns import Floats
 from driftloop.measure.season import positions, season
 
 DAY = 86_400.0
+TINY = 1e-300
+LAGS = 6
+"""Slices by which phi is told."""
 SURE = 3.0
 """Correlation is taken to be there from so many standard errors on: many series are asked."""
 UNSURE = 0.5
@@ -46,7 +49,7 @@ class Series:
 class Profile:
     """What is usual, of `k` series.
 
-    What is estimated is taken for as unsure as it is: `noise` is larger by a standard error and
+    What is estimated is taken for as unsure as it is: all noise is larger by a standard error and
     `phi` by half of one, and the errors of the levels count wherever a change is told.
 
     Args:
@@ -56,8 +59,9 @@ class Profile:
             0:00 UTC on, as 1970 began.
         errors: shape (168, k), variances of those levels' own errors.
         common: shape (k,), variance of the error that all of a series' levels share.
-        noise: shape (k,), variance between slices beyond what few rows explain.
-        phi: shape (k,), correlation of that noise from one slice to the next.
+        noise: shape (k,), variance of the noise of slices that goes on.
+        phi: shape (k,), its correlation from one slice to the next.
+        white: shape (k,), variance of the noise that each slice has for itself, beyond its rows'.
         scatter: shape (k,), variance of rows within a slice.
         skew: shape (k,), their third standardised moment.
         unit: shape (k,), what a change is divided by to be the reading's value.
@@ -72,6 +76,7 @@ class Profile:
     common: Floats
     noise: Floats
     phi: Floats
+    white: Floats
     scatter: Floats
     skew: Floats
     unit: Floats
@@ -97,6 +102,7 @@ class Profile:
             cadence=cadence.total_seconds(),
             noise=self.noise * held,
             phi=self.phi**steps,
+            white=self.white / max(steps, 1.0),
         )
 
     def only(self, kept: Sequence[int]) -> "Profile":
@@ -106,7 +112,7 @@ class Profile:
         return replace(self, series=tuple(self.series[each] for each in kept), **sides)
 
 
-_SIDES = ("levels", "errors", "common", "noise", "phi", "scatter", "skew", "unit")
+_SIDES = ("levels", "errors", "common", "noise", "phi", "white", "scatter", "skew", "unit")
 
 
 def joined(one: Profile, other: Profile) -> Profile:
@@ -157,7 +163,7 @@ def profile_of(
     >>> usual = 0.5 * np.sin(at / 86400.0 * 2.0 * np.pi)[:, None]
     >>> means = usual + rng.normal(0.0, 0.1, usual.shape)
     >>> found = profile_of(means, np.full(len(at), 100.0), at, timedelta(minutes=10))
-    >>> round(float(found.levels[6, 0]), 1), bool(found.noise[0] < 0.001)
+    >>> round(float(found.levels[6, 0]), 1), bool(found.white[0] < 0.001)
     (0.5, True)
     """
     k = means.shape[1]
@@ -166,12 +172,12 @@ def profile_of(
     means = np.where(counts > 0, means, 0.0)
     length = cadence.total_seconds()
     places = positions(times)
-    noise, phi = np.zeros(k), np.zeros(k)
+    noise, phi, white = np.zeros(k), np.zeros(k), np.zeros(k)
     found = season(means, _weights(counts, scatter, noise), times)
     for _ in range(2):
         left = np.where(counts > 0, means - places @ found.levels, 0.0)
-        noise, phi = _noise(*_merged(left, counts, times, length), length, scatter)
-        found = season(means, _weights(counts, scatter, noise), times)
+        noise, phi, white = _noise(*_merged(left, counts, times, length), length, scatter)
+        found = season(means, _weights(counts, scatter, noise + white), times)
     return Profile(
         series=tuple(series),
         cadence=length,
@@ -180,6 +186,7 @@ def profile_of(
         common=found.common,
         noise=noise,
         phi=phi,
+        white=white,
         scatter=scatter,
         skew=np.zeros(k) if skew is None else skew,
         unit=np.ones(k) if unit is None else unit,
@@ -207,34 +214,58 @@ def _merged(
 
 def _noise(
     left: Floats, counts: Floats, number: NDArray[np.int64], length: float, scatter: Floats
-) -> tuple[Floats, Floats]:
-    """Return the variance of what slices share beyond few rows, and its correlation at lag 1."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return the variance of noise that goes on, its correlation at lag 1, and that of the rest."""
     there = counts > 0
     of_rows = np.divide(scatter, counts, out=np.zeros_like(left), where=there)
     weight = _weights(counts, scatter, np.zeros(left.shape[1]))
     weight = np.where(there, weight / (weight + _typical(weight, there)), 0.0)
-    whole = np.maximum(weight.sum(axis=0), 1e-300)
+    whole = np.maximum(weight.sum(axis=0), TINY)
     beyond = left**2 - of_rows
     noise = np.maximum((weight * beyond).sum(axis=0) / whole, 0.0)
     unsure = np.sqrt((weight**2 * (beyond - noise) ** 2).sum(axis=0)) / whole
-    # Sampling noise is another's in the next slice: what goes on is shared.
-    follows = np.diff(number) == 1
-    pair = np.sqrt(weight[1:] * weight[:-1]) * follows[:, None]
-    both = np.maximum(pair.sum(axis=0), 1e-300)
-    product = left[1:] * left[:-1]
-    shared = (pair * product).sum(axis=0) / both
-    error = np.sqrt((pair**2 * (product - shared) ** 2).sum(axis=0)) / both
-    noise = np.maximum(noise, shared)
-    sure = (shared > SURE * error) & (noise > 0.0)
-    phi = np.divide(shared, noise, out=np.zeros_like(noise), where=sure)
-    raised = phi + UNSURE * np.divide(error, noise, out=np.zeros_like(noise), where=sure)
-    phi = np.minimum(np.where(sure, raised, 0.0), MOST_PHI)
-    noise, phi = _by_days(left, of_rows, weight, number, length, noise, phi)
-    return noise + unsure, phi
+    shared, phi = _going_on(left, np.sqrt(weight), number)
+    goes_on = np.divide(shared, phi, out=np.zeros_like(noise), where=phi > 0.0)
+    # Of a phi near 0 the quotient says nothing.
+    goes_on = np.minimum(goes_on, np.maximum(noise, shared))
+    white = np.maximum(noise - goes_on, 0.0)
+    noise, phi = _by_days(left, of_rows + white, weight, number, length, goes_on, phi)
+    there = noise > 0.0
+    return noise + np.where(there, unsure, 0.0), phi, white + np.where(there, 0.0, unsure)
+
+
+def _going_on(left: Floats, weight: Floats, number: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return what slices share with the next one, and its correlation; 0 twice if none is sure.
+
+    Sampling noise is another's in the next slice: what goes on is shared. In an AR(1) the products
+    at lags 2 to 7 are phi times those at lags 1 to 6, however large that noise is.
+    """
+    weighted = weight * left
+    products, pairs = [], []
+    for lag in range(1, LAGS + 2):
+        follows = (number[lag:] - number[:-lag] == lag)[:, None]
+        pad = ((lag, 0), (0, 0))
+        products.append(np.pad(weighted[lag:] * weighted[:-lag] * follows, pad))
+        pairs.append(np.pad(weight[lag:] * weight[:-lag] * follows, pad))
+    whole = [np.maximum(each.sum(axis=0), TINY) for each in pairs]
+    lagged = [each.sum(axis=0) / count for each, count in zip(products, whole, strict=True)]
+    shared = lagged[0]
+    error = np.sqrt(((products[0] - pairs[0] * shared) ** 2).sum(axis=0)) / whole[0]
+    sure = shared > SURE * error
+    sooner, later = sum(lagged[:-1]), sum(lagged[1:])
+    phi = np.divide(later, sooner, out=np.zeros_like(shared), where=sure & (sooner > 0.0))
+    phi = np.clip(phi, 0.0, MOST_PHI)
+    off = [
+        (each - phi * before) / count
+        for each, before, count in zip(products[1:], products, whole, strict=False)
+    ]
+    unsure = np.sqrt((sum(off) ** 2).sum(axis=0))
+    raised = phi + UNSURE * np.divide(unsure, sooner, out=np.zeros_like(phi), where=phi > 0.0)
+    return np.where(sure, shared, 0.0), np.where(sure, np.minimum(raised, MOST_PHI), 0.0)
 
 
 def _typical(weight: Floats, there: NDArray[np.bool_]) -> Floats:
-    found: Floats = np.maximum(weight.sum(axis=0) / np.maximum(there.sum(axis=0), 1), 1e-300)
+    found: Floats = np.maximum(weight.sum(axis=0) / np.maximum(there.sum(axis=0), 1), TINY)
     return found
 
 
@@ -265,7 +296,7 @@ def _by_days(
     varies = (full * means**2).sum(axis=0) / count
     sampled = (full * rows).sum(axis=0) / count
     # `few` independent slices would make the day's mean as sure as it is for this weighting.
-    few = np.maximum(1.0 / np.maximum((full * shared).sum(axis=0) / count, 1e-300), 1.0)
+    few = np.maximum(1.0 / np.maximum((full * shared).sum(axis=0) / count, TINY), 1.0)
     most = 1.0 + SURE_OF_DAYS * np.sqrt(2.0 / count)
     wrong = varies > most * (sampled + noise * _held(phi, few))
     wanted = np.maximum(varies - sampled, 0.0)

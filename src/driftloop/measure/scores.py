@@ -24,6 +24,8 @@ OF = "the fresh rows"
 LEVELS = 15
 """Levels of a category that are followed by themselves, the most frequent; the others together."""
 THRESHOLD = 0.5
+RANK = 1.0 / 12.0
+"""Variance of a rank in the reference."""
 
 
 def series_of(family: Family, reference: Reference) -> tuple[Series, ...]:
@@ -43,7 +45,8 @@ def scored(
     A number's "shift" is its rank in the reference, ties at their middle, from -1/2 to 1/2, and
     its "spread" the size of that: no outlier, however far, moves a mean by more than a row does.
     """
-    found = np.full((rows.num_rows, len(series)), np.nan)
+    # Column by column, as they are filled in.
+    found = np.full((rows.num_rows, len(series)), np.nan, order="F")
     places: dict[str, dict[tuple[str, str | None], int]] = {}
     for at, each in enumerate(series):
         if each.column is not None:
@@ -63,6 +66,29 @@ def scored(
         except KeyError:
             problems[name] = f"{name} is missing in {OF}"
     return found, problems
+
+
+def centred(means: Floats, counts: Floats, series: Sequence[Series]) -> Floats:
+    """Return means of slices in which "spread" is told about where the slice itself lies.
+
+    The mean size of ranks is 1/4 plus the square of how far they all have moved: of a level that
+    wanders the spread would be skewed by as much. The square of few rows' mean is too large by
+    their variance, which is 1/12 of a row.
+
+    Args:
+        means: shape (slices, k), of scores.
+        counts: shape (slices, k), rows that each is of.
+        series: what the columns are.
+    """
+    shifts = {each.column: at for at, each in enumerate(series) if each.metric == "shift"}
+    found = means.copy()
+    for at, each in enumerate(series):
+        if each.metric == "spread" and (shift := shifts.get(each.column)) is not None:
+            few = np.divide(
+                RANK, counts[:, at], out=np.zeros(len(means)), where=counts[:, at] > 0.0
+            )
+            found[:, at] -= np.where(counts[:, at] > 0.0, means[:, shift] ** 2 - few, 0.0)
+    return found
 
 
 def unit_of(series: Series, reference: Reference) -> float:

@@ -25,6 +25,7 @@ _FALLBACK = 1000
 _LINKS = 2000
 _SHOWN: Mapping[Stage, tuple[str, str]] = {
     Stage.OPENED: ("🔴", "Open"),
+    Stage.WORSENED: ("🔴", "Open: now it predicts worse"),
     Stage.BLOCKED: ("⛔", "Blocked: bad data"),
     Stage.RETRAINING: ("🟡", "Retraining"),
     Stage.PROMOTED: ("🔵", "New version serving"),
@@ -39,7 +40,7 @@ _SHOWN: Mapping[Stage, tuple[str, str]] = {
     Stage.DOUBTED: ("❔", "Labels in doubt"),
 }
 _NEEDS_A_PERSON = frozenset(
-    {Stage.OPENED, Stage.BLOCKED, Stage.REFUSED, Stage.FAILED}
+    {Stage.OPENED, Stage.WORSENED, Stage.BLOCKED, Stage.REFUSED, Stage.FAILED}
     | {Stage.HELD, Stage.STUCK, Stage.ROLLED_BACK, Stage.QUARANTINED}
 )
 _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}

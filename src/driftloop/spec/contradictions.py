@@ -65,12 +65,7 @@ def contradictions(
         yield DriftloopError(
             "must be shorter than window.span: no older row is ever seen", where="quality.stale"
         )
-    owner = whole.get("owner")
-    if owners and isinstance(owner, str) and owner not in owners:
-        known = ", ".join(sorted(owners))
-        yield DriftloopError(
-            f"{owner!r} is not in owners.toml", where="owner", hint=f"known: {known}"
-        )
+    yield from _bad_owners(whole, owners)
     recipe, parameters = _at(whole, "retrain", "recipe"), _at(whole, "retrain", "parameters")
     if isinstance(recipe, str):
         try:
@@ -144,6 +139,16 @@ def _bad_budget(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:
             "its markets claim all of it: nothing is left for the others",
             where="budget.false_pages_per_week",
         )
+
+
+def _bad_owners(whole: Mapping[str, Any], owners: frozenset[str]) -> Iterator[DriftloopError]:
+    for key in ("owner", "data_owner"):
+        owner = whole.get(key)
+        if owners and isinstance(owner, str) and owner not in owners:
+            known = ", ".join(sorted(owners))
+            yield DriftloopError(
+                f"{owner!r} is not in owners.toml", where=key, hint=f"known: {known}"
+            )
 
 
 def _bad_batch(whole: Mapping[str, Any]) -> Iterator[DriftloopError]:

@@ -65,6 +65,19 @@ class Fleet:
         """Return the owner of `model`; see `family` for errors."""
         return self.owners[self.family(model).owner]
 
+    def data_owner(self, model: str, feature: str | None = None) -> Owner:
+        """Return who owns the data of `model`, and of `feature` if it is named.
+
+        That is the owner of the source that the feature is looked up in, if one is named there;
+        else the family's `data_owner`, else its owner. See `family` for errors.
+        """
+        family = self.family(model)
+        declared = family.features.get(feature or "")
+        source = self.sources.get(declared.source or "") if declared is not None else None
+        if source is not None and source.owner is not None:
+            return self.owners[source.owner]
+        return self.owners[family.data_owner or family.owner]
+
     def only(self, models: tuple[ModelId, ...]) -> "Fleet":
         """Return the fleet cut down to `models`; families left without any are dropped.
 

@@ -13,8 +13,17 @@ RESERVED = frozenset({"id", "source", "position", "event_time", "received_at", "
 SENT = ("numeric", "categorical", "key")
 
 
-def bad_source(source: Source) -> Iterator[DriftloopError]:
-    """Yield what is wrong with the names in a source; `where` begins with its own."""
+def bad_source(source: Source, *, owners: frozenset[str] = frozenset()) -> Iterator[DriftloopError]:
+    """Yield what is wrong with the names in a source; `where` begins with its own.
+
+    Where there are no `owners` at all, that is the fault of their file.
+    """
+    if source.owner is not None and owners and source.owner not in owners:
+        yield DriftloopError(
+            f"{source.owner!r} is not in owners.toml",
+            where=f"{source.name}.owner",
+            hint=f"known: {', '.join(sorted(owners))}",
+        )
     if not NAME.fullmatch(source.name):
         yield DriftloopError("a source's name is lower case words joined by -", where=source.name)
     own = RESERVED if source.kind == "events" else frozenset[str]()

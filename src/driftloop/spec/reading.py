@@ -167,7 +167,7 @@ class _Reader:
             source = self._parse(Source, given, SOURCES, prefix=f"{name}.")
             self._sources[name] = source if isinstance(source, Source) else None
             if isinstance(source, Source):
-                for fault in bad_source(source):
+                for fault in bad_source(source, owners=self._owner_names):
                     self._fault(SOURCES, fault.what, key=fault.where, hint=fault.hint)
 
     def _family(self, file: str) -> Family | None:

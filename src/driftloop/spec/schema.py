@@ -124,6 +124,9 @@ class Source(Table):
     source: Annotated[str, Field(min_length=1)] | None = None
     key: str | None = None
     refresh: Duration | None = None
+    owner: str | None = None
+    """Who is told when what comes from it is wrong, of `owners.toml`; else who owns the data of the
+    family."""
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
@@ -460,6 +463,8 @@ class Family(Table):
     unit: str = ""
     time: str
     owner: str
+    data_owner: str | None = None
+    """Who is told when the data is at fault, where that is not `owner`."""
     markets: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     features: Annotated[dict[str, Feature], Field(min_length=1, max_length=MOST_FEATURES)]
     window: WindowPolicy

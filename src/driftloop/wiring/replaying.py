@@ -29,6 +29,7 @@ from driftloop.ports import Model
 from driftloop.records import Head, Order
 from driftloop.spec import Family, Fleet, load_fleet
 from driftloop.wiring.parts import Parts
+from driftloop.wiring.shards import shards_of
 from driftloop.wiring.training import IsolatedTrainer, read_table
 
 Say = Callable[[datetime, Order], object]
@@ -47,7 +48,8 @@ class Replaying(Parts):
         fleet = self._under(policy)
         if policy is not None:
             refuse_other_readings(self.fleet, fleet, where=str(policy))
-        return replayed(fleet, self.ledger, start=start, end=end)
+        with shards_of(fleet, self.settings.ledger_url, start=start, end=end) as shards:
+            return replayed(shards)
 
     def relive(
         self,

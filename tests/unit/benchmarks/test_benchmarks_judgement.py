@@ -1,12 +1,13 @@
 """What the scoreboard makes of stored lines, and whether others are what they stand for."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from driftloop.measure.distances import wasserstein
-from tests.benchmarks import judgement
+from tests.benchmarks import _whole, judgement
 from tests.benchmarks._detectors import (
     Adwin,
     Cusum,
@@ -18,7 +19,7 @@ from tests.benchmarks._detectors import (
 )
 from tests.benchmarks._fleet import SHIFTS, Fleet, Weather
 from tests.benchmarks._ours import Evidence, Readings
-from tests.benchmarks._raw import Figure, Line
+from tests.benchmarks._raw import Figure, Line, Raw
 from tests.benchmarks._scoreboard import page
 
 MACHINE = {"what": "machine", "at": "2026-11-26T12:00:00", "system": "Linux", "cores": 2}
@@ -177,3 +178,14 @@ def test_a_fault_of_the_important_feature_is_paged_and_without_one_nothing_is() 
     paged = [int(evidence.look(fresh).sum()) for _, fresh in looks]
     assert sum(paged[:90]) == 0
     assert paged[90] == 4
+
+
+@pytest.mark.long
+def test_slices_tell_what_rows_tell_through_the_whole_loop(tmp_path: Path) -> None:
+    """Through spool, lake and measure readings are as sure as of slices, and pages the same."""
+    raw = Raw(tmp_path / "raw.jsonl")
+    _whole.run(raw, _whole.Size(models=2, rows=600, cycles=12, after=4), seed=7)
+    found = _whole.figures(raw.lines())
+    assert found["whole_error_ratio"].value == pytest.approx(1.0, abs=0.05)
+    assert found["whole_apart"].value == pytest.approx(1.0, abs=0.3)
+    assert found["whole_same_pages"].value == 1.0

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from driftloop.clock import Clock
 from driftloop.ledger import SqlLedger
 from driftloop.records import (
     Candidate,
+    Cause,
     Decided,
     Decision,
+    Explained,
     Failed,
     Gated,
     GateResult,
@@ -32,6 +35,7 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
+    Origin,
     Paged,
     Reading,
     Receipt,
@@ -85,6 +89,25 @@ class Story:
         previous = self.ledger.head(self.model)
         self.ledger.move(head, at=self.at(days), previous=previous, reason=reason)
 
+    def estimated(self, value: float | None, n: int) -> tuple[Reading, ...]:
+        """Return what is believed of labels to come: of all rows, and of the last day nothing."""
+        told = Reading(
+            kind=Kind.ESTIMATE,
+            metric=self.metric,
+            column=None,
+            value=None if value is None else value + 0.2,
+            n=n,
+            low=None if value is None else value - 0.5,
+            high=None if value is None else value + 0.9,
+            baseline=7.1,
+            problem="UNKNOWN: 3 labels, at least 200 are needed" if value is None else None,
+        )
+        moved = "UNKNOWN: 14% of load lie beyond what the champion was trained on"
+        day = replace(
+            told, value=None, n=n // 20, low=None, high=None, problem=moved, segment="age=day"
+        )
+        return (told, day)
+
     def measured(
         self, days: float, value: float | None, *, n: int = 400, problem: str | None = None
     ) -> tuple[Reading, ...]:
@@ -101,6 +124,7 @@ class Story:
                 baseline=7.1,
                 problem=problem,
             ),
+            *self.estimated(value, n),
             Reading(kind=Kind.DRIFT, metric="wasserstein", column="load", value=0.31, n=900),
             Reading(kind=Kind.QUALITY, metric="null_share", column="load", value=0.01, n=900),
         )
@@ -154,6 +178,7 @@ class Story:
                     reason=problem or f"{reading.metric} {reading.value}, n={reading.n}",
                 )
                 for reading in readings
+                if reading.kind is not Kind.ESTIMATE  # it is never OK
             ),
             retrain=retrain,
             incident=incident,
@@ -217,6 +242,12 @@ class Story:
             Failed(model=self.model, at=self.at(days), order_key=order.key, error=error),
             key=order.key,
         )
+
+    def explained(self, days: float, cause: Cause) -> None:
+        at = self.at(days)
+        key = f"{self.model}/{at:%Y%m%dT%H%M%S}"
+        fact = Explained(model=self.model, at=at, decision=key, cause=cause)
+        self.ledger.append(fact, key=key)
 
     def paged(
         self,
@@ -287,6 +318,12 @@ def tell_everything(
         )
     elif what == "fault":
         story.decided(0.5, State.DATA_FAULT, 7.4, incident=opened, since=0.5, opens=True)
+        cause = Cause(
+            origin=Origin.DATA,
+            said=f"the data is wrong: {HOSTILE}",
+            shared=(ModelId("eta-decay"),),
+        )
+        story.explained(0.5, cause)
         story.failed(0.3, story.ordered(0.4), f"the recipe raised {HOSTILE}")
         story.decided(0, State.DATA_FAULT, 7.4, incident=opened, since=0.5)
     elif what == "blind":

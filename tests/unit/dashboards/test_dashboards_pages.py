@@ -114,6 +114,16 @@ def test_a_model_that_decays_says_where_it_is_worst(pages: httpx.Client) -> None
     assert "Worst in" not in pages.get("/models/eta-good").text
 
 
+def test_an_incident_says_its_cause(pages: httpx.Client) -> None:
+    """Why, and in which other models, escaped, beside the reason and in the timeline."""
+    page = pages.get("/models/eta-fault").text
+    said = "the data is wrong: &lt;script&gt;"
+    assert f'<p dir="auto">Cause: {said}' in page
+    assert "; the same in 1 other model (eta-decay).</p>" in page
+    assert '<span class="pill bad">cause</span>' in page
+    assert "Cause:" not in pages.get("/models/eta-good").text
+
+
 def test_a_retraining_is_one_entry_with_its_steps(pages: httpx.Client) -> None:
     """What was ordered, trained, gated, swapped and told of one order stands together."""
     page = pages.get("/models/eta-decay").text

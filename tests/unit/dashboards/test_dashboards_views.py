@@ -10,7 +10,7 @@ from dashboards.charts import chart, sparkline
 from dashboards.facts import PAGE_MEASURED, ModelFacts, page_facts
 from dashboards.fleet import row_view
 from dashboards.moment import Moment, loop_view
-from dashboards.points import Point, alarm_at, points
+from dashboards.points import Point, alarm_at, estimates, points
 from dashboards.timeline import Marker, retrainings, timeline
 from driftloop.clock import Clock
 from driftloop.records import (
@@ -439,3 +439,23 @@ def test_segments_are_no_points_of_the_models_line(eta: Family) -> None:
     )
     (point,) = points([fact], eta)
     assert (point.value, point.n) == (7.0, 400)
+
+
+def test_an_estimate_stands_beside_what_labels_say(eta: Family) -> None:
+    """All rows first, then the parts; what is unknown has its reason, without the first word."""
+    told = Reading(
+        kind=Kind.ESTIMATE, metric="mae", column=None, value=7.2, n=400, low=6.9, high=7.6
+    )
+    newest = replace(
+        told, value=None, n=3, low=None, high=None, problem="UNKNOWN: why", segment="age=newest"
+    )
+    doubt = replace(told, metric="doubted", value=0.4)
+    window = Window(model=ModelId("eta-de"), start=NOW, end=NOW, known_at=NOW)
+    readings = (told, newest, doubt)
+    fact = Measured(model=window.model, at=NOW, window=window, rows=9, labels=9, readings=readings)
+    found = estimates([fact], eta)
+    assert [(b.of, b.value, b.labels, b.problem) for b in found] == [
+        ("all rows", 7.2, 400, None),
+        ("rows younger than most labels are", None, 3, "why"),
+    ]
+    assert points([fact], eta) == ()

@@ -171,6 +171,15 @@ def test_without_fresh_readings_a_window_pages_if_it_is_sure_enough(told: Told) 
     assert [each.opens for each in made] == [False, True]
 
 
+def test_what_tells_nothing_does_not_silence_the_window(told: Told) -> None:
+    """A loss that cannot be told, or is only expected, is no reason not to page."""
+    mae = Reading(
+        kind=Kind.DECAY, metric="mae", column=None, value=14.0, n=99, low=13.5, baseline=10.0
+    )
+    unknown = replace(fresh("loss", None, n=0), problem="too few held-out rows")
+    assert told.sees(mae, unknown, fresh("expected", 0.0), fresh("shift", 0.0, "load")).opens
+
+
 def test_nulls_of_fresh_rows_are_a_data_fault(told: Told) -> None:
     """Before the window has many of them: it pages, and blocks retraining."""
     made = told.sees(*look(loss=0.5)[:-1], fresh("nulls", 0.9, "load", error=0.001))
@@ -268,7 +277,7 @@ def test_what_the_ledger_keeps_is_all_that_counts(told: Told) -> None:
 def test_one_model_is_judged_as_a_fleet_is_simulated(told: Told) -> None:
     """The loop's evidence is that of the arrays a simulation uses: the whole weight, one stream."""
     rng = np.random.default_rng(3)
-    mass, weight = np.zeros((1, len(BETS))), 0.01 / 7
+    mass, weight = np.zeros((1, len(BETS))), 0.01 / 7 / 2  # half of it is for harm
     for _ in range(30):
         value = 0.15 + 0.03 * (rng.normal() + 0.2)
         made = told.sees(fresh("loss", value, error=0.03))

@@ -102,7 +102,7 @@ def found(partitions: Sequence[Partition], family: Family) -> dict[int, Suspect]
     ("change", "kind"),
     [
         (of_column(0, nulls=250), "nulls of age"),
-        (of_column(1, nulls=0, unseen=120), "levels of plan"),
+        (of_column(1, nulls=0, unseen=300), "levels of plan"),
         (of_column(0, outside=40), "range of age"),
         (of_column(0, low=-999.0), "range of age"),
         (of_rows(40), "volume"),
@@ -174,6 +174,21 @@ def test_a_quiet_weekday_is_as_usual(churn: Family) -> None:
     """Sundays with a tenth of the rows are judged by Sundays."""
     quiet = dict.fromkeys(range(6, 56, 7), of_rows(45))
     assert found(days(quiet, 56), churn) == {}
+
+
+def test_the_first_snow_is_news_and_no_fault(churn: Family) -> None:
+    """A level that is new, and not all there is, pages and trains."""
+    assert found(days({27: of_column(1, unseen=150)}), churn) == {}
+
+
+def test_rain_after_a_dry_month_is_no_fault_and_an_ocean_is(churn: Family) -> None:
+    """What is mostly 0 is judged by the days when it is not."""
+    rng = np.random.default_rng(1)
+    rain = {n: of_column(0, low=0.0, high=0.0) for n in range(56)}
+    for number in rng.choice(55, 20, replace=False):
+        rain[int(number)] = of_column(0, low=0.0, high=float(rng.lognormal(0.5, 1.2)))
+    assert found(days(rain | {55: of_column(0, low=0.0, high=55.0)}, 56), churn) == {}
+    assert list(found(days(rain | {55: of_column(0, low=0.0, high=9831.0)}, 56), churn)) == [55]
 
 
 def test_too_short_a_past_says_nothing_is_usual(churn: Family) -> None:

@@ -169,6 +169,7 @@ def test_a_reply_says_only_what_is_new(notice: Notice) -> None:
         (Stage.RETRAINING, False),
         (Stage.PROMOTED, False),
         (Stage.RECOVERED, False),
+        (Stage.WORSENED, True),
         (Stage.BLOCKED, True),
         (Stage.REFUSED, True),
         (Stage.FAILED, True),

@@ -47,14 +47,25 @@ def test_days_are_counted_and_not_rows() -> None:
     """A hundred times the same row tells no more than the row: the error is that of the days."""
     rng = np.random.default_rng(2)
     day = rng.normal(0, 1, 8)
-    mean, error, blocks = clustered(np.repeat(day, 100), np.repeat(np.arange(8), 100))
-    assert (mean, blocks) == (pytest.approx(day.mean()), 8)
-    assert error == pytest.approx(day.std(ddof=1) / np.sqrt(8))
+    found = clustered(np.repeat(day, 100), np.repeat(np.arange(8), 100))
+    assert (found.mean, found.blocks, found.freedom) == (pytest.approx(day.mean()), 8, 7)
+    assert found.error == pytest.approx(day.std(ddof=1) / np.sqrt(8))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "freedom"),
+    [([48] * 7, 6), ([44, 52] * 4, 7), ([47] + [48] * 6 + [1], 6), ([1, 1000], 1)],
+    ids=["alike", "nearly-alike", "a-day-just-begun", "one-is-nearly-all"],
+)
+def test_blocks_that_differ_in_size_count_as_fewer(sizes: list[int], freedom: int) -> None:
+    """Else the first minutes of a day would make all that was seen before look surer."""
+    block = np.repeat(np.arange(len(sizes)), sizes)
+    assert clustered(np.arange(block.size) * 1.0, block).freedom == freedom
 
 
 def test_one_block_has_no_certainty() -> None:
     """Its error is infinite, and a comparison says so instead of an interval."""
-    assert clustered(np.arange(5.0), np.zeros(5))[1] == np.inf
+    assert clustered(np.arange(5.0), np.zeros(5)).error == np.inf
     found = paired(
         np.arange(5.0),
         np.ones(5),

@@ -395,3 +395,27 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert ran.stdout.strip() == "[]"
+
+
+def test_check_refuses_a_recipe_that_takes_no_weights_where_a_memory_needs_them(
+    tmp_path: Path, monitors: Path
+) -> None:
+    """Found before the first fit; the other memories need none."""
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "near.py").write_text(
+        "def near(family, *, seed):\n"
+        "    from sklearn.neighbors import KNeighborsRegressor\n"
+        "    return KNeighborsRegressor()\n"
+    )
+    env = {"PYTHONPATH": os.pathsep.join([str(recipes), os.environ.get("PYTHONPATH", "")])}
+    text = (monitors / "eta.toml").read_text()
+    recipe = '\n[retrain]\nrecipe = "near:near"\nmemory = ["recent", "%s"]\n'
+    plain = (MONITORS / "defaults.toml").read_text().replace("parameters = { max_iter = 20 }\n", "")
+    (monitors / "defaults.toml").write_text(plain)
+    for memory, code in (("decayed", 2), ("all", 0)):
+        (monitors / "eta.toml").write_text(text + recipe % memory)
+        ran = driftloop("--monitors", str(monitors), "check", home=tmp_path / "home", env=env)
+        assert ran.returncode == code, ran.stderr
+        told = "the recipe's KNeighborsRegressor takes no weights of rows" in ran.stderr
+        assert told == (code == 2)

@@ -81,8 +81,8 @@ def sidak(z: Floats) -> float:
     After Sidak 1967: were they independent, it is normal itself; where they hinder each other, as
     shares do, it is hardly larger.
 
-    >>> round(sidak(np.array([0.0])), 6), round(sidak(np.array([3.0, -1.0, 0.0])), 3)
-    (0.0, 2.651)
+    >>> round(sidak(np.array([3.0])), 6), round(sidak(np.array([3.0, -1.0, 0.0])), 3)
+    (3.0, 2.648)
     """
     from scipy.special import log_ndtr, ndtri
 

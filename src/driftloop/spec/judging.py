@@ -27,7 +27,8 @@ class BudgetPolicy(Table):
     """What may open an incident: performance, faults of the data, columns that changed. What may
     not still makes the model's state."""
     shift: Positive = 0.2
-    """A column that moved by no more than this, in standard deviations, stays silent."""
+    """Fresh rows that lie less far off, in standard deviations, page nobody; those that do page once
+    the column has moved by more than half of it for certain."""
 
 
 class EstimatePolicy(Table):

@@ -27,8 +27,8 @@ class BudgetPolicy(Table):
     """What may open an incident: performance, faults of the data, columns that changed. What may
     not still makes the model's state."""
     shift: Positive = 0.2
-    """Fresh rows that lie less far off, in standard deviations, page nobody; those that do page once
-    the column has moved by more than half of it for certain."""
+    """A column pages that is off by so many standard deviations in its fresh rows, and for certain
+    by more than half as many."""
 
 
 class EstimatePolicy(Table):

@@ -1,4 +1,4 @@
-"""Evidence on its own: what it spends of its budget where nothing matters, and how soon it is enough.
+"""Evidence on its own: what it spends of its budget, and how soon it is enough.
 
 Readings are drawn, not made of rows. Changes stand at the very half of their floors, the largest
 that the budget is meant for, and a reading is taken to show its floor always: no page is spared.

@@ -261,7 +261,7 @@ def _over(
 
 
 def _rare(counts: Numbers, of: Numbers, limit: float) -> Iterator[tuple[int, float, float]]:
-    """Yield what `_over` does but for what comes and goes: most days a sensor is well, in storms not.
+    """Yield what `_over` does but for what comes and goes, as in storms a sensor does.
 
     An occasion is a run of partitions, however long. That rows of a day share what befalls them is
     why so many nulls are no accident, and yet may be no fault.

@@ -288,11 +288,16 @@ def _reading(metric: str, column: str | None, value: float, error: float, n: int
         kind=Kind.FRESH,
         metric=metric,
         column=column,
-        value=float(value),
+        value=_kept(value),
         n=n,
-        low=float(value) - half,
-        high=float(value) + half,
+        low=_kept(value - half),
+        high=_kept(value + half),
     )
+
+
+def _kept(value: float) -> float:
+    """Return a value with the digits that tell something: a fleet's ledger is mostly these."""
+    return float(f"{value:.6g}")
 
 
 def _unknown(problem: str) -> Reading:

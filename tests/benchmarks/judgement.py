@@ -13,6 +13,7 @@ from tests.benchmarks._raw import Figure, Line, Plan, Raw
 
 PARTS = (
     "_fleets",
+    "_evidence",
     "_river",
     "_whole",
     "_late_labels",

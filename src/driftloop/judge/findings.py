@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from driftloop.judge.evidence import BETS, Floats, errors, grown, kept, named
+from driftloop.judge.evidence import BETS, CERTAIN, Floats, errors, grown, kept, named
 from driftloop.records import Decision, Kind, Level, Reading, Stream, Verdict
 from driftloop.spec import Family
 
@@ -152,6 +152,59 @@ def begun_anew(found: Found) -> tuple[Stream, ...]:
     return tuple(stream for stream in found.evidence if stream.name.startswith(BACK))
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What follows from the names of the streams alone."""
+
+    shares: Floats
+    two: NDArray[np.bool_]
+    counts: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=4096)
+def layout_of(names: tuple[str, ...], metrics: tuple[str, ...], page_on: frozenset[str]) -> Layout:
+    """Return how the weight is split: what may not page has a part too, for the state alone."""
+    parts = np.array([_part(name, metric) for name, metric in zip(names, metrics, strict=True)])
+    groups = np.array([GROUPS[metric] for metric in metrics])
+    shares = np.zeros(len(names))
+    for group in set(groups.tolist()):
+        mine = groups == group
+        shares[mine] = share_of(group, page_on) * parts[mine] / parts[mine].sum()
+    two = np.array([metric in TWO_SIDED for metric in metrics])
+    return Layout(
+        shares=np.where(two, shares / 2.0, shares)[:, None],
+        two=two,
+        counts=np.array([metric == "nulls" for metric in metrics]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both directions of readings along the last axis, up and down."""
+
+    z: Floats
+    """How far beyond half the floor, in errors; NaN where nothing was read, or less is well."""
+    reached: NDArray[np.bool_]
+    """Where a reading is at its floor or beyond."""
+
+
+def sides_of(layout: Layout, value: Floats, error: Floats, *, floor: Floats, n: Floats) -> Sides:
+    """Return what readings say in each direction.
+
+    Args:
+        layout: of the streams.
+        value: estimates of the change, shape (..., streams); NaN where there is none.
+        error: standard errors as `errors` has them, likewise.
+        floor: the changes that matter, shape (streams,).
+        n: rows, shape (..., streams) or less.
+    """
+    # The error of a share is not what it usually is where there are far more of them.
+    error = np.where(layout.counts, np.maximum(error, _HOEFFDING / np.sqrt(n)), error)
+    change = np.stack((value, np.where(layout.two, -value, np.nan)), axis=-1)
+    limit = floor[:, None]
+    return Sides(z=(change - CERTAIN * limit) / error[..., None], reached=change >= limit)
+
+
 # -- one look ------------------------------------------------------------------------------
 
 
@@ -164,10 +217,7 @@ class _Look:
     floors: Mapping[str, float]
     weights: Floats
     """False pages for each direction; shape (streams, 1)."""
-    z: Floats
-    """How far beyond the floor, up and down; NaN where nothing was read; shape (streams, 2)."""
-    back: Floats
-    """How far within it, likewise."""
+    sides: "Sides"
     n: Floats
 
     @staticmethod
@@ -179,19 +229,15 @@ class _Look:
         )
         value, n = numbers[:, 0], np.maximum(numbers[:, 3], 1.0)
         floors = _floors(family)
-        layout = _layout(names, metrics, frozenset(family.budget.page_on))
+        layout = layout_of(names, metrics, frozenset(family.budget.page_on))
         floor = np.array([floors[metric] for metric in metrics])
         error = errors(numbers[:, 1], numbers[:, 2])
-        # The error of a share is not what it usually is where there are far more of them.
-        error = np.where(layout.counts, np.maximum(error, _HOEFFDING / np.sqrt(n)), error)
-        change = np.stack((value, np.where(layout.two, -value, np.nan)), axis=-1)
         return _Look(
             names=names,
             metrics=metrics,
             floors=floors,
             weights=weight * layout.shares,
-            z=(change - floor[:, None]) / error[:, None],
-            back=(floor[:, None] - change) / error[:, None],
+            sides=sides_of(layout, value, error, floor=floor, n=n),
             n=n[:, None],
         )
 
@@ -212,10 +258,12 @@ def _searched(
     look: _Look, known: Mapping[str, tuple[float, ...]], standing: Collection[str]
 ) -> tuple[tuple[str, ...], list[Stream]]:
     """Return the streams that are found changed now, and what is left of the evidence."""
-    masses = grown(look.masses(known, look.names), look.z, look.weights, look.n)
+    z = look.sides.z
+    masses = grown(look.masses(known, look.names), z, look.weights, look.n)
     if standing:
         masses[[name in standing for name in look.names]] = 0.0
-    totals = masses.sum(axis=(1, 2))
+    # What shows less than its floor now waits, however sure it is to be beyond the half.
+    totals = (masses.sum(axis=2) * look.sides.reached).sum(axis=1)
     names: list[str] = []
     for group in SHARES if totals.sum() >= 1.0 else ():
         mine = np.flatnonzero([GROUPS[metric] == group for metric in look.metrics])
@@ -223,23 +271,24 @@ def _searched(
             names += (look.names[place] for place in mine[named(totals[mine])])
             masses[mine] = 0.0
     # What was not looked at stays as it was.
-    least = np.where(np.isnan(look.z), 0.0, look.weights)
+    least = np.where(np.isnan(z), 0.0, look.weights)
     return tuple(names), _streams(look.names, kept(masses, least))
 
 
 def _returned(
     look: _Look, known: Mapping[str, tuple[float, ...]], standing: Collection[str]
 ) -> tuple[tuple[str, ...], list[Stream]]:
-    """Return which of the streams that stand are back within the floor, and what speaks for others.
+    """Return which of the streams that stand are back, and what speaks for the others.
 
-    That is the same evidence the other way round: of a change to both sides, that neither is left.
+    That is the same evidence the other way round, of the same half of the floor: a change that may
+    open an incident cannot end it. Of a change to both sides neither may be left.
     """
     places = [place for place, name in enumerate(look.names) if name in standing]
     if not places:
         return (), []
     names = [look.names[place] for place in places]
     before = look.masses(known, [f"{BACK}{name}" for name in names])
-    masses = grown(before, look.back[places], RELAPSE, look.n[places])
+    masses = grown(before, -look.sides.z[places], RELAPSE, look.n[places])
     two = np.array([look.metrics[place] in TWO_SIDED for place in places])
     sums = masses.sum(axis=2)
     over = (sums[:, 0] >= 1.0) & ((sums[:, 1] >= 1.0) | ~two)
@@ -257,32 +306,6 @@ def _streams(names: Sequence[str], masses: Floats) -> list[Stream]:
         up, down = masses[place].tolist()
         found.append(Stream(name=names[place], mass=(*up, *down) if any(down) else tuple(up)))
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """What follows from the names of the streams alone."""
-
-    shares: Floats
-    two: NDArray[np.bool_]
-    counts: NDArray[np.bool_]
-
-
-@lru_cache(maxsize=4096)
-def _layout(names: tuple[str, ...], metrics: tuple[str, ...], page_on: frozenset[str]) -> _Layout:
-    """Return how the weight is split: what may not page has a part too, for the state alone."""
-    parts = np.array([_part(name, metric) for name, metric in zip(names, metrics, strict=True)])
-    groups = np.array([GROUPS[metric] for metric in metrics])
-    shares = np.zeros(len(names))
-    for group in set(groups.tolist()):
-        mine = groups == group
-        shares[mine] = share_of(group, page_on) * parts[mine] / parts[mine].sum()
-    two = np.array([metric in TWO_SIDED for metric in metrics])
-    return _Layout(
-        shares=np.where(two, shares / 2.0, shares)[:, None],
-        two=two,
-        counts=np.array([metric == "nulls" for metric in metrics]),
-    )
 
 
 def _part(name: str, metric: str) -> float:
@@ -317,5 +340,5 @@ def _verdict(reading: Reading, floor: float) -> Verdict:
         reading=reading,
         level=Level.ALARM,
         limit=floor,
-        reason=f"{said}, n={reading.n}, surely more than {floor:g}",
+        reason=f"{said}, n={reading.n}, limit {floor:g}, surely beyond half of it",
     )

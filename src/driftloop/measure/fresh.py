@@ -89,8 +89,8 @@ def sidak(z: Floats) -> float:
     After Sidak 1967: were they independent, it is normal itself; where they hinder each other, as
     shares do, it is hardly larger.
 
-    >>> round(sidak(np.array([0.0])), 6), round(sidak(np.array([3.0, -1.0, 0.0])), 3)
-    (0.0, 2.651)
+    >>> round(sidak(np.array([3.0])), 6), round(sidak(np.array([3.0, -1.0, 0.0])), 3)
+    (3.0, 2.648)
     """
     from scipy.special import log_ndtr, ndtri
 
@@ -271,11 +271,17 @@ def _found(
     kept = order[(which[order] >= 0) & (which[order] < total)]
     ordered = which[kept]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    told = scores[kept]
-    there = np.isfinite(told)
     counts, sums = np.zeros((total, scores.shape[1])), np.zeros((total, scores.shape[1]))
-    counts[ordered[starts]] = np.add.reduceat(there, starts, axis=0, dtype=np.float64)
-    sums[ordered[starts]] = np.add.reduceat(np.where(there, told, 0.0), starts, axis=0)
+    # Series by series, as they lie in memory.
+    for at_series, series in enumerate(scores.T):
+        told = series[kept]
+        there = np.isfinite(told)
+        if there.all():
+            counts[ordered[starts], at_series] = np.diff(starts, append=len(kept))
+        else:
+            counts[ordered[starts], at_series] = np.add.reduceat(there, starts, dtype=np.float64)
+            told[~there] = 0.0
+        sums[ordered[starts], at_series] = np.add.reduceat(told, starts)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0.0)
     means = centred(means, counts, profile.series)
     expected = positions(at[kept], ordered, total) @ profile.levels

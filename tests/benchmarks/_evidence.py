@@ -1,4 +1,4 @@
-"""Evidence on its own: what it spends of its budget where nothing matters, and how soon it is enough.
+"""Evidence on its own: what it spends where nothing matters, and how soon it is enough.
 
 Readings are drawn, not made of rows. Changes stand at the very half of their floors, the largest
 that the budget is meant for, and a reading is taken to show its floor always: no page is spared.
@@ -184,7 +184,7 @@ def _look(mass: Floats, z: Floats, weights: Floats, n: Floats) -> tuple[Floats, 
 
 def _weights(a_week: float) -> Floats:
     """Return the false pages a look of each stream and direction of a model, shape (streams, 1)."""
-    layout = layout_of(*streams(FEATURES), frozenset((HARM, DATA, DRIFT)))
+    layout = layout_of(streams(FEATURES)[0], frozenset((HARM, DATA, DRIFT)))
     return a_week / WEEK * layout.shares
 
 

@@ -129,7 +129,7 @@ def named(masses: Floats) -> NDArray[np.intp]:
     By the e-BH rule (Wang and Ramdas 2022): the k largest for the largest k at which the k-th is at
     least 1/k. So the share of what is named wrongly, summed over all pages, is on average no more
     than the budget either. Where no k fits, the evidence lies in many that are weak alone, and the
-    largest is named.
+    largest is named, which that share does not count.
 
     Args:
         masses: shape (streams,).

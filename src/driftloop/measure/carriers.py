@@ -186,9 +186,9 @@ def _segment(seen: Sides, before: Answered, now: Answered, bound: float) -> Exce
         _along(bins, *rest) >= bound for bins in seen.telling.values()
     ):
         return None
-    share = inside * now_in.mean()
-    beside = max(outside, 0.0) * (1.0 - now_in.mean())
-    part = float(share / max(share + beside, 1e-12))
+    share = inside * float(now_in.mean())
+    beside = max(outside, 0.0) * (1.0 - float(now_in.mean()))
+    part = share / max(share + beside, 1e-12)
     return Excess(name, part, f"{seen.bins[name].said[place]} ({part:.0%} of it)")
 
 
@@ -206,9 +206,8 @@ def _along(bins: Bins, before: Answered, now: Answered) -> float:
         # Wilson and Hilferty 1931: a cube root makes a chi-square nearly normal.
         normal = (np.cbrt(left / freedom) - (1 - 2 / (9 * freedom))) / np.sqrt(2 / (9 * freedom))
         # Far out it saturates: what columns are ranked by is the excess itself.
-        scores.append(
-            max(float(normal), 0.0) if normal < SURE else (left - freedom) / np.sqrt(2 * freedom)
-        )
+        far = (left - freedom) / np.sqrt(2 * freedom)
+        scores.append(float(max(normal, 0.0) if normal < SURE else far))
     return max(scores)
 
 

@@ -10,7 +10,7 @@ at the champion's own probability and learns what is to be added to it.
 Blind to a relation that changed since the labels that are here: whoever asks must look at those.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -164,30 +164,36 @@ def answered(family: Family, reference: Reference, prediction: Floats) -> Floats
     return _hats(prediction, reference.numbers("prediction"))
 
 
-def outside(family: Family, rows: Rows, reference: Reference, among: Mask) -> tuple[str, float]:
-    """Return the number or category that is most often what the reference never had, and how often.
+def beyond(family: Family, rows: Rows, reference: Reference) -> dict[str, Mask]:
+    """Return of each number and category which rows have what the reference never had.
 
-    It is a share of the rows `among`.
+    A column that cannot be compared is left out.
     """
-    worst = "", 0.0
-    count = max(int(np.count_nonzero(among)), 1)
+    found: dict[str, Mask] = {}
     numeric, categorical = measured_columns(family)
     for name in (*numeric, *categorical):
         column = reference.columns.get(name)
         try:
             if isinstance(column, Numbers) and len(column.ascending):
-                values = numbers(rows, name, of=OF)[among]
+                values = numbers(rows, name, of=OF)
                 low, high = column.ascending[0], column.ascending[-1]
-                new = int(np.count_nonzero((values < low) | (values > high)))
+                found[name] = (values < low) | (values > high)
             elif isinstance(column, Levels) and name in family.measured:
                 codes, names = texts(rows, name, of=OF)
                 unseen = np.append(~_known(names, column), np.False_)  # null is not new
-                new = int(np.count_nonzero(unseen[codes[among]]))
-            else:
-                continue
+                found[name] = unseen[codes]
         except Unmeasurable:
             continue
-        worst = max(worst, (name, new / count), key=lambda each: each[1])
+    return found
+
+
+def outside(beyond: Mapping[str, Mask], among: Mask) -> tuple[str, float]:
+    """Return which column is most often `beyond` the reference, and at what share of `among`."""
+    worst = "", 0.0
+    count = max(int(np.count_nonzero(among)), 1)
+    for name, new in beyond.items():
+        share = int(np.count_nonzero(new & among)) / count
+        worst = max(worst, (name, share), key=lambda each: each[1])
     return worst
 
 

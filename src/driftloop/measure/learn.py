@@ -18,11 +18,11 @@ from driftloop.measure.columns import Codes, Floats
 from driftloop.measure.profile import Profile, Series, joined, profile_of
 from driftloop.measure.reference import Reference
 from driftloop.measure.scores import centred, losses_of, scored, series_of, unit_of
-from driftloop.measure.season import positions
+from driftloop.measure.season import HOURS, middles, positions
 from driftloop.records import PROFILE_FILE
 from driftloop.spec import Family
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the files."""
 HOUR = timedelta(hours=1)
 MOST_SLICES = 20_000
@@ -265,7 +265,7 @@ def _answered_anew(
     if problems:
         return profile
     times = seconds(rows)
-    usual = positions(times) @ profile.levels[:, at]
+    usual = positions(middles(times, profile.cadence)) @ profile.levels[:, at]
     left = scores - usual
     shifts = [place for place, each in enumerate(at) if profile.series[each].metric == "shift"]
     for place, each in enumerate(at):
@@ -279,7 +279,7 @@ def _answered_anew(
     # Of a single day nothing can be said.
     known = np.isfinite(moved.common)
     levels, common = profile.levels.copy(), profile.common.copy()
-    levels[:, at] += np.where(known, moved.levels.mean(axis=0), 0.0)
+    levels[:HOURS, at] += np.where(known, moved.levels[:HOURS].mean(axis=0), 0.0)
     common[at] += np.where(known, moved.common, 0.0)
     return replace(profile, levels=levels, common=common)
 

@@ -55,9 +55,9 @@ class Profile:
     Args:
         series: what is followed; () where only arrays are.
         cadence: seconds of a slice.
-        levels: shape (168, k), usual means at the middle of each hour of the week, from Thursday
-            0:00 UTC on, as 1970 began.
-        errors: shape (168, k), variances of those levels' own errors.
+        levels: shape (336, k), usual means at the middle of each hour of the week, from Thursday
+            0:00 UTC on, as 1970 began; then steps at the beginning of each: see `season`.
+        errors: shape (336, k), variances of those levels' own errors.
         common: shape (k,), variance of the error that all of a series' levels share.
         noise: shape (k,), variance of the noise of slices that goes on.
         phi: shape (k,), its correlation from one slice to the next.
@@ -87,7 +87,7 @@ class Profile:
         """Return the usual mean of slices, and the variance of its error; both (slices, k).
 
         Args:
-            weights: shape (slices, 168), how a slice's rows lie over the hours; see `positions`.
+            weights: shape (slices, 336), how a slice's rows lie over the hours; see `positions`.
         """
         return weights @ self.levels, self.common + weights**2 @ self.errors
 
@@ -246,8 +246,8 @@ def _going_on(left: Floats, weight: Floats, number: NDArray[np.int64]) -> tuple[
     for lag in range(1, LAGS + 2):
         follows = (number[lag:] - number[:-lag] == lag)[:, None]
         pad = ((lag, 0), (0, 0))
-        products.append(np.pad(weighted[lag:] * weighted[:-lag] * follows, pad))
-        pairs.append(np.pad(weight[lag:] * weight[:-lag] * follows, pad))
+        products.append(np.pad(weighted[lag:] * weighted[:-lag] * follows, pad)[: len(left)])
+        pairs.append(np.pad(weight[lag:] * weight[:-lag] * follows, pad)[: len(left)])
     whole = [np.maximum(each.sum(axis=0), TINY) for each in pairs]
     lagged = [each.sum(axis=0) / count for each, count in zip(products, whole, strict=True)]
     shared = lagged[0]

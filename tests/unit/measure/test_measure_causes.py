@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -81,13 +82,16 @@ def found(
     label[rng.random(n) > labelled] = np.nan
     columns = {name: values.copy() for name, values in columns.items()}
     given(rng, columns)
-    return cause_of(
+    cause = cause_of(
         family=eta,
         now=table(columns, label, answer(columns), days=2.0),
         before=well(3000, 1) if before is None else before,
         reference=well(3000, 2),
         verdicts=verdicts,
     )
+    # The ledger keeps it: no number of it is NumPy's.
+    assert msgspec.json.decode(msgspec.json.encode(cause), type=Cause) == cause
+    return cause
 
 
 def first(cause: Cause) -> tuple[Origin, str | None]:

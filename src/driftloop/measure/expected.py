@@ -225,6 +225,29 @@ def features(
         yield name, partial(_leveled, codes, names.to_pylist(), levels)
 
 
+def summed(values: Floats, column: Numbers, effects: Floats) -> tuple[Floats, int]:
+    """Return what `effects` of a number's columns add up to, and how many these are.
+
+    It is a straight line between the knots: what it is there is all that has to be known.
+    """
+    knots = _knots(column.ascending)
+    found = np.interp(values, knots, _hats(knots, column) @ effects[: len(knots)])
+    found[~np.isfinite(values)] = 0.0
+    return found, len(knots)
+
+
+def summed_levels(rows: Rows, name: str, levels: Levels, effects: Floats) -> tuple[Floats, int]:
+    """Return the same of a category's columns.
+
+    Raises:
+        Unmeasurable: the column cannot be used.
+    """
+    codes, names = texts(rows, name, of=OF)
+    each = _levels(np.append(np.arange(len(names)), -1), names.to_pylist(), levels)
+    found: Floats = (each @ effects[: each.shape[1]])[codes]
+    return found, each.shape[1]
+
+
 def told(effects: Floats, left: Floats) -> float:
     """Return how much of what is left a column tells: its squared correlations, summed."""
     away = effects - effects.mean(axis=0)
@@ -272,7 +295,7 @@ def _hats(values: Floats, column: Numbers) -> Floats:
     ascending = column.ascending
     if not len(ascending):
         raise Unmeasurable("no values in the reference")
-    knots = np.unique(ascending[[int(q * (len(ascending) - 1)) for q in KNOTS]])
+    knots = _knots(ascending)
     found = np.zeros((len(values), len(knots)))
     here = np.flatnonzero(np.isfinite(values))
     if len(knots) > 1:
@@ -283,6 +306,11 @@ def _hats(values: Floats, column: Numbers) -> Floats:
         found[here, left + 1] = share
     usual = _usual(ascending, knots)
     found[here] -= usual
+    return found
+
+
+def _knots(ascending: Floats) -> Floats:
+    found: Floats = np.unique(ascending[[int(q * (len(ascending) - 1)) for q in KNOTS]])
     return found
 
 

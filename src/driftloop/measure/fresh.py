@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from driftloop.measure.columns import Codes, Floats, Unmeasurable, numbers
 from driftloop.measure.follow import Changes, changed, lags
-from driftloop.measure.outlook import seen
+from driftloop.measure.outlook import losses_ahead, seen
 from driftloop.measure.profile import Profile
 from driftloop.measure.reference import Reference
 from driftloop.measure.scores import centred, losses_of, scored
@@ -25,6 +25,8 @@ from driftloop.spec import Family
 Z90 = 1.6448536269514722
 """Standard errors from the middle of a 90 % interval to its ends."""
 DIGITS = 6
+ASKED = 500
+"""By so many of the fresh rows it is told how unsure the expected loss is of them."""
 MOST = 48
 """Slices that a long time without a look is cut into; of a longer one each is longer."""
 
@@ -236,18 +238,26 @@ def _of_outlook(
     model = profile.outlook
     try:
         answer = numbers(rows, "prediction", of="the fresh rows")
-        told = seen(family, reference, rows, answer, model.names)
+        ahead = losses_ahead(family, reference, rows, answer, model)[:, None]
+        fresh = np.flatnonzero((_seconds(rows, "arrived_at") > slices.since) & np.isfinite(answer))
+        if not len(fresh):
+            return
+        few = fresh[:: -(-len(fresh) // ASKED)]
+        wrong = model.error(seen(family, reference, _at(rows, few), answer[few], model.names))
     except Unmeasurable as problem:
         yield _unknown(str(problem), metric="expected")
         return
-    scores = told @ model.effects[:, None] - Z90 * np.sqrt(profile.common)
-    bare = _without_common(profile)
-    there, change = _found(scores, rows, "arrived_at", bare, slices, before)
-    if there[0]:
-        fresh = (_seconds(rows, "arrived_at") > slices.since) & np.isfinite(answer)
-        # How wrong the model is stays the same look after look: no more of it adds up than may be.
-        careful = Z90 * model.error(told[fresh].mean(axis=0)) / profile.unit[0]
-        yield _reading("expected", None, change.value[0] - careful, change.error[0], there[0])
+    ahead -= Z90 * np.sqrt(profile.common)
+    there, change = _found(ahead, rows, "arrived_at", _without_common(profile), slices, before)
+    # How wrong the model is stays the same look after look: no more of it adds up than may be.
+    careful = Z90 * wrong / profile.unit[0]
+    yield _reading("expected", None, change.value[0] - careful, change.error[0], there[0])
+
+
+def _at(rows: Rows, places: Codes) -> Rows:
+    wanted = np.zeros(rows.num_rows, dtype=np.bool_)
+    wanted[places] = True
+    return chosen(rows, pa.chunked_array([wanted]))
 
 
 def _name(family: Family) -> str | None:

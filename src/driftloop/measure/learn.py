@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from driftloop.measure.columns import Codes, Floats, Unmeasurable
-from driftloop.measure.outlook import outlook, seen
+from driftloop.measure.outlook import losses_ahead, outlook
 from driftloop.measure.profile import Profile, Series, joined, profile_of
 from driftloop.measure.profile_file import read_profile, write_profile
 from driftloop.measure.reference import Reference
@@ -237,7 +237,7 @@ def _expected(
         return None
 
     def told(of: pa.Table, answers: Floats) -> Floats:
-        return seen(family, reference, of, answers, model.names) @ model.effects[:, None]
+        return losses_ahead(family, reference, of, answers, model)[:, None]
 
     cadence = family.window.cadence
     sums = _Sums(seconds(rows), cadence, 1)

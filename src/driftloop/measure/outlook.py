@@ -9,9 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from driftloop.measure.columns import Floats, Unmeasurable
-from driftloop.measure.expected import RIDGE, TELLING, answered, features, told
+from driftloop.measure.columns import Floats, Unmeasurable, numbers
+from driftloop.measure.expected import (
+    OF,
+    RIDGE,
+    TELLING,
+    answered,
+    features,
+    summed,
+    summed_levels,
+    told,
+)
 from driftloop.measure.reference import Reference
+from driftloop.records import Task
 from driftloop.rows import Rows
 from driftloop.spec import Family
 
@@ -34,9 +44,9 @@ class Outlook:
     unsure: Floats
     usual: Floats
 
-    def error(self, mean: Floats) -> float:
-        """Return the standard error of the change expected of rows with such means of columns."""
-        away: Floats = mean - self.usual
+    def error(self, design: Floats) -> float:
+        """Return the standard error of the change expected of rows, as `seen` has them."""
+        away: Floats = design.mean(axis=0) - self.usual
         return float(np.sqrt(max(float(away @ self.unsure @ away), 0.0)))
 
 
@@ -95,6 +105,35 @@ def seen(
     design: Floats = np.hstack([*columns, *found.values()])
     design[~there] = np.nan
     return design
+
+
+def losses_ahead(
+    family: Family, reference: Reference, rows: Rows, answer: Floats, model: Outlook
+) -> Floats:
+    """Return the loss expected of each row, NaN where it has no answer: `seen` times its effects.
+
+    Raises:
+        Unmeasurable: one of the columns cannot be used.
+    """
+    there = np.isfinite(answer)
+    left = model.effects[1:]
+    if family.task is Task.MULTICLASS:
+        at = len(family.classes)
+        found = answered(family, reference, np.where(there, answer, 0.0)) @ left[:at]
+    else:
+        found, at = summed(answer, reference.numbers("prediction"), left)
+    found += model.effects[0]
+    for name in (*family.numbers, *family.categorical):
+        if name in model.names:
+            left = left[at:]
+            if name in family.numbers:
+                values = numbers(rows, name, of=OF)
+                more, at = summed(values, reference.numbers(name), left)
+            else:
+                more, at = summed_levels(rows, name, reference.levels(name), left)
+            found += more
+    found[~there] = np.nan
+    return found
 
 
 def _fit(design: Floats, loss: Floats) -> tuple[Floats, Floats]:

@@ -10,6 +10,7 @@ import pytest
 
 from driftloop.measure.fresh import Usual, fresh_readings
 from driftloop.measure.learn import learnt
+from driftloop.measure.outlook import losses_ahead, seen
 from driftloop.measure.profile import Profile
 from driftloop.measure.profile_file import read_profile, write_profile
 from driftloop.measure.reference import Reference, prepared
@@ -186,6 +187,24 @@ def test_an_outlook_comes_back_from_its_file(hourly: Family, tmp_path: Path) -> 
     assert again.outlook.names == profile.outlook.names
     for name in ("effects", "unsure", "usual"):
         assert np.array_equal(getattr(again.outlook, name), getattr(profile.outlook, name))
+
+
+def test_what_rows_add_up_to_is_what_their_columns_do(hourly: Family) -> None:
+    """Values that are missing, beyond all knots or of no known level included."""
+    reference, profile = champion(hourly, 1)
+    model = profile.outlook
+    assert model is not None
+    rows = made(50, NOW, NOW + HOUR, np.random.default_rng(2))
+    load = [None, 9.0, -9.0, *rows["load"].to_pylist()[3:]]
+    kinds = ["tram", None, *rows["vehicle"].to_pylist()[2:]]
+    rows = rows.set_column(rows.column_names.index("load"), "load", pa.array(load))
+    rows = rows.set_column(rows.column_names.index("vehicle"), "vehicle", pa.array(kinds))
+    answer = np.array([np.nan, *rows["prediction"].to_numpy()[1:]])
+    found = losses_ahead(hourly, reference, rows, answer, model)
+    design = seen(hourly, reference, rows, answer, model.names)
+    assert set(model.names) == {"distance", "load", "vehicle"}
+    assert found == pytest.approx(design @ model.effects, nan_ok=True)
+    assert np.isnan(found).tolist() == [True, *[False] * 49]
 
 
 def test_too_few_held_out_rows_tell_nothing(hourly: Family) -> None:

@@ -12,11 +12,14 @@ from driftloop.clock import Clock, read_clock
 from driftloop.errors import BadRequest
 from driftloop.settings import Settings
 from driftloop.simulate import Plan, batches
+from driftloop.simulate.plan import DAY
 from driftloop.spec import Family
 from driftloop.wiring import System
 
 LAST = timedelta(hours=1)
 """Of the plan's time is written when the clock shows its end."""
+STEPS = 30
+"""So many times at most the clock is set on the way."""
 PATIENCE = 60.0
 """Seconds that an ingester which runs may take to read the rows."""
 SLACK = timedelta(days=1)
@@ -79,18 +82,28 @@ def write_history(system: System, plan: Plan) -> tuple[int, int]:
 def write_span(system: System, plan: Plan) -> tuple[int, int]:
     """Write what happens in the plan's time, answered by the champions; else as `write_history`.
 
-    Before the last of it the clock is set to the plan's end, unless it shows a later time: so
-    something arrives then, and what is trained and gated reaches up to there.
+    Day by day (or in fewer steps, of long times) rows are written, read if an ingester runs, and
+    the clock is set to the step's end, unless it shows a later time: so nothing arrives before it
+    happened. Before the last of it the clock is set to the plan's end: so something arrives then,
+    and what is trained and gated reaches up to there.
     """
     last = plan.end - min(LAST, (plan.end - plan.start) / 2)
-    rows, labels = _write(system, plan, plan.start, last)
-    # A pass that sees the new time must not find a log without rows.
-    system.is_read(within=PATIENCE)
-    if read_clock(system.settings.clock).now() < plan.end:
-        clock = Clock(origin=plan.end, started=datetime.now(UTC), speed=1.0)
-        clock.write(system.settings.clock)
-    more, known = _write(system, plan, last, plan.end)
-    return rows + more, labels + known
+    step = max(DAY, (plan.end - plan.start) / STEPS)
+    rows, labels, at = 0, 0, plan.start
+    while at < plan.end:
+        until = min(at + step, last) if at < last else plan.end
+        more, known = _write(system, plan, at, until)
+        rows, labels, at = rows + more, labels + known, until
+        # A pass that sees the new time must not find a log without rows.
+        system.is_read(within=PATIENCE)
+        _show(system, plan.end if at >= last else at)
+    return rows, labels
+
+
+def _show(system: System, now: datetime) -> None:
+    """Set the installation's clock, unless it shows a later time."""
+    if read_clock(system.settings.clock).now() < now:
+        Clock(origin=now, started=datetime.now(UTC), speed=1.0).write(system.settings.clock)
 
 
 def _write(system: System, plan: Plan, start: datetime, end: datetime) -> tuple[int, int]:

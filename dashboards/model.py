@@ -20,8 +20,10 @@ class ModelView:
 
     `trained` is what `champion` was made of, where the ledger still shows it. `verdicts` are
     the last ones, the worst first. `worst` are the segments that a model which decays is worst
-    in. `cause` is why the open incident is one, where that was looked for. `cut` says that its
-    past is longer than what is shown. `held` is what of its rows is in quarantine.
+    in. `unread` are columns whose newest rows could not be compared with what is usual, None being
+    the model itself, and why. `cause` is why the open incident is one, where that was looked for.
+    `cut` says that its past is longer than what is shown. `held` is what of its rows is in
+    quarantine.
     """
 
     row: Row
@@ -33,6 +35,7 @@ class ModelView:
     markers: tuple[Marker, ...]
     verdicts: tuple[Verdict, ...]
     worst: tuple[Reading, ...]
+    unread: tuple[tuple[str | None, str], ...]
     cause: Cause | None
     events: tuple[Event, ...]
     cut: bool
@@ -61,6 +64,7 @@ def model_view(fleet: Fleet, model: ModelId, facts: ModelFacts, moment: Moment) 
         markers=markers(facts),
         verdicts=tuple(sorted(verdicts, key=_gravity)),
         worst=() if decision is None else decision.worst,
+        unread=_unread(facts),
         cause=_cause(decision, facts),
         events=timeline(facts),
         cut=len(facts.decided) >= PAGE_MEASURED,
@@ -75,6 +79,12 @@ def _cause(decision: Decision | None, facts: ModelFacts) -> Cause | None:
         return None
     fact = facts.explained[-1]
     return fact.cause if decision.since is None or fact.at >= decision.since else None
+
+
+def _unread(facts: ModelFacts) -> tuple[tuple[str | None, str], ...]:
+    readings = facts.measured[-1].readings if facts.measured else ()
+    told = ((r.column, r.problem) for r in readings if r.kind is Kind.FRESH and r.value is None)
+    return tuple(dict.fromkeys((column, problem) for column, problem in told if problem))
 
 
 def _task(family: Family) -> str:

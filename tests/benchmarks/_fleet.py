@@ -169,17 +169,14 @@ class Fleet:
         self.error_level = self.random.standard_normal(models) * self.wander_errors
 
     def _week(self, streams: int, least: float, most: float) -> Floats:
-        """Return levels over a week: two harmonics of the day, and each weekday its own.
-
-        One day becomes the next within two hours.
-        """
+        """Return levels over a week: two harmonics of the day, and each weekday its own."""
         models = self.shape[0]
         size = self.random.uniform(least, most, (models, streams))
         turn = self.random.uniform(0.0, 2.0 * np.pi, (2, models, streams))
         days = self.random.standard_normal((7, models, streams)) * size * 0.25
         hour = (np.arange(WEEK) % DAY)[:, None, None] * (2.0 * np.pi / DAY)
         week = size * (np.sin(hour + turn[0]) + 0.3 * np.sin(2.0 * hour + turn[1]))
-        week += _smooth(np.repeat(days, DAY, axis=0), DAY // 12)
+        week += np.repeat(days, DAY, axis=0)
         found: Floats = week - week.mean(axis=0)
         return found
 
@@ -228,14 +225,6 @@ class Fleet:
         drawn = np.rint((expected + deviation * self._noise(expected.shape)) * self.rows)
         found: Floats = np.clip(drawn, 0.0, self.rows) / self.rows
         return found
-
-
-def _smooth(week: Floats, width: int) -> Floats:
-    """Return means over `width` slices, round the week."""
-    around = np.concatenate([week[-width:], week])
-    sums = np.cumsum(around, axis=0)
-    found: Floats = (sums[width:] - sums[:-width]) / width
-    return found
 
 
 # -- values to ranks ------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from driftloop.judge import findings
 from driftloop.judge.evidence import BETS, HALF, errors, grown, kept
-from driftloop.judge.findings import DATA, DRIFT, HARM
+from driftloop.judge.findings import DATA, DRIFT, GROUPS, HARM, layout_of, sides_of
 from driftloop.measure.follow import LAGS, changed, followed
 from driftloop.measure.profile import Profile, Series, joined, profile_of
 from driftloop.measure.season import positions
@@ -143,10 +142,9 @@ class Evidence:
     ) -> None:
         names, metrics = streams(features)
         self.floor = floor * np.array([FLOORS[metric] for metric in metrics])
-        layout = findings._layout(names, metrics, frozenset((HARM, DATA, DRIFT)))
-        self.weights = per_week / WEEK / models * layout.shares
-        self.two, self.counts = layout.two, layout.counts
-        groups = np.array([findings.GROUPS[metric] for metric in metrics])
+        self.layout = layout_of(names, frozenset((HARM, DATA, DRIFT)))
+        self.weights = per_week / WEEK / models * self.layout.shares
+        groups = np.array([GROUPS[metric] for metric in metrics])
         self.groups = np.stack([groups == group for group in (HARM, DATA, DRIFT)]).astype(float)
         self.rows = np.full((1, 1), float(rows))
         self.mass = np.zeros((models, len(names), 2, len(BETS)))
@@ -154,11 +152,11 @@ class Evidence:
     def look(self, fresh: Fresh) -> Mask:
         """Return which models page now; these begin anew."""
         error = errors(-HALF * fresh.error, HALF * fresh.error)
-        error = np.where(self.counts, np.maximum(error, 0.5 / np.sqrt(self.rows)), error)
-        change = np.stack((fresh.value, np.where(self.two, -fresh.value, np.nan)), axis=-1)
-        z = (change - self.floor[:, None]) / error[..., None]
-        mass = grown(self.mass, z, self.weights, self.rows)
-        page: Mask = (mass.sum(axis=(2, 3)) @ self.groups.T >= 1.0).any(axis=1)
+        n = self.rows[:, 0]
+        sides = sides_of(self.layout, fresh.value, error, floor=self.floor, n=n)
+        mass = grown(self.mass, sides.z, self.weights, self.rows)
+        shown = (mass.sum(axis=3) * sides.reached).sum(axis=2)
+        page: Mask = (shown @ self.groups.T >= 1.0).any(axis=1)
         mass[page] = 0.0
         self.mass = kept(mass, self.weights)
         return page

@@ -165,14 +165,15 @@ def _default(data: Steps, column: str | None) -> str:
 
 
 def _errors(data: Steps, answers: Floats) -> Line:
-    first = data.edges[0]
-    parts = np.array_split(np.arange(first, len(data.label)), TENTHS)
+    # A week that is not whole is no step, and nobody answers it.
+    first, last = data.edges[0], data.edges[-1]
+    parts = np.array_split(np.arange(first, last), TENTHS)
     if data.family.task is Task.BINARY:
         by_tenth = [1.0 - _area(data.label[part], answers[part]) for part in parts]
         # The whole flatters: the base rate moves with time.
         return {"error": float(np.mean(by_tenth)), "tenths": by_tenth}
     loss = np.abs if data.name.startswith("nycflights") else np.square
-    lost = loss(data.label[first:] - answers[first:])
+    lost = loss(data.label[first:last] - answers[first:last])
     root = (lambda value: value) if data.name.startswith("nycflights") else np.sqrt
     by_tenth = [float(root(lost[part - first].mean())) for part in parts]
     return {"error": float(root(lost.mean())), "tenths": by_tenth}

@@ -1,7 +1,8 @@
-"""How long a replay takes on kept readings: a fleet at a ten-minute cadence.
+"""How long a replay takes: a fleet at a ten-minute cadence, on kept readings and on rows.
 
 The readings are made up: as many and as large as a pass over models of 25 features keeps, in a
-ledger of real rows. What is timed is the command's own work, reading and judging.
+ledger of real rows. The rows are 5,000 a model, in a real lake, measured and judged anew at each
+look; nothing is retrained there. What is timed is the command's own work.
 """
 
 import sqlite3
@@ -20,12 +21,15 @@ from driftloop.records import Head, Kind, Measured, Moved, Reading, Window
 from driftloop.simulate import Plan as Made
 from driftloop.simulate import Shape, write_monitors
 from driftloop.spec import Fleet, load_fleet
+from driftloop.wiring import System
 from driftloop.wiring.shards import shards_of
 from tests.benchmarks._raw import Figure, Line, Plan, Raw, cost
+from tests.benchmarks._world import NOW, settle_quiet, world
 
 CADENCE = timedelta(minutes=10)
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MONTH = timedelta(days=30) // CADENCE
+DAY = timedelta(days=1) // CADENCE
 MODELS = 200
 FEW = 20_000
 VARIETY = 64
@@ -62,6 +66,25 @@ def measure(raw: Raw, plan: Plan) -> None:
                 bytes=file.stat().st_size,
             )
         ledger.close()
+    _relive(raw, plan)
+
+
+def _relive(raw: Raw, plan: Plan) -> None:
+    """Time looks from rows: several, less the first two, which open, import and learn profiles."""
+    models, looks = (4, 5) if plan.quick else (50, 8)
+    with world(seed=plan.seed, watched=models) as made:
+        settle_quiet(made, plan.rows(quick=5000, full=5000))
+        named = ",".join(made.system.fleet.family_named("quiet").models)
+        system = System(made.settings.model_copy(update={"models": named}))
+        for count in (2, 2, looks):  # the first learns, for good, what is usual of each model
+            hour = timedelta(hours=1)
+            start, end = NOW + hour, NOW + hour + count * hour
+            with cost() as spent:
+                outcome = system.relive(None, start=start, end=end)
+            raw.note(
+                "relive", models=models, looks=count, wall_s=spent.wall_s, cpu_s=spent.cpu_s,
+                decisions=outcome.decisions,
+            )  # fmt: skip
 
 
 def figures(lines: Sequence[Line]) -> dict[str, Figure]:
@@ -70,6 +93,8 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
     if not runs:
         return {}
     each = min(run["wall_s"] / run["decisions"] for run in runs)
+    _, first, more = (line for line in lines if line["what"] == "relive")
+    one = (more["cpu_s"] - first["cpu_s"]) / (more["decisions"] - first["decisions"])
     same = len({run["digest"] for run in runs}) == 1
     timed = runs[0]["decisions"]
     return {
@@ -78,6 +103,11 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
             each * MODELS * MONTH if timed >= FEW else None,
             "s",
             f"for 200 models x 30 days, reckoned from {timed:,} decisions",
+        ),
+        "relive_day_s": Figure(
+            one * MODELS * DAY,
+            "s",
+            f"CPU for 200 models x 1 day from rows, reckoned from {more['decisions']} looks",
         ),
         "replay_same": Figure(float(same), "", "1: two replays give the same bytes"),
     }

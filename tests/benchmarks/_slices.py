@@ -23,7 +23,8 @@ DAY = round(86_400 / STEP)
 class World:
     """How slices come about: rows, days learnt of, noise and its correlation, and the season.
 
-    `season` is the amplitude over the day, `weekend` how far its two days lie below the others.
+    `season` is the amplitude over the day, `weekend` how far its two days lie below the others;
+    these begin `zone` hours before midnight UTC.
     """
 
     rows: int
@@ -32,13 +33,16 @@ class World:
     phi: float = 0.0
     season: float = 0.0
     weekend: float = 0.0
+    zone: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """What was seen of readings: of `z`, mean, deviation and correlation; and the mean value.
 
-    `days` is the deviation of its sum over a day, over that of as many independent ones.
+    `days` is the deviation of its sum over a day, over that of as many independent ones. `steps`
+    is the root of its mean square in the hours where a weekend begins or ends, `largest` its size
+    there at most.
     """
 
     mean: float
@@ -47,6 +51,8 @@ class Held:
     days: float
     value: float
     error: float
+    steps: float
+    largest: float
 
 
 def held(world: World, rng: np.random.Generator, *, k: int = 20, moved: float = 0.0) -> Held:
@@ -57,6 +63,8 @@ def held(world: World, rng: np.random.Generator, *, k: int = 20, moved: float = 
     profile = profile_of(means[:learnt], counts[:learnt], times[:learnt], timedelta(seconds=STEP))
     found = followed(profile, means[learnt:] + moved, counts[learnt:], times[learnt:], seen=DAY)
     z = found.value / found.error
+    hours = np.floor(times[learnt + DAY :] / 3600.0 + world.zone) % 168
+    edges = z[np.isin(hours, (47, 48, 95, 96))]
     by_day = z[: len(z) // DAY * DAY].reshape(-1, DAY, k).sum(axis=1) / np.sqrt(DAY)
     return Held(
         mean=float(z.mean()),
@@ -65,6 +73,8 @@ def held(world: World, rng: np.random.Generator, *, k: int = 20, moved: float = 
         days=float(by_day.std()),
         value=float(found.value.mean()),
         error=float(np.median(found.error)),
+        steps=float(np.sqrt((edges**2).mean())),
+        largest=float(np.abs(edges).max()),
     )
 
 
@@ -77,7 +87,7 @@ def slices(world: World, rng: np.random.Generator, count: int, k: int) -> tuple[
         new = np.sqrt(1.0 - world.phi**2) * noise[at]
         noise[at] = world.phi * noise[at - 1] + new
     season = world.season * np.sin(2.0 * np.pi * days)
-    season -= world.weekend * np.isin(np.floor(days) % 7, (2, 3))
+    season -= world.weekend * np.isin(np.floor(days + world.zone / 24.0) % 7, (2, 3))
     # A rank is uniform: of few rows the mean is no normal one.
     scatter = rng.uniform(-np.sqrt(3.0), np.sqrt(3.0), (count, k))
     if world.rows > 1:

@@ -154,6 +154,9 @@ def test_a_policy_that_needs_other_readings_is_refused(lived: Lived, tmp_path: P
         ("[decay]\nwarn = 0.9", "warn must not be above alarm"),
         ("[platform]\nmissed_cadences = 0", "missed_cadences"),
         ("[decay", "not valid TOML"),
+        ("families = 3", "policy.toml: families: should be a table"),
+        ("[families]\neta = 3", "policy.toml: families.eta: should be a table"),
+        ("platform = 3\ndecay = 3", "policy.toml: decay: should be a table"),
     ],
 )
 def test_faults_of_a_policy_are_told(text: str, fault: str, tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def _span(
     system: "System", model: ModelId, first: str, until: str | None
 ) -> tuple[datetime, datetime]:
     """Return the span from the day or block that `first` names to that of `until`, it too."""
+    from driftloop.judge.partitions import floor
     from driftloop.simulate import parse_time
 
     block = system.fleet.family(model).window.block
@@ -120,14 +121,15 @@ def _span(
     if last < start:
         raise BadRequest("is before the first day", where=f"--until {until}")
     whole = len(first if until is None else until) == DATE
-    return start, last + (timedelta(days=1) if whole else block)
+    return start, last + timedelta(days=1) if whole else floor(last, block) + block
 
 
 def _said(each: "Standing") -> str:
     fact = each.fact
     by = f", by {fact.who}" if fact.who is not None else ""
+    cut = "" if (each.start, each.end) == (fact.start, fact.end) else "some of "
     return (
-        f"{fact.model}: {_shown(each.start, each.end)}, {fact.rows} rows,"
+        f"{fact.model}: {_shown(each.start, each.end)}, {cut}{fact.rows} rows,"
         f" until {fact.until:%Y-%m-%d %H:%M} UTC{by}"
     )
 

@@ -5,13 +5,16 @@ section 2) for each direction of each stream of fresh readings:
 
     M(t) = (M(t-1) + w(t)) * L(t)
 
-where w(t) is known before the look and L(t) is an e-value: while the change is no larger than the
-floor that matters, its mean given all before is at most 1. Then M(t) less the sum of w is a
-supermartingale, and a page at the first time that M reaches 1, after which M begins anew, makes at
+where w(t) is known before the look and L(t) is an e-value: while the change is no larger than half
+the floor that matters, its mean given all before is at most 1. Then M(t) less the sum of w is a
+supermartingale, and a page at any time that M is 1 or more, after which M begins anew, makes at
 most as many false pages on average as the sum of w: however often one looks, when one stops, and
 however the streams depend on one another. Weight flows in for ever, so that it never dies out.
 
-What is assumed is that a reading's value is unbiased given the past, up to the floor, that its
+So what pages is certainly beyond half the floor (`CERTAIN`); when, among all times at which that is
+so, is free to choose, and it is when the newest reading is at the whole floor or beyond.
+
+What is assumed is that a reading's value is unbiased given the past, up to there, that its
 standard error is not understated by more than a tenth (`INFLATION`), and that a row's own noise is
 no heavier than a Gamma's (`SKEW`). Serial dependence is dealt with where readings are made.
 Pure.
@@ -33,6 +36,11 @@ SKEW = 2.0
 """Scale of the noise of one row, in its standard deviations: that of an exponential is 1."""
 TAME = 4.0
 """No bet tilts a single row by more than its standard deviation over this."""
+CERTAIN = 0.5
+"""The part of its floor that a change is to be beyond for certain.
+
+Were it the whole, a change of 1.1 floors would take for ever, and one of 2 be bet on as one of 1.
+"""
 HALF = 1.6448536269514722
 """A 90 % interval reaches so many standard errors to each side."""
 MOST = 50.0
@@ -84,6 +92,17 @@ def growth(z: Floats, n: Floats) -> Floats:
 def grown(mass: Floats, z: Floats, weight: Floats | float, n: Floats) -> Floats:
     """Return the masses after one more look; NaN in `z` is a look that saw nothing: no inflow.
 
+    What was there grows bet by bet; what comes in grows by the mean over the bets, and is then
+    spread over them evenly:
+
+        M_b(t) = M_b(t-1) * L_b(t) + w(t)/B * (L_1(t) + ... + L_B(t))/B
+
+    Their sum is what it would be if each bet kept what it made of its own w/B: so its mean given
+    the past is at most the sum before plus w(t), as that of each L_b is at most 1. The same holds
+    at the next look, whatever the bets then have of the sum, as that is known by then. Only the sum
+    counts for the budget; how the bets share it is free. Even shares help where the first look
+    shows more than those after: where slices foretell one another, a change is new once.
+
     Vectorised: leading axes may be models, streams and directions, in one call.
 
     Args:
@@ -97,10 +116,11 @@ def grown(mass: Floats, z: Floats, weight: Floats | float, n: Floats) -> Floats:
     True
     """
     seen = ~np.isnan(z)
-    share = np.where(seen, np.asarray(weight) / len(BETS), 0.0)[..., None]
+    share = np.where(seen, np.asarray(weight) / len(BETS), 0.0)
     with np.errstate(under="ignore"):
         change = np.exp(np.where(seen[..., None], growth(z, n), 0.0))
-        return np.asarray(np.minimum((mass + share) * change, ENOUGH), dtype=np.float64)
+        come = share * (change.sum(axis=-1) / len(BETS))
+        return np.asarray(np.minimum(mass * change + come[..., None], ENOUGH), dtype=np.float64)
 
 
 def named(masses: Floats) -> NDArray[np.intp]:
@@ -109,7 +129,7 @@ def named(masses: Floats) -> NDArray[np.intp]:
     By the e-BH rule (Wang and Ramdas 2022): the k largest for the largest k at which the k-th is at
     least 1/k. So the share of what is named wrongly, summed over all pages, is on average no more
     than the budget either. Where no k fits, the evidence lies in many that are weak alone, and the
-    largest is named.
+    largest is named, which that share does not count.
 
     Args:
         masses: shape (streams,).
@@ -136,9 +156,11 @@ def kept(mass: Floats, weight: Floats | float) -> Floats:
     [0.123, 3.45e-07, 0.0]
     """
     worth = mass > np.maximum(np.asarray(weight)[..., None] / len(BETS), 1e-19)
-    safe = np.where(worth, mass, 1.0)
+    found = np.zeros_like(mass)
+    # Of what is clean nearly nothing is left.
+    safe = mass[worth]
     down = np.floor(np.log10(safe)).astype(np.intp)
-    places = np.clip(DIGITS - 1 - down, 0, len(_POWERS) - 1)
+    power = _POWERS[np.minimum(np.maximum(DIGITS - 1 - down, 0), len(_POWERS) - 1)]
     # What was cut before stays what it is.
-    cut = np.floor(safe * _POWERS[places] * (1.0 + 1e-12))
-    return np.where(worth, cut / _POWERS[places], 0.0)
+    found[worth] = np.floor(safe * power * (1.0 + 1e-12)) / power
+    return found

@@ -12,9 +12,10 @@ not told at all: too few labels, inputs that no label tells of, or labels that c
 what was expected of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from driftloop.measure.believed import Believed, Known, believed, known
 from driftloop.measure.columns import Floats, Unmeasurable
 from driftloop.measure.decay import CONFIDENCE, interval, within
 from driftloop.measure.delays import Mask, overdue
-from driftloop.measure.expected import outside
+from driftloop.measure.expected import beyond, outside
 from driftloop.measure.pseudo import Scored, scored
 from driftloop.measure.reference import Reference
 from driftloop.records import DOUBTED, Kind, Reading, Task
@@ -116,6 +117,10 @@ class _Telling:
         except Unmeasurable as problem:
             yield self._unknown(problem, int(np.count_nonzero(rows.here)), None)
             return
+        doubts = _Doubts(
+            overdue=overdue(found.delays, rows.delay, rows.age),
+            beyond=cache(partial(beyond, self.family, self.own, self.reference)),
+        )
         parts: list[tuple[str | None, Mask]] = [(None, every)]
         if np.isfinite(found.delays.median):
             parts.append((NEWEST, rows.age <= found.delays.median))
@@ -123,7 +128,7 @@ class _Telling:
         for segment, part in parts:
             n = int(np.count_nonzero(rows.here & part))
             try:
-                yield self._reading(segment, n, self._told(rows, found, part))
+                yield self._reading(segment, n, self._told(rows, found, part, doubts))
             except Unmeasurable as problem:
                 yield self._unknown(problem, n, segment)
                 if isinstance(problem, _Doubted) and segment is None:
@@ -156,7 +161,9 @@ class _Telling:
             segment=segment,
         )
 
-    def _told(self, rows: Known, found: Believed, part: Mask) -> tuple[float, float, float]:
+    def _told(
+        self, rows: Known, found: Believed, part: Mask, doubts: "_Doubts"
+    ) -> tuple[float, float, float]:
         from scipy.special import stdtrit
 
         family, least = self.family, self.family.window.min_rows
@@ -171,7 +178,7 @@ class _Telling:
         pseudo = expected + found.weight[part][:, None] * wrong
         said = scored(family, self.limits.metric, rows.prediction[part], pseudo)
         past = _past(family, said, found, rows.prediction[part])
-        self._doubt(said, past, rows, found, part)
+        self._doubt(said, past, rows, found, part, doubts)
         error = _error(family, self.limits.metric, said, found, rows, part, past)
         half = float(stdtrit(max(past.count - 1, 2), (1.0 + CONFIDENCE) / 2.0))
         half *= error * past.widened
@@ -187,7 +194,15 @@ class _Telling:
             problem=str(problem),
         )
 
-    def _doubt(self, said: Scored, past: "_Past", rows: Known, found: Believed, part: Mask) -> None:
+    def _doubt(
+        self,
+        said: Scored,
+        past: "_Past",
+        rows: Known,
+        found: Believed,
+        part: Mask,
+        doubts: "_Doubts",
+    ) -> None:
         """Refuse to tell of labels to come what those that came, or the inputs, speak against."""
         waiting = float(np.mean(found.waits[part]))
         matters = self.limits.warn / 2.0 * abs(said.value)
@@ -197,7 +212,7 @@ class _Telling:
                 " what the inputs mean may have changed",
                 waiting,
             )
-        came, due = overdue(found.delays, rows.here, rows.age)
+        came, due = doubts.overdue
         if due >= DUE and came < due / 2.0:
             raise _Doubted(
                 f"labels are overdue: {came} are here of newer rows, {due} were expected", waiting
@@ -206,9 +221,17 @@ class _Telling:
             return
         unlabelled = np.zeros(len(rows.used), dtype=np.bool_)
         unlabelled[rows.used] = part & ~rows.here
-        name, share = outside(self.family, self.own, self.reference, unlabelled)
+        name, share = outside(doubts.beyond(), unlabelled)
         if share > self.family.estimate.outside:
             raise Unmeasurable(f"{share:.0%} of {name} lie beyond what the champion was trained on")
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubts:
+    """What all parts have in common of it: labels that are here and were due, and `beyond`."""
+
+    overdue: tuple[int, int]
+    beyond: Callable[[], Mapping[str, Mask]]
 
 
 class _Doubted(Unmeasurable):

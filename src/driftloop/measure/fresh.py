@@ -5,26 +5,30 @@ No row is fresh twice: what these readings tell of a change adds up, look by loo
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import floor, log10
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftloop.measure.columns import Codes, Floats
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, numbers
 from driftloop.measure.follow import Changes, changed, lags
+from driftloop.measure.outlook import losses_ahead, seen
 from driftloop.measure.profile import Profile
 from driftloop.measure.reference import Reference
 from driftloop.measure.scores import centred, losses_of, scored
-from driftloop.measure.season import positions
+from driftloop.measure.season import middles, positions
 from driftloop.records import Kind, Reading, Window
 from driftloop.rows import Rows, chosen
 from driftloop.spec import Family
 
 Z90 = 1.6448536269514722
 """Standard errors from the middle of a 90 % interval to its ends."""
+DIGITS = 6
+ASKED = 500
+"""By so many of the fresh rows it is told how unsure the expected loss is of them."""
 MOST = 48
 """Slices that a long time without a look is cut into; of a longer one each is longer."""
-
 
 RAREST = 1e-300
 """Below that there are hardly any doubles left."""
@@ -47,10 +51,13 @@ def fresh_readings(
     scored of the reference (see `scores.scored`); of each category "share", which is that of the
     level that has risen most, in its own standard deviations; of each feature "nulls", as a share
     of rows; and "loss", the judged metric's worsening as a share of its baseline, on rows whose
-    labels arrived since. Positive is more, or worse. `n` counts the values that are new, and
-    `low` and `high` are 1.645 standard errors away: what rows scatter, what slices share (see
-    `profile`), and the profile's own errors. The baseline of "loss" is the upper end of its 90 %
-    interval.
+    labels arrived since; "expected" is the same of all that arrived since, as their answers and
+    inputs tell it (see `outlook`). Positive is more, or worse. `n` counts the values that are
+    new; `low` and `high` are 1.645 standard errors away: what rows scatter, slices share (see
+    `profile`), and the profile's own errors. The baseline of a loss is the upper end of its 90 %
+    interval, and of the change that is expected the lower end counts. Predictions and losses are
+    those of the champion's own rows: what another answered foretells nothing of them. Where
+    nothing can be fresh, one reading "fresh" without a value says why.
 
     Args:
         family: gives the columns and the judged metric.
@@ -62,17 +69,20 @@ def fresh_readings(
     slices = _slices(family, usual.window)
     if slices is None:
         return
+    if (problem := _mute(usual.profile, current)) is not None:
+        yield _unknown(problem, metric="fresh")
+        return
     profile = usual.profile.paced(family.window.cadence)
-    known = {"prediction", *family.measured, *family.numbers}
-    rows = [
-        at
-        for at, each in enumerate(profile.series)
-        if each.metric != "loss" and each.column in known
-    ]
-    yield from _of_rows(family, current, reference, profile.only(rows), slices)
+    known = {*family.measured, *family.numbers}
+    inputs = [at for at, each in enumerate(profile.series) if each.column in known]
+    answers = [at for at, each in enumerate(profile.series) if each.column == "prediction"]
+    yield from _of_rows(family, current, reference, profile.only(inputs), slices)
+    yield from _of_rows(family, own, reference, profile.only(answers), slices)
     if family.decay is not None and losses_of(family) is not None:
         loss = [at for at, each in enumerate(profile.series) if each.metric == "loss"]
         yield from _of_losses(family, own, profile.only(loss), slices)
+        expected = [at for at, each in enumerate(profile.series) if each.metric == "expected"]
+        yield from _of_outlook(family, own, reference, profile.only(expected), slices)
 
 
 def sidak(z: Floats) -> float:
@@ -130,6 +140,23 @@ def _slices(family: Family, window: Window) -> _Slices | None:
     )
 
 
+def _mute(profile: Profile, current: Rows) -> str | None:
+    """Return why nothing of a model can be fresh; None where it can."""
+    if not any(each.metric not in {"loss", "expected"} for each in profile.series):
+        return "the champion's reference has no event_time, or is of a single day"
+    if current.num_rows and _untold(current, "arrived_at"):
+        return "the log does not tell when rows arrive"
+    return None
+
+
+def _untold(rows: Rows, name: str) -> bool:
+    """Say whether a column is not there, or nothing is in it."""
+    if name not in rows.column_names:
+        return True
+    column = rows.column(name)
+    return bool(column.null_count == len(column))
+
+
 def _of_rows(
     family: Family, current: Rows, reference: Reference, profile: Profile, slices: _Slices
 ) -> Iterator[Reading]:
@@ -168,7 +195,10 @@ def _of_rows(
 
 def _of_losses(family: Family, own: Rows, profile: Profile, slices: _Slices) -> Iterator[Reading]:
     losses = losses_of(family)
-    if losses is None or "labelled_at" not in own.column_names or not own.num_rows:
+    if losses is None or not own.num_rows or _untold(own, "label"):
+        return
+    if _untold(own, "labelled_at"):
+        yield _unknown("the log does not tell when labels arrive")
         return
     if not profile.series:
         yield _unknown("the champion has too few held-out rows for it")
@@ -199,6 +229,42 @@ def _of_losses(family: Family, own: Rows, profile: Profile, slices: _Slices) -> 
         yield _reading("loss", None, change.value[0], change.error[0], there[0])
 
 
+def _of_outlook(
+    family: Family, own: Rows, reference: Reference, profile: Profile, slices: _Slices
+) -> Iterator[Reading]:
+    rows, before = _since(own, "arrived_at", profile, slices)
+    if rows is None or profile.outlook is None or profile.loss != _name(family):
+        return
+    model = profile.outlook
+    try:
+        answer = numbers(rows, "prediction", of="the fresh rows")
+        ahead = losses_ahead(family, reference, rows, answer, model)[:, None]
+        fresh = np.flatnonzero((_seconds(rows, "arrived_at") > slices.since) & np.isfinite(answer))
+        if not len(fresh):
+            return
+        few = fresh[:: -(-len(fresh) // ASKED)]
+        wrong = model.error(seen(family, reference, _at(rows, few), answer[few], model.names))
+    except Unmeasurable as problem:
+        yield _unknown(str(problem), metric="expected")
+        return
+    ahead -= Z90 * np.sqrt(profile.common)
+    there, change = _found(ahead, rows, "arrived_at", _without_common(profile), slices, before)
+    # How wrong the model is stays the same look after look: no more of it adds up than may be.
+    careful = Z90 * wrong / profile.unit[0]
+    yield _reading("expected", None, change.value[0] - careful, change.error[0], there[0])
+
+
+def _at(rows: Rows, places: Codes) -> Rows:
+    wanted = np.zeros(rows.num_rows, dtype=np.bool_)
+    wanted[places] = True
+    return chosen(rows, pa.chunked_array([wanted]))
+
+
+def _name(family: Family) -> str | None:
+    losses = losses_of(family)
+    return None if losses is None else losses.name
+
+
 def _found(
     scores: Floats,
     rows: Rows,
@@ -209,17 +275,23 @@ def _found(
 ) -> tuple[list[int], Changes]:
     """Return how many fresh values each series has, and the changes that they tell of."""
     which = slices.of(_seconds(rows, came), before)
-    at = _seconds(rows, "event_time")
+    at = middles(_seconds(rows, "event_time"), profile.cadence)
     total = before + slices.count
     order = np.argsort(which, kind="stable")
     kept = order[(which[order] >= 0) & (which[order] < total)]
     ordered = which[kept]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    told = scores[kept]
-    there = np.isfinite(told)
     counts, sums = np.zeros((total, scores.shape[1])), np.zeros((total, scores.shape[1]))
-    counts[ordered[starts]] = np.add.reduceat(there, starts, axis=0, dtype=np.float64)
-    sums[ordered[starts]] = np.add.reduceat(np.where(there, told, 0.0), starts, axis=0)
+    # Series by series, as they lie in memory.
+    for at_series, series in enumerate(scores.T):
+        told = series[kept]
+        there = np.isfinite(told)
+        if there.all():
+            counts[ordered[starts], at_series] = np.diff(starts, append=len(kept))
+        else:
+            counts[ordered[starts], at_series] = np.add.reduceat(there, starts, dtype=np.float64)
+            told[~there] = 0.0
+        sums[ordered[starts], at_series] = np.add.reduceat(told, starts)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0.0)
     means = centred(means, counts, profile.series)
     expected = positions(at[kept], ordered, total) @ profile.levels
@@ -282,12 +354,17 @@ def _reading(metric: str, column: str | None, value: float, error: float, n: int
         kind=Kind.FRESH,
         metric=metric,
         column=column,
-        value=float(value),
+        value=_short(value, half),
         n=n,
-        low=float(value) - half,
-        high=float(value) + half,
+        low=_short(value - half, half),
+        high=_short(value + half, half),
     )
 
 
-def _unknown(problem: str) -> Reading:
-    return Reading(kind=Kind.FRESH, metric="loss", column=None, value=None, n=0, problem=problem)
+def _short(value: float, half: float) -> float:
+    """Return six significant digits of the interval: what is judged, and is kept for ever."""
+    return round(float(value), DIGITS - 1 - floor(log10(half))) if half > 0.0 else float(value)
+
+
+def _unknown(problem: str, *, metric: str = "loss") -> Reading:
+    return Reading(kind=Kind.FRESH, metric=metric, column=None, value=None, n=0, problem=problem)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftloop.measure.columns import Floats
+from driftloop.measure.outlook import Outlook
 from driftloop.measure.season import positions, season
 
 DAY = 86_400.0
@@ -55,9 +56,9 @@ class Profile:
     Args:
         series: what is followed; () where only arrays are.
         cadence: seconds of a slice.
-        levels: shape (168, k), usual means at the middle of each hour of the week, from Thursday
-            0:00 UTC on, as 1970 began.
-        errors: shape (168, k), variances of those levels' own errors.
+        levels: shape (336, k), usual means at the middle of each hour of the week, from Thursday
+            0:00 UTC on, as 1970 began; then steps at the beginning of each: see `season`.
+        errors: shape (336, k), variances of those levels' own errors.
         common: shape (k,), variance of the error that all of a series' levels share.
         noise: shape (k,), variance of the noise of slices that goes on.
         phi: shape (k,), its correlation from one slice to the next.
@@ -67,6 +68,7 @@ class Profile:
         unit: shape (k,), what a change is divided by to be the reading's value.
         clip: rows' losses are cut there.
         loss: which losses, by name; None where none are followed.
+        outlook: what losses are expected by before there are labels.
     """
 
     series: tuple[Series, ...]
@@ -82,12 +84,13 @@ class Profile:
     unit: Floats
     clip: float = float("inf")
     loss: str | None = None
+    outlook: Outlook | None = None
 
     def expected(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return the usual mean of slices, and the variance of its error; both (slices, k).
 
         Args:
-            weights: shape (slices, 168), how a slice's rows lie over the hours; see `positions`.
+            weights: shape (slices, 336), how a slice's rows lie over the hours; see `positions`.
         """
         return weights @ self.levels, self.common + weights**2 @ self.errors
 
@@ -125,6 +128,7 @@ def joined(one: Profile, other: Profile) -> Profile:
         series=(*one.series, *other.series),
         clip=min(one.clip, other.clip),
         loss=one.loss or other.loss,
+        outlook=one.outlook or other.outlook,
         **sides,
     )
 
@@ -246,8 +250,8 @@ def _going_on(left: Floats, weight: Floats, number: NDArray[np.int64]) -> tuple[
     for lag in range(1, LAGS + 2):
         follows = (number[lag:] - number[:-lag] == lag)[:, None]
         pad = ((lag, 0), (0, 0))
-        products.append(np.pad(weighted[lag:] * weighted[:-lag] * follows, pad))
-        pairs.append(np.pad(weight[lag:] * weight[:-lag] * follows, pad))
+        products.append(np.pad(weighted[lag:] * weighted[:-lag] * follows, pad)[: len(left)])
+        pairs.append(np.pad(weight[lag:] * weight[:-lag] * follows, pad)[: len(left)])
     whole = [np.maximum(each.sum(axis=0), TINY) for each in pairs]
     lagged = [each.sum(axis=0) / count for each, count in zip(products, whole, strict=True)]
     shared = lagged[0]

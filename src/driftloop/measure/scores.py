@@ -218,9 +218,11 @@ def _of_levels(
     of_code = np.append(place.fill_null(len(followed)).to_numpy(), -1)
     which = of_code[codes]
     there = codes >= 0
+    whole = bool(there.all())
     for number, level in enumerate((*followed, None)):
         if ("share", level) in at:
-            found[there, at["share", level]] = which[there] == number
+            told = which == number
+            found[:, at["share", level]] = told if whole else np.where(there, told, np.nan)
     if ("nulls", None) in at:
         found[:, at["nulls", None]] = ~there
 

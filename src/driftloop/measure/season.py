@@ -1,4 +1,8 @@
-"""Usual levels by hour of the week, shrunk towards coarser ones where rows are few."""
+"""Usual levels by hour of the week, shrunk towards coarser ones where rows are few.
+
+Between the middles of two hours the level is a straight line, with a step at the full hour where
+the slices round it surely show one: where a weekday begins, in whatever time zone.
+"""
 
 from dataclasses import dataclass
 
@@ -13,13 +17,17 @@ FEWEST_DAYS = 3
 """From so many days on there is something to tell hours of the day apart by."""
 FEWEST_WEEKS = 2
 TURNS = 3
+SURE_OF_STEPS = 3.5
+"""A step is taken to be there from so many standard errors on: there are 168 places for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Season:
-    """Levels (168, k), the variances of their errors, and that of the error they share (k,).
+    """Levels (336, k), the variances of their errors, and that of the error they share (k,).
 
-    The last is infinite where all is of one day: of how days differ that tells nothing.
+    The first 168 levels are those of the hours, at their middle; the others how much higher than
+    a straight line an hour begins, than the one before it ends. The shared error is infinite where
+    all is of one day: of how days differ that tells nothing.
     """
 
     levels: Floats
@@ -27,8 +35,20 @@ class Season:
     common: Floats
 
 
+def middles(times: Floats, cadence: float) -> Floats:
+    """Return the middles of the slices that moments lie in, of an hour at most: as in training."""
+    grain = min(cadence, HOUR)
+    found: Floats = (np.floor(times / grain) + 0.5) * grain
+    return found
+
+
 def positions(times: Floats, slices: NDArray[np.int64] | None = None, count: int = 0) -> Floats:
-    """Return how moments lie between the middles of the hours of the week; rows sum to 1.
+    """Return how moments lie between the middles of the hours of the week, and by the full hours.
+
+    Times the levels of `Season` it is the usual level. The first 168 of a row sum to 1. Of the
+    others, one for the beginning of each hour, those of a moment are all 0 but for the full hour
+    that is next to it: there it is the part of the way from the nearest middle of an hour, of 1/2
+    at the full hour, negative before it. So a straight line over a step is bent up to the step.
 
     Args:
         times: shape (n,), seconds since 1970.
@@ -36,10 +56,12 @@ def positions(times: Floats, slices: NDArray[np.int64] | None = None, count: int
         count: how many slices there are.
 
     Returns:
-        Shape (slices, 168); a slice without moments is all 0.
+        Shape (slices, 336), means over the moments of each; without any all is 0.
 
     >>> positions(np.array([1800.0]))[0, :2], positions(np.array([3600.0]))[0, :2]
     (array([1., 0.]), array([0.5, 0.5]))
+    >>> positions(np.array([3540.0, 3660.0]))[:, HOURS + 1].round(2)
+    array([-0.48,  0.48])
     """
     at = times / HOUR - 0.5
     first = np.floor(at)
@@ -47,11 +69,12 @@ def positions(times: Floats, slices: NDArray[np.int64] | None = None, count: int
     hour = first.astype(np.int64) % HOURS
     if slices is None:
         slices, count = np.arange(len(times)), len(times)
-    size = count * HOURS
-    found = np.bincount(slices * HOURS + hour, weights=1.0 - part, minlength=size)
-    found += np.bincount(slices * HOURS + (hour + 1) % HOURS, weights=part, minlength=size)
-    found = found.reshape(count, HOURS)
-    whole = found.sum(axis=1, keepdims=True)
+    size, begin, following = count * 2 * HOURS, slices * 2 * HOURS, (hour + 1) % HOURS
+    found = np.bincount(begin + hour, weights=1.0 - part, minlength=size)
+    found += np.bincount(begin + following, weights=part, minlength=size)
+    found += np.bincount(begin + HOURS + following, weights=_bent(part), minlength=size)
+    found = found.reshape(count, 2 * HOURS)
+    whole = found[:, :HOURS].sum(axis=1, keepdims=True)
     shares: Floats = np.divide(found, whole, out=found, where=whole > 0.0)
     return shares
 
@@ -93,7 +116,62 @@ def season(means: Floats, weights: Floats, times: Floats) -> Season:
         errors += error[of_hour]
     left = value - overall - sum(each[part[0]] for part, each in zip(parts, told, strict=True))
     _, of_days, day_weight = _grouped(day, left, weight)
-    return Season(levels, errors, _spread_of_mean(of_days, day_weight))
+    steps, unsure = _steps(means - positions(times)[:, :HOURS] @ levels, weights, times, span)
+    return Season(
+        np.concatenate([levels, steps]),
+        np.concatenate([errors, unsure]),
+        _spread_of_mean(of_days, day_weight),
+    )
+
+
+def _bent(part: Floats) -> Floats:
+    found: Floats = np.floor(part + 0.5) - part
+    return found
+
+
+def _steps(left: Floats, weights: Floats, times: Floats, span: int) -> tuple[Floats, Floats]:
+    """Return the steps of levels at the full hours of a week, and the variances of their errors.
+
+    Each time that a full hour goes by tells of its step. By how much these differ from each other,
+    one full hour with the next, says how sure their mean is, however the noise goes on. First come
+    the steps of every day, then what weekdays have beside these.
+
+    Args:
+        left: shape (slices, k), what is left of the means where levels are straight lines.
+        weights: shape (slices, k).
+        times: shape (slices,).
+        span: in days.
+    """
+    at = times / HOUR - 0.5
+    begins = np.floor(at).astype(np.int64) + 1
+    bent = _bent(at - np.floor(at))[:, None]
+    starts = np.flatnonzero(np.diff(begins, prepend=begins[:1] - 1))
+    weight = np.add.reduceat(weights * bent**2, starts, axis=0)
+    sums = np.add.reduceat(weights * bent * left, starts, axis=0)
+    each = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0.0)
+    steps, unsure = np.zeros((HOURS, left.shape[1])), np.zeros((HOURS, left.shape[1]))
+    of_week, begins = np.arange(HOURS), begins[starts]
+    for count, fewest in ((24, FEWEST_DAYS), (HOURS, 7 * FEWEST_WEEKS)):
+        if span < fewest:
+            continue
+        _, mean, error = _means(begins % count, each - steps[begins % HOURS], weight, count)
+        sure = mean**2 > SURE_OF_STEPS**2 * error
+        steps += np.where(sure, mean, 0.0)[of_week % count]
+        unsure += np.where(sure, error, 0.0)[of_week % count]
+    return steps, unsure
+
+
+def _means(
+    key: NDArray[np.int64], value: Floats, weight: Floats, count: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return the weight of each of `count` groups, their means, and the variances of these."""
+    which = np.zeros((count, len(key)))
+    which[key, np.arange(len(key))] = 1.0
+    whole: Floats = which @ weight
+    mean = np.divide(which @ (weight * value), whole, out=np.zeros_like(whole), where=whole > 0)
+    free = np.maximum((weight > 0.0).sum(axis=0) - (whole > 0.0).sum(axis=0), 1)
+    within = (weight * (value - mean[key]) ** 2).sum(axis=0) / free
+    return whole, mean, np.divide(within, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
 def _grouped(
@@ -128,16 +206,8 @@ def _level(
     """
     _, value, weight = _grouped(unit, left, weight)
     starts = np.flatnonzero(np.diff(unit, prepend=unit[:1] - 1))
-    key = key[starts]
-    which = np.zeros((count, len(key)))
-    which[key, np.arange(len(key))] = 1.0
-    whole = which @ weight
-    mean = np.divide(which @ (weight * value), whole, out=np.zeros_like(whole), where=whole > 0)
-    there = weight > 0.0
+    whole, mean, noise = _means(key[starts], value, weight, count)
     groups = (whole > 0.0).sum(axis=0)
-    free = np.maximum(there.sum(axis=0) - groups, 1)
-    within = (weight * (value - mean[key]) ** 2).sum(axis=0) / free
-    noise = np.divide(within, whole, out=np.zeros_like(whole), where=whole > 0)
     told = np.where(whole > 0.0, mean, 0.0)
     middle = told.sum(axis=0) / np.maximum(groups, 1)
     told = np.where(whole > 0.0, told - middle, 0.0)

@@ -27,7 +27,8 @@ class BudgetPolicy(Table):
     """What may open an incident: performance, faults of the data, columns that changed. What may
     not still makes the model's state."""
     shift: Positive = 0.2
-    """A column that moved by no more than this, in standard deviations, stays silent."""
+    """A column pages that is off by so many standard deviations in its fresh rows, and for certain
+    by more than half as many."""
 
 
 class EstimatePolicy(Table):

@@ -1,7 +1,7 @@
 """Reads a folder of monitor files, and gathers every fault on the way."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -134,6 +134,11 @@ class _Reader:
         except OSError as error:
             self._fault(str(file), f"cannot be read: {error.strerror}")
             return
+        if faults := list(_no_tables(self._policy)):
+            for key in faults:
+                self._fault(str(file), "should be a table", key=key, hint=f"as in [{key}]")
+            self._policy = {}
+            return
         families = self._policy.get("families", {})
         known = {path.stem for path in self.folder.glob("*.toml")}
         tables = [("", self._policy), *((f"families.{n}.", t) for n, t in families.items())]
@@ -251,6 +256,21 @@ class _Reader:
         # A fault of the defaults is found in every family, and told once.
         if str(fault) not in map(str, self.faults):
             self.faults.append(fault)
+
+
+def _no_tables(policy: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of a policy under which no table stands, where one should."""
+    families = policy.get("families", {})
+    for key, value in policy.items():
+        if not isinstance(value, dict):
+            yield key
+    for name, tables in families.items() if isinstance(families, dict) else ():
+        if not isinstance(tables, dict):
+            yield f"families.{name}"
+            continue
+        for key, value in tables.items():
+            if not isinstance(value, dict):
+                yield f"families.{name}.{key}"
 
 
 def _said(table: object, loc: Sequence[str | int]) -> int:

@@ -91,6 +91,14 @@ def test_a_day_is_whole_and_until_is_a_day_too(installed: Installed, act: str) -
     assert installed.told == [(act, AT, AT + DAY, "w"), (act, AT, AT + 3 * DAY, "w")]
 
 
+def test_a_time_names_the_block_that_it_is_in(installed: Installed) -> None:
+    """And not that block and the next; what was let go of a span is not counted as held."""
+    run(installed, "add", DE, "2026-03-01T06:00", "--why", "w")
+    assert installed.told[-1][2] == AT + DAY
+    installed.held = (Standing(start=AT, end=AT + DAY / 2, fact=FACT),)
+    assert "some of 400 rows" in run(installed)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

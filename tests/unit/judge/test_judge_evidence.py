@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from driftloop.judge.evidence import (
     BETS,
+    CERTAIN,
     HALF,
     INFLATION,
     MOST,
@@ -96,15 +97,15 @@ def test_errors_a_tenth_too_small_are_borne() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_too_small_to_matter_stays_silent_however_many_rows_show_it(seed: int) -> None:
-    """0.15 standard deviations where 0.2 matter, of a million rows a look: no page in 2,000."""
+    """0.095 standard deviations where 0.2 matter, of 5 million rows a look: no page in 2,000."""
     rng = np.random.default_rng(seed)
-    error = 1.0 / np.sqrt(1e6)
-    z = (0.15 + rng.normal(0.0, error, size=(2000, 20, 4)) - 0.2) / error
-    assert pages(z, 1e6, 0.1) == 0
+    error = 1.0 / np.sqrt(5e6)
+    z = (0.095 + rng.normal(0.0, error, size=(2000, 20, 4)) - CERTAIN * 0.2) / error
+    assert pages(z, 5e6, 0.1) == 0
 
 
 @pytest.mark.parametrize(
-    ("change", "floor", "looks"), [(0.5, 0.2, 1), (0.3, 0.2, 2), (0.1, 0.0, 2), (0.05, 0.0, 5)]
+    ("change", "floor", "looks"), [(0.5, 0.2, 1), (0.21, 0.2, 1), (0.1, 0.0, 2), (0.05, 0.0, 5)]
 )
 def test_what_matters_is_found_soon(change: float, floor: float, looks: int) -> None:
     """In one of 27 columns, by its share of a page a week over 200 models, 5,000 rows a look."""
@@ -113,7 +114,7 @@ def test_what_matters_is_found_soon(change: float, floor: float, looks: int) -> 
     weight = 1.0 / 200 / 1008 / 27 / 2
     mass, delays = np.zeros((400, len(BETS))), np.full(400, np.inf)
     for look in range(1, 30):
-        z = (change - floor) / error + rng.normal(size=400) / INFLATION
+        z = (change - CERTAIN * floor) / error + rng.normal(size=400) / INFLATION
         mass = grown(mass, z, weight, np.array([5000.0]))
         delays[(mass.sum(axis=1) >= 1.0) & np.isinf(delays)] = look
     assert np.median(delays) <= looks
@@ -137,6 +138,41 @@ def test_one_look_adds_no_more_than_its_rows_can_show(z: float, n: int) -> None:
     """A row tilts by a quarter of its deviation at most: one alone, however far out, is little."""
     found = growth(np.array([z]), np.array([float(n)]))
     assert found.max() <= min(MOST, max(z, 0.0) * np.sqrt(n) / 4.0)
+
+
+@given(
+    looks=st.lists(st.floats(-6.0, 3.0), min_size=1, max_size=5),
+    n=st.floats(1.0, 1e6),
+    weight=st.floats(1e-9, 1.0),
+)
+def test_how_bets_share_what_comes_in_leaves_their_sum_alone(
+    looks: list[float], n: float, weight: float
+) -> None:
+    """What a look brings is worth what each bet's own part of it would be, added up."""
+    rows, bets = np.array([n]), len(BETS)
+    mass = np.zeros((1, bets))
+    for z in looks:
+        change = np.exp(growth(np.array([z]), rows))
+        own = (mass + weight / bets) * change
+        mass = grown(mass, np.array([z]), weight, rows)
+        assert mass.sum() == pytest.approx(own.sum(), rel=1e-9)
+
+
+def test_a_change_that_is_new_once_is_found_sooner_for_sharing() -> None:
+    """A look far out, then many a little out, as of slices that foretell one another.
+
+    Bets that kept what they made of their own would take a fifth longer.
+    """
+    rows, weight, bets = np.array([1e6]), 1e-7, len(BETS)
+    looks = [np.array([4.0]), *[np.array([0.8])] * 200]
+    mass = own = np.zeros((1, bets))
+    delays = []
+    for number, z in enumerate(looks, 1):
+        own = (own + weight / bets) * np.exp(growth(z, rows))
+        mass = grown(mass, z, weight, rows)
+        delays += [(number, who) for who, m in (("own", own), ("shared", mass)) if m.sum() >= 1.0]
+    first = {who: number for number, who in reversed(delays)}
+    assert 1.2 * first["shared"] < first["own"]
 
 
 def test_a_look_without_a_value_neither_adds_nor_takes() -> None:

@@ -1,6 +1,7 @@
 """What arrived since the last look, on rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from driftloop.spec import Family
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 Z90 = 1.6448536269514722
+LOAD = ("shift", "load")
 Look = Callable[..., dict[tuple[str, str | None], Reading]]
 
 
@@ -253,6 +255,68 @@ def test_a_champion_without_held_out_rows_has_no_usual_loss(
     assert found["loss", None].value is None
     assert "held-out rows" in (found["loss", None].problem or "")
     assert found["shift", "load"].value is not None
+
+
+def test_where_nothing_can_be_fresh_one_reading_says_why(
+    hourly: Family, training: pa.Table, profile: Profile, look: Look
+) -> None:
+    """A reference without event_time, and a log that does not tell when rows or labels arrive."""
+    rows = recent(600)
+    timeless = learnt(
+        hourly, prepared(hourly, training), training.drop_columns(["event_time"]), pa.table({})
+    )
+    found = look(rows, profile=timeless)
+    assert found.keys() == {("fresh", None)}
+    assert "no event_time" in (found["fresh", None].problem or "")
+    never = pa.nulls(600, pa.timestamp("us", "UTC"))
+    found = look(rows.set_column(rows.column_names.index("arrived_at"), "arrived_at", never))
+    assert found.keys() == {("fresh", None)}
+    assert "when rows arrive" in (found["fresh", None].problem or "")
+    found = look(rows.set_column(rows.column_names.index("labelled_at"), "labelled_at", never))
+    assert "when labels arrive" in (found["loss", None].problem or "")
+    assert found["shift", "load"].value is not None
+
+
+def test_what_another_answered_foretells_nothing(look: Look, profile: Profile) -> None:
+    """Right after a promotion the earlier answers are of who was champion then."""
+    at = [place for place, each in enumerate(profile.series) if each.column == "prediction"]
+    noise, phi = profile.noise.copy(), profile.phi.copy()
+    noise[at], phi[at] = 0.05, 0.9
+    goes_on = replace(profile, noise=noise, phi=phi)
+    rows = recent(1200)
+    old = rows["arrived_at"].to_numpy() < np.datetime64((NOW - HOUR).replace(tzinfo=None))
+    answers = pa.array(rows["prediction"].to_numpy() + np.where(old, 1000.0, 0.0))
+    both = rows.set_column(rows.column_names.index("prediction"), "prediction", answers)
+    own = both.filter(pa.array(~old))
+    known = {
+        name: look(both, own=given, profile=goes_on)["shift", "prediction"]
+        for name, given in {"own": own, "both": both}.items()
+    }
+    assert abs(z(known["own"])) < 3.0
+    assert z(known["both"]) < -4.0
+
+
+def test_readings_are_short(look: Look) -> None:
+    """They are kept for ever: six digits of the interval, and the error is as good as ever."""
+    for reading in look(recent(1200)).values():
+        assert reading.value is not None
+        assert reading.high is not None
+        assert len(repr(reading.value).strip("-0.").replace(".", "")) <= 8
+        assert reading.low == pytest.approx(2.0 * reading.value - reading.high, abs=2e-5)
+
+
+def test_an_hour_may_begin_a_step_higher(hourly: Family, training: pa.Table) -> None:
+    """Where a look is an hour its usual level is that of the hour, and no line between hours."""
+    rng = np.random.default_rng(21)
+    rows = made(60_000, start=NOW - timedelta(days=56), end=NOW - timedelta(days=28), seed=21)
+    weekend = np.isin(np.floor(rows["event_time"].cast(pa.int64()).to_numpy() / 864e8) % 7, (2, 3))
+    load = pa.array(rng.normal(0.5, 0.1, 60_000) + 0.3 * weekend)
+    rows = rows.set_column(rows.column_names.index("load"), "load", load)
+    found = learnt(hourly, prepared(hourly, rows), rows, pa.table({}))
+    (at,) = (n for n, each in enumerate(found.series) if (each.metric, each.column) == LOAD)
+    levels = found.levels[:168, at]
+    assert levels[47] - levels[48] < -0.2
+    assert not found.levels[168:, at].any()
 
 
 def test_the_largest_of_many_is_as_rare_as_it_is() -> None:

@@ -8,8 +8,10 @@ import pytest
 from benchmarks._slices import DAY, STEP, World, held, slices
 
 from driftloop.measure.follow import changed, followed, innovations, lags
-from driftloop.measure.learn import profile_of_scores, read_profile, write_profile
+from driftloop.measure.learn import profile_of_scores
 from driftloop.measure.profile import Profile, Series, joined, profile_of
+from driftloop.measure.profile_file import read_profile, write_profile
+from driftloop.measure.season import HOURS
 
 TEN = timedelta(minutes=10)
 QUIET = {
@@ -31,6 +33,27 @@ def test_no_change_looks_like_none(pattern: str, rows: int) -> None:
     assert found.days < 1.25
 
 
+@pytest.mark.parametrize("zone", [0, 7])
+@pytest.mark.parametrize("noise", [{}, {"noise": 0.1}, {"noise": 0.1, "phi": 0.9}])
+def test_a_weekend_may_begin_at_once(noise: dict[str, float], zone: int) -> None:
+    """At any hour UTC, on top of a season or none: z is as quiet in those hours as in others."""
+    for season in (0.0, 0.5):
+        world = World(rows=5000, season=season, weekend=0.6, zone=zone, **noise)
+        found = held(world, np.random.default_rng(12), k=8)
+        assert found.sd < 1.1
+        assert found.steps < 1.25
+        assert found.largest < 5.0
+
+
+def test_chance_makes_no_steps() -> None:
+    """Where levels are smooth hardly any of the 168 full hours of 40 series has one."""
+    world = World(rows=200, season=0.5, noise=0.1, phi=0.5)
+    times, means = slices(world, np.random.default_rng(13), 28 * DAY, 40)
+    profile = profile_of(means, np.full(len(times), 200.0), times, TEN)
+    steps = profile.levels[HOURS:]
+    assert np.count_nonzero(steps) < 0.003 * steps.size
+
+
 @pytest.mark.parametrize("moved", [-0.3, 0.1, 0.5])
 def test_a_change_is_told_as_large_as_it_is(moved: float) -> None:
     """On average, under season and correlated noise."""
@@ -46,8 +69,8 @@ def one(**given: float) -> Profile:
     return Profile(
         series=(Series(metric="shift", column="x"),),
         cadence=600.0,
-        levels=np.zeros((168, 1)),
-        errors=np.zeros((168, 1)),
+        levels=np.zeros((2 * HOURS, 1)),
+        errors=np.zeros((2 * HOURS, 1)),
         **{name: np.array([value]) for name, value in (usual | given).items()},
     )
 
@@ -106,6 +129,15 @@ def test_one_day_tells_nothing_of_how_days_differ() -> None:
     times, means = slices(World(rows=10), np.random.default_rng(6), DAY, 1)
     profile = profile_of(means, np.full(DAY, 10.0), times, TEN)
     assert np.isinf(followed(profile, means, np.full(DAY, 10.0), times).error).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_slices_are_learnt_of_as_well(count: int) -> None:
+    """Fewer than the lags that the noise is told by; they tell of one day."""
+    times, means = slices(World(rows=10), np.random.default_rng(6), count, 2)
+    profile = profile_of(means, np.full(count, 10.0), times, TEN)
+    assert np.isinf(profile.common).all()
+    assert profile.phi.tolist() == [0.0, 0.0]
 
 
 def test_what_days_share_is_found_where_slices_hide_it() -> None:

@@ -42,7 +42,7 @@ RENAMED = 0.5
 """A smaller share of new levels may be news, as the first snow is: it pages, and trains."""
 FEW_ROWS = 20
 FEW_LABELS = 30
-OFTEN = 3
+OFTEN = 2
 """What came on so many other occasions as well, at least half as bad, is how the column is."""
 MINORITY = 20.0
 """So many other labels must be missing where all are the same."""

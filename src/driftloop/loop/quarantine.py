@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from driftloop.errors import BadRequest, DriftloopError
-from driftloop.judge.partitions import Standing, floor, kinds, standing, suspects, trusted
+from driftloop.judge.partitions import (
+    CONTEXT,
+    Standing,
+    floor,
+    kinds,
+    standing,
+    suspects,
+    trusted,
+)
 from driftloop.loop import notices
 from driftloop.ports import Clock, Ledger, PredictionLog
 from driftloop.records import (
@@ -25,9 +33,6 @@ from driftloop.records import (
 from driftloop.spec import Family, Fleet
 
 _log = logging.getLogger(__name__)
-CONTEXT = 28
-"""A pass judges the newest partitions by so many blocks, or by those of `window.span` if more."""
-
 Facts = Sequence[Quarantined | Released]
 
 
@@ -164,6 +169,7 @@ class Quarantine:
     ) -> list[Notice]:
         """Check what has closed of some models of a family; return what is to be told of doubts."""
         block = family.window.block
+        # As many as are judged by each other: fewer would not tell what comes again and again.
         reach = min(family.retrain.span, max(family.window.span, CONTEXT * block))
         end, known_at = floor(now, block), self._known_at(family, now)
         counted = self.log.partitions(

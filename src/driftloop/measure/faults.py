@@ -18,6 +18,8 @@ NULLS, STUCK = 0.05, 0.2
 """So much more of the rows, as a share."""
 WHOLE, USUAL = 0.98, 0.9
 """A value that nearly all rows have now, and had not."""
+LEAST_STRETCHES = 8
+"""Stretches of before that show how alike rows in turn usually are."""
 LEFT = 0.1
 """What may be left of a level that is gone: the moment it went is known nearly, and not quite."""
 LEVEL = 0.05
@@ -138,13 +140,36 @@ def _stuck(side: Side) -> Fault | None:
         was, share = _share(before.values == most), _share(now.values == most)
         value = f"{side.bins.name}={most:.6g}"
         swing = float(side.swing[side.bins.coded(np.array([most]))[0]])
-    rare = now.values is not None and not side.bins.exact and was < LEVEL
+    rare = (
+        now.values is not None
+        and not side.bins.exact
+        and was < LEVEL
+        and share - STUCK >= _most_alike(before, len(now.codes))
+    )
     stuck = share >= WHOLE and was < USUAL
     sure = _sure(side, was, share, swing if was > 0.0 else 0.0)
     if share - was < STUCK or not (stuck or rare) or sure < SURE:
         return None
     words = f"{share:.0%} of the rows have {value}, usually {was:.0%}"
     return Fault(side.bins.name, words, sure, share - was)
+
+
+def _most_alike(before: Column, size: int) -> float:
+    """Return the largest share that one value has had in so many rows in turn of before.
+
+    Rows of one hour share its weather: that many have the same of it is no fault.
+    """
+    values = before.values
+    if values is None or not len(values):
+        return 0.0
+    length = max(min(size, len(values) // LEAST_STRETCHES), 1)
+    most = 0.0
+    for part in np.array_split(values, max(len(values) // length, 1)):
+        finite = part[np.isfinite(part)]
+        if len(finite):
+            often = np.unique(finite, return_counts=True)[1]
+            most = max(most, float(often.max()) / len(part))
+    return most
 
 
 def _collapsed(side: Side) -> Fault | None:
@@ -159,6 +184,9 @@ def _collapsed(side: Side) -> Fault | None:
     was, now = (counts(each.codes, side.bins.size)[:size] for each in (side.before, side.now))
     was, now = was / max(was.sum(), 1.0), now / max(now.sum(), 1.0)
     gone = (now <= LEFT * was) & (was * len(side.now.codes) >= SURE**2) & (was >= LEVEL)
+    # A number that takes the place of another, as in a timetable, is a change like others.
+    if side.now.values is not None and gone.sum() < 2:  # noqa: PLR2004
+        return None
     lost = float(was[gone].sum())
     into = int(np.argmax((now - was)[: size - 1]))
     gained = float(now[into] - was[into])

@@ -149,6 +149,24 @@ def test_new_levels_in_place_of_old_ones_have_not_collapsed(eta: Family) -> None
     assert found(tolerant, given=renewed).origin is not Origin.DATA
 
 
+def test_weather_that_rows_of_a_day_share_is_not_stuck(weathered: Family) -> None:
+    """Half of a day's rows have one value, as on any day, though it was not seen before."""
+
+    def of(seed: int, days: int) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        columns = inputs(rng, days * 50)
+        prevails = np.repeat(rng.normal(10.0, 5.0, days), 50)
+        mixed = rng.normal(10.0, 5.0, days * 50)
+        columns["warmth"] = np.where(rng.random(days * 50) < 0.5, prevails, mixed)
+        noise = rng.normal(0.0, 3.0, days * 50)
+        return table(columns, truth(columns) + noise, answer(columns), days=days)
+
+    for seed in range(3):
+        now = of(seed, 2)
+        cause = cause_of(family=weathered, now=now, before=of(10, 60), reference=of(11, 60))
+        assert cause.origin is not Origin.DATA, cause.said
+
+
 def test_inputs_that_really_moved_are_no_fault(eta: Family) -> None:
     """The same offset of what is, and not of what is told: labels speak for the values."""
 

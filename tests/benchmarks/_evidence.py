@@ -1,4 +1,4 @@
-"""Evidence on its own: what it spends of its budget, and how soon it is enough.
+"""Evidence on its own: what it spends where nothing matters, and how soon it is enough.
 
 Readings are drawn, not made of rows. Changes stand at the very half of their floors, the largest
 that the budget is meant for, and a reading is taken to show its floor always: no page is spared.
@@ -36,6 +36,12 @@ NOISE: dict[str, tuple[Draw, float, float]] = {
         np.exp(0.5),
         np.sqrt(np.exp(1.0) * np.expm1(1.0)),
     ),
+    # Has no third moment, which is more than is assumed.
+    "Student's t": (
+        lambda rng, shape: np.abs(rng.standard_t(3.0, shape)),
+        2.0 * np.sqrt(3.0) / np.pi,
+        np.sqrt(3.0 - 12.0 / np.pi**2),
+    ),
     "1 in 100": (lambda rng, shape: (rng.random(shape) < 0.01).astype(float), 0.01, 0.0994987),
 }
 """How rows scatter: draws, their mean and standard deviation, which readings know."""
@@ -72,7 +78,9 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
             "pages where every column of every model is at half its floor; 1 is what is allowed",
         ),
         "evidence_spent_by_noise": Figure(
-            few or None, "of budget", "likewise, of the number of rows at which it is most"
+            few or None,
+            "of budget",
+            "likewise, at the number of rows at which it is most; t has 3 degrees of freedom",
         ),
         "evidence_looks": Figure(
             {key: value for key, value in looks.items() if isfinite(value)} or None,
@@ -184,7 +192,7 @@ def _look(mass: Floats, z: Floats, weights: Floats, n: Floats) -> tuple[Floats, 
 
 def _weights(a_week: float) -> Floats:
     """Return the false pages a look of each stream and direction of a model, shape (streams, 1)."""
-    layout = layout_of(*streams(FEATURES), frozenset((HARM, DATA, DRIFT)))
+    layout = layout_of(streams(FEATURES)[0], frozenset((HARM, DATA, DRIFT)))
     return a_week / WEEK * layout.shares
 
 

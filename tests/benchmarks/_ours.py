@@ -142,7 +142,7 @@ class Evidence:
     ) -> None:
         names, metrics = streams(features)
         self.floor = floor * np.array([FLOORS[metric] for metric in metrics])
-        self.layout = layout_of(names, metrics, frozenset((HARM, DATA, DRIFT)))
+        self.layout = layout_of(names, frozenset((HARM, DATA, DRIFT)))
         self.weights = per_week / WEEK / models * self.layout.shares
         groups = np.array([GROUPS[metric] for metric in metrics])
         self.groups = np.stack([groups == group for group in (HARM, DATA, DRIFT)]).astype(float)

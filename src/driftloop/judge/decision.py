@@ -166,10 +166,11 @@ def _look(verdicts: Sequence[Verdict], changed: Found, family: Family) -> Seen:
     if drifted or changed.of(DRIFT):
         return Seen(State.DRIFTING, _listed(drifted, changed, DRIFT))
     decisive = _decisive(verdicts, family)
-    whole = (v for v in verdicts if v.reading.kind is Kind.QUALITY and v.reading.column is None)
+    unseen = [v for v in verdicts if v.level is Level.BLIND]
+    whole = (v for v in unseen if v.reading.kind is Kind.QUALITY and v.reading.column is None)
     # Labels that were good say nothing of those to come, once newer ones deny what was expected.
-    doubted = (v for v in verdicts if v.reading.kind is Kind.ESTIMATE)
-    blind = [v for v in (*whole, *decisive, *doubted) if v.level is Level.BLIND]
+    doubted = (v for v in unseen if v.reading.kind is Kind.ESTIMATE)
+    blind = [*whole, *(v for v in decisive if v.level is Level.BLIND), *doubted]
     if blind or not decisive:
         return Seen(State.BLIND, _listed(blind) or "nothing was measured")
     return Seen(State.FRESH, _listed(decisive))
@@ -212,12 +213,14 @@ def _decisive(verdicts: Sequence[Verdict], family: Family) -> list[Verdict]:
 
 
 def _drifted(drift: Sequence[Verdict], family: Family) -> list[Verdict]:
+    if not drift:
+        return []
     alarmed = sorted(drift, key=lambda v: -(v.reading.value or 0.0))
     moved = any(v.reading.column == "prediction" for v in alarmed)
     # Several numbers are told of a text: it counts once.
     features = {(v.reading.column or "").split(".")[0] for v in alarmed} - {"prediction"}
     many = len(features) / max(len(family.measured), 1) >= family.drift.columns
-    return alarmed if alarmed and (moved or many) else []
+    return alarmed if moved or many else []
 
 
 def _worst(readings: Sequence[Reading]) -> tuple[Reading, ...]:

@@ -119,7 +119,7 @@ def grown(mass: Floats, z: Floats, weight: Floats | float, n: Floats) -> Floats:
     share = np.where(seen, np.asarray(weight) / len(BETS), 0.0)
     with np.errstate(under="ignore"):
         change = np.exp(np.where(seen[..., None], growth(z, n), 0.0))
-        come = share * change.mean(axis=-1)
+        come = share * (change.sum(axis=-1) / len(BETS))
         return np.asarray(np.minimum(mass * change + come[..., None], ENOUGH), dtype=np.float64)
 
 
@@ -129,7 +129,7 @@ def named(masses: Floats) -> NDArray[np.intp]:
     By the e-BH rule (Wang and Ramdas 2022): the k largest for the largest k at which the k-th is at
     least 1/k. So the share of what is named wrongly, summed over all pages, is on average no more
     than the budget either. Where no k fits, the evidence lies in many that are weak alone, and the
-    largest is named.
+    largest is named, which that share does not count.
 
     Args:
         masses: shape (streams,).
@@ -156,9 +156,11 @@ def kept(mass: Floats, weight: Floats | float) -> Floats:
     [0.123, 3.45e-07, 0.0]
     """
     worth = mass > np.maximum(np.asarray(weight)[..., None] / len(BETS), 1e-19)
-    safe = np.where(worth, mass, 1.0)
+    found = np.zeros_like(mass)
+    # Of what is clean nearly nothing is left.
+    safe = mass[worth]
     down = np.floor(np.log10(safe)).astype(np.intp)
-    places = np.clip(DIGITS - 1 - down, 0, len(_POWERS) - 1)
+    power = _POWERS[np.minimum(np.maximum(DIGITS - 1 - down, 0), len(_POWERS) - 1)]
     # What was cut before stays what it is.
-    cut = np.floor(safe * _POWERS[places] * (1.0 + 1e-12))
-    return np.where(worth, cut / _POWERS[places], 0.0)
+    found[worth] = np.floor(safe * power * (1.0 + 1e-12)) / power
+    return found

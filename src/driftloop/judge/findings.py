@@ -94,8 +94,11 @@ def found(
     last = before if before is not None and before.version == version else None
     masses = {stream.name: stream.mass for stream in last.evidence} if last is not None else {}
     standing = last.found if last is not None else ()
+    # The longest loop of all: it calls nothing.
     fresh = {
-        stream_name(each): each for each in readings if each.kind is Kind.FRESH and is_fresh(each)
+        f"{each.metric}:{each.column}" if each.column else each.metric: each
+        for each in readings
+        if each.kind is Kind.FRESH and each.segment is None and each.metric in GROUPS
     }
     if not fresh:
         return Found(last.evidence if last is not None else (), standing)
@@ -156,14 +159,21 @@ def begun_anew(found: Found) -> tuple[Stream, ...]:
 class Layout:
     """What follows from the names of the streams alone."""
 
+    places: Mapping[str, int]
+    """Where each stream is, by its name."""
+    metrics: tuple[str, ...]
+    kinds: NDArray[np.intp]
+    """Which of `GROUPS` each metric is."""
     shares: Floats
+    """Of a model's weight, for each direction; shape (streams, 1)."""
     two: NDArray[np.bool_]
     counts: NDArray[np.bool_]
 
 
 @lru_cache(maxsize=4096)
-def layout_of(names: tuple[str, ...], metrics: tuple[str, ...], page_on: frozenset[str]) -> Layout:
+def layout_of(names: tuple[str, ...], page_on: frozenset[str]) -> Layout:
     """Return how the weight is split: what may not page has a part too, for the state alone."""
+    metrics = tuple(name.partition(":")[0] for name in names)
     parts = np.array([_part(name, metric) for name, metric in zip(names, metrics, strict=True)])
     groups = np.array([GROUPS[metric] for metric in metrics])
     shares = np.zeros(len(names))
@@ -171,7 +181,11 @@ def layout_of(names: tuple[str, ...], metrics: tuple[str, ...], page_on: frozens
         mine = groups == group
         shares[mine] = share_of(group, page_on) * parts[mine] / parts[mine].sum()
     two = np.array([metric in TWO_SIDED for metric in metrics])
+    known = tuple(GROUPS)
     return Layout(
+        places={name: place for place, name in enumerate(names)},
+        metrics=metrics,
+        kinds=np.array([known.index(metric) for metric in metrics]),
         shares=np.where(two, shares / 2.0, shares)[:, None],
         two=two,
         counts=np.array([metric == "nulls" for metric in metrics]),
@@ -200,7 +214,9 @@ def sides_of(layout: Layout, value: Floats, error: Floats, *, floor: Floats, n: 
     """
     # The error of a share is not what it usually is where there are far more of them.
     error = np.where(layout.counts, np.maximum(error, _HOEFFDING / np.sqrt(n)), error)
-    change = np.stack((value, np.where(layout.two, -value, np.nan)), axis=-1)
+    change = np.empty((*value.shape, 2))
+    change[..., 0] = value
+    change[..., 1] = np.where(layout.two, -value, np.nan)
     limit = floor[:, None]
     return Sides(z=(change - CERTAIN * limit) / error[..., None], reached=change >= limit)
 
@@ -213,45 +229,36 @@ class _Look:
     """Fresh readings as arrays: one row for each stream, by `names`."""
 
     names: tuple[str, ...]
-    metrics: tuple[str, ...]
+    layout: Layout
     floors: Mapping[str, float]
     weights: Floats
     """False pages for each direction; shape (streams, 1)."""
-    sides: "Sides"
+    sides: Sides
     n: Floats
 
     @staticmethod
     def of(family: Family, fresh: Mapping[str, Reading], weight: float) -> "_Look":
-        names, metrics = tuple(fresh), tuple(each.metric for each in fresh.values())
+        names = tuple(fresh)
+        layout = layout_of(names, frozenset(family.budget.page_on))
         numbers = np.array(
             [(each.value, each.low, each.high, each.n) for each in fresh.values()],
             dtype=np.float64,
-        )
-        value, n = numbers[:, 0], np.maximum(numbers[:, 3], 1.0)
+        ).T
+        n = np.maximum(numbers[3], 1.0)
         floors = _floors(family)
-        layout = layout_of(names, metrics, frozenset(family.budget.page_on))
-        floor = np.array([floors[metric] for metric in metrics])
-        error = errors(numbers[:, 1], numbers[:, 2])
+        floor = np.array([floors[metric] for metric in GROUPS])[layout.kinds]
+        error = errors(numbers[1], numbers[2])
         return _Look(
             names=names,
-            metrics=metrics,
+            layout=layout,
             floors=floors,
             weights=weight * layout.shares,
-            sides=sides_of(layout, value, error, floor=floor, n=n),
+            sides=sides_of(layout, numbers[0], error, floor=floor, n=n),
             n=n[:, None],
         )
 
     def has(self, name: str) -> bool:
-        return name.removeprefix(BACK) in self.names
-
-    def masses(self, known: Mapping[str, tuple[float, ...]], names: Sequence[str]) -> Floats:
-        """Return the masses of streams called `names`; shape (names, 2, bets)."""
-        found = np.zeros((len(names), 2 * _B))
-        for place, name in enumerate(names if known else ()):
-            mass = known.get(name, ())
-            if len(mass) in (_B, 2 * _B):  # else it was kept by one that bet otherwise
-                found[place, : len(mass)] = mass
-        return found.reshape(len(names), 2, _B)
+        return name.removeprefix(BACK) in self.layout.places
 
 
 def _searched(
@@ -259,14 +266,14 @@ def _searched(
 ) -> tuple[tuple[str, ...], list[Stream]]:
     """Return the streams that are found changed now, and what is left of the evidence."""
     z = look.sides.z
-    masses = grown(look.masses(known, look.names), z, look.weights, look.n)
+    masses = grown(_masses(known, look.layout.places), z, look.weights, look.n)
     if standing:
         masses[[name in standing for name in look.names]] = 0.0
     # What shows less than its floor now waits, however sure it is to be beyond the half.
     totals = (masses.sum(axis=2) * look.sides.reached).sum(axis=1)
     names: list[str] = []
     for group in SHARES if totals.sum() >= 1.0 else ():
-        mine = np.flatnonzero([GROUPS[metric] == group for metric in look.metrics])
+        mine = np.flatnonzero([GROUPS[metric] == group for metric in look.layout.metrics])
         if totals[mine].sum() >= 1.0:
             names += (look.names[place] for place in mine[named(totals[mine])])
             masses[mine] = 0.0
@@ -287,9 +294,9 @@ def _returned(
     if not places:
         return (), []
     names = [look.names[place] for place in places]
-    before = look.masses(known, [f"{BACK}{name}" for name in names])
+    before = _masses(known, {f"{BACK}{name}": place for place, name in enumerate(names)})
     masses = grown(before, -look.sides.z[places], RELAPSE, look.n[places])
-    two = np.array([look.metrics[place] in TWO_SIDED for place in places])
+    two = look.layout.two[places]
     sums = masses.sum(axis=2)
     over = (sums[:, 0] >= 1.0) & ((sums[:, 1] >= 1.0) | ~two)
     # What one side has shown is not gone because the other has yet to.
@@ -299,10 +306,19 @@ def _returned(
     return back, _streams([f"{BACK}{name}" for name in names], left)
 
 
+def _masses(known: Mapping[str, tuple[float, ...]], places: Mapping[str, int]) -> Floats:
+    """Return the masses of the streams that have a place; shape (places, 2, bets)."""
+    found = np.zeros((len(places), 2 * _B))
+    for name, mass in known.items():
+        place = places.get(name)
+        if place is not None and len(mass) in (_B, 2 * _B):  # else it is of one that bet otherwise
+            found[place, : len(mass)] = mass
+    return found.reshape(len(places), 2, _B)
+
+
 def _streams(names: Sequence[str], masses: Floats) -> list[Stream]:
-    worth = masses.max(axis=2) > 0.0
     found = []
-    for place in np.flatnonzero(worth.any(axis=1)).tolist():
+    for place in np.flatnonzero(masses.any(axis=(1, 2))).tolist():
         up, down = masses[place].tolist()
         found.append(Stream(name=names[place], mass=(*up, *down) if any(down) else tuple(up)))
     return found
@@ -336,9 +352,12 @@ def _verdict(reading: Reading, floor: float) -> Verdict:
         "spread": f"spread changed by {value:+.2g} sd",
         "share": f"shares changed by {value:+.2g} sd",
     }[reading.metric]
+    # What stands may look well by now: it is over once that is sure, and not before.
+    still = (abs(value) if reading.metric in TWO_SIDED else value) >= floor
+    sure = f"surely more than {floor:g}" if still else f"which was surely more than {floor:g}"
     return Verdict(
         reading=reading,
         level=Level.ALARM,
         limit=floor,
-        reason=f"{said}, n={reading.n}, limit {floor:g}, surely beyond half of it",
+        reason=f"{said}, n={reading.n}, {sure}",
     )

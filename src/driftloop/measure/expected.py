@@ -10,7 +10,7 @@ at the champion's own probability and learns what is to be added to it.
 Blind to a relation that changed since the labels that are here: whoever asks must look at those.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -124,9 +124,9 @@ def design(
         known = known[:: -(-len(known) // TRIED)]
         first = Design(np.hstack(effects)[known], begun[known])
         left = outcome[known] - Sums.of(first, outcome[known], weight[known]).fit().expected(first)
-        found = list(_features(family, rows, reference))
-        told = [_told(effect(known), left) for effect in found]
-        best = sorted(range(len(found)), key=lambda at: -told[at])[:TELLING]
+        found = [effect for _, effect in features(family, rows, reference)]
+        telling = [told(effect(known), left) for effect in found]
+        best = sorted(range(len(found)), key=lambda at: -telling[at])[:TELLING]
         every = np.arange(rows.num_rows)
         effects += [found[at](every) for at in sorted(best)]
     return Design(np.hstack(effects), begun)
@@ -197,28 +197,44 @@ def outside(beyond: Mapping[str, Mask], among: Mask) -> tuple[str, float]:
     return worst
 
 
-# -- effects --------------------------------------------------------------------------------
-
-
 Effect = Callable[[Codes], Floats]
 """Makes the effects of one feature, for the rows at some places."""
 
 
-def _features(family: Family, rows: Rows, reference: Reference) -> Iterator[Effect]:
+def features(
+    family: Family, rows: Rows, reference: Reference, *, among: Collection[str] | None = None
+) -> Iterator[tuple[str, Effect]]:
+    """Yield what makes the effects of each feature that can be used; with `among`, of those."""
     for name in family.numbers:
+        if among is not None and name not in among:
+            continue
         try:
             values, column = numbers(rows, name, of=OF), reference.numbers(name)
         except Unmeasurable:
             continue
         if len(column.ascending):
-            yield partial(_numeric, values, column)
+            yield name, partial(_numeric, values, column)
     for name in family.categorical:
+        if among is not None and name not in among:
+            continue
         try:
             codes, names = texts(rows, name, of=OF)
             levels = reference.levels(name)
         except Unmeasurable:
             continue
-        yield partial(_leveled, codes, names.to_pylist(), levels)
+        yield name, partial(_leveled, codes, names.to_pylist(), levels)
+
+
+def told(effects: Floats, left: Floats) -> float:
+    """Return how much of what is left a column tells: its squared correlations, summed."""
+    away = effects - effects.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt((away**2).sum(axis=0))[:, None] * np.sqrt((left**2).sum(axis=0))
+        found = np.where(spread > 0.0, (away.T @ left) / spread, 0.0)
+    return float(np.max(found**2, initial=0.0))
+
+
+# -- effects --------------------------------------------------------------------------------
 
 
 def _numeric(values: Floats, column: Numbers, at: Codes) -> Floats:
@@ -282,12 +298,3 @@ def _usual(ascending: Floats, knots: Floats) -> Floats:
     sums += np.bincount(left + 1, weights=share, minlength=len(knots))
     found: Floats = sums / len(few)
     return found
-
-
-def _told(effects: Floats, left: Floats) -> float:
-    """Return how much of what is left a column tells: its squared correlations, summed."""
-    away = effects - effects.mean(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sqrt((away**2).sum(axis=0))[:, None] * np.sqrt((left**2).sum(axis=0))
-        found = np.where(spread > 0.0, (away.T @ left) / spread, 0.0)
-    return float(np.max(found**2, initial=0.0))

@@ -54,6 +54,7 @@ _METRICS = {
     "psi_quantile": "PSI on tenths of the reference",
     "chisquare": "one-sample chi-square p-value",
     "consistency": "difference of features as served from the same made again",
+    "expected": "loss expected before labels",
     "null_share": "share of nulls",
     "empty_share": "share of empty texts",
     "out_of_range": "share out of range",

@@ -234,8 +234,8 @@ def _in_quarantine(order: Order) -> str:
     spans = order.window.left_out
     rows = sum(span.rows for span in spans)
     return (
-        f"{rows} rows in {len(spans)} spans are in quarantine: `driftloop quarantine` shows why,"
-        " and releases what is right"
+        f"{rows} of its rows are in quarantine: `driftloop quarantine` shows why, and releases"
+        " what is right"
         if spans
         else ""
     )

@@ -461,7 +461,7 @@ def _beside(lines: list[Line]) -> dict[str, Figure]:
     hit: dict[str, list[float]] = defaultdict(list)
     for line in theirs:
         mine = ours[line["case"], line["metric"], line["model"]]
-        if mine["value"] is None:
+        if mine["low"] is None:  # told without an interval, it counts as unknown
             continue
         for who, each in (("ours", mine), ("NannyML", line)):
             name = f"{who}, {line['scenario']}"

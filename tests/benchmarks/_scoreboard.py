@@ -6,7 +6,7 @@ from math import inf, isfinite
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks._delays import BARE, LATE, OURS
+from tests.benchmarks._delays import BARE, LARGE, LATE, OURS
 from tests.benchmarks._fleet import DROPS, OTHERS, SHIFTS, Weather
 from tests.benchmarks._raw import Figure, Line
 
@@ -33,6 +33,53 @@ Medians over the models; "never" where more than half of them are missed. {limit
 """
 TUNED = "Each other's limit is the lowest at which it makes no more false pages than ours."
 DEFAULT = "At their default limits, where nearly all of them also page when nothing is wrong."
+MISSED = """
+## Missed faults
+
+The share of injected faults that is not paged in the time that is looked at, each in every model:
+{faults}. Who watches performance alone is held to faults of it.
+
+"""
+REAL = """
+## Retraining on real data
+
+The error over all steps, and in brackets how often it was retrained; of {steps}.{light}
+
+"""
+STRATEGIES = {
+    "static": "no retraining",
+    "fixed": "fixed schedule, as often as ours",
+    "sliding": "every cycle, a sliding window",
+    "expanding": "every cycle, all rows so far",
+    "evidently": "when Evidently's default limits say so",
+    "ours": "ours",
+}
+LATE_LABELS = """
+## Performance that is told before the labels are there
+
+How often the 90 % interval holds what all labels say later, of what was told; how much is UNKNOWN;
+and how wide the interval is beside that of labels once all are in. "Changed" is where what inputs
+mean changed three days ago.
+
+"""
+AGES = {
+    "fresh": "newest rows",
+    "hours": "a day's rows",
+    "days": "the whole window",
+    "mature": "all labels in",
+}
+"""Of the rows that are told of."""
+BESIDE = """
+Beside NannyML (CBPE, DLE) on the same rows of the last day, where we told it:
+
+"""
+TOLD = {
+    "coverage, clean": "coverage90_by_age",
+    "UNKNOWN, clean": "unknown_share_by_age",
+    "width to labels, clean": "width_to_labels_by_age",
+    "coverage, changed": "concept_coverage90",
+    "UNKNOWN, changed": "concept_unknown_share",
+}
 FIGURES = """
 ## All figures
 
@@ -56,6 +103,7 @@ def page(lines: Sequence[Line], figures: Mapping[str, Figure], command: str) -> 
     for tuned in (True, False):
         for weather in Weather:
             told += _delays(lines, weather, tuned=tuned)
+    told += _missed(lines) + _late_labels(figures) + _real(lines)
     return told + FIGURES + "".join(_row(name, figure) for name, figure in figures.items())
 
 
@@ -92,6 +140,82 @@ def _delays(lines: Sequence[Line], weather: str, *, tuned: bool) -> str:
     table = [[who, *(_looks(found[who].get(fault)) for fault in faults)] for who in order]
     about = DELAYS.format(weather=weather, limits=TUNED if tuned else DEFAULT)
     return about + _table(["who", *faults], table)
+
+
+def _missed(lines: Sequence[Line]) -> str:
+    """Return what share of the faults above the floors each watcher misses."""
+    large = {fault.name for fault in LARGE}
+    found: dict[str, dict[str, list[bool]]] = {}
+    faults: dict[str, None] = {}
+    for line in lines:
+        if line["what"] != "delay" or line["fault"] not in large:
+            continue
+        faults[line["fault"]] = None
+        who = line["who"] if line["tuned"] else f"{line['who']}, default"
+        missed = found.setdefault(who, {}).setdefault(line["weather"], [])
+        missed += [each is None for each in line["delays"]]
+    if not found:
+        return ""
+    # Those of ours first; then each at its tuned limit and its default one.
+    order = sorted(found, key=lambda who: (not who.startswith(OURS), who))
+    shares = {
+        who: {weather: sum(each) / len(each) for weather, each in missed.items()}
+        for who, missed in found.items()
+    }
+    table = [[who, *(_number(shares[who].get(weather)) for weather in Weather)] for who in order]
+    return MISSED.format(faults=", ".join(faults)) + _table(["who", *Weather], table)
+
+
+def _late_labels(figures: Mapping[str, Figure]) -> str:
+    table = [
+        [name, *(_number(told.get(age)) for age in AGES)]
+        for name, figure in TOLD.items()
+        if (told := _parts(figures, figure))
+    ]
+    if not table:
+        return ""
+    said = LATE_LABELS + _table(["", *AGES.values()], table)
+    off = _parts(figures, "error_beside_nannyml")
+    if not off:
+        return said
+    held = _parts(figures, "coverage_beside_nannyml")
+    rows = [[name, _number(each), _number(held.get(name))] for name, each in off.items()]
+    return said + BESIDE + _table(["who, data", "off, as a share", "coverage"], rows)
+
+
+def _parts(figures: Mapping[str, Figure], name: str) -> dict[str, float]:
+    found = figures[name].value if name in figures else None
+    return found if isinstance(found, dict) else {}
+
+
+def _real(lines: Sequence[Line]) -> str:
+    told = [line for line in lines if line["what"] == "real"]
+    if not told:
+        return ""
+    data = dict.fromkeys(line["data"] for line in told)
+    by = {(line["data"], line["strategy"]): line for line in told}
+    ran = {line["strategy"]: None for line in told}
+    names = [each for each in STRATEGIES if each in ran]
+    names += [each for each in ran if each not in STRATEGIES]
+    table = [
+        [
+            STRATEGIES.get(name, name),
+            *(
+                f"{_number(line['error'])} ({line['retrains']})"
+                if (line := by.get((each, name))) is not None
+                else "not measured"
+                for each in data
+            ),
+        ]
+        for name in names
+    ]
+    steps = {line["data"]: line["steps"] for line in told}
+    trees = {line["trees"] for line in told} - {None}
+    about = REAL.format(
+        steps=", ".join(f"{count} steps of {name}" for name, count in steps.items()),
+        light=f" Fits have {max(trees)} trees: fewer than the full form's." if trees else "",
+    )
+    return about + _table(["who", *data], table)
 
 
 def _row(name: str, figure: Figure) -> str:

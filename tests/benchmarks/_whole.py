@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftloop.clock import Clock
-from driftloop.measure.learn import learnt, write_profile
+from driftloop.measure.learn import learnt
+from driftloop.measure.profile_file import write_profile
 from driftloop.measure.reference import prepared
 from driftloop.records import (
     PROFILE_FILE,

@@ -128,6 +128,7 @@ class World:
 
     system: System
     rng: np.random.Generator
+    seed: int
 
     @property
     def settings(self) -> Settings:
@@ -184,7 +185,7 @@ def world(
         for name, text in files.items():
             (monitors / f"{name}.toml").write_text(text)
         settings = Settings(home=home, monitors=monitors, **given)
-        made = World(System(settings), np.random.default_rng(seed))
+        made = World(System(settings), np.random.default_rng(seed), seed)
         made.set_clock(NOW)
         try:
             yield made
@@ -276,12 +277,11 @@ def settle_many(made: World, count: int, *, reference: int) -> Family:
     Each has `count` rows, and `reference` rows to compare with from the time before.
     """
     family = made.system.fleet.family_named("quiet")
-    seed = int(made.rng.integers(2**31))
-    plan = _plan(family, seed, rows=count, end=NOW)
+    plan = _plan(family, made.seed, rows=count, end=NOW)
     with made.system.spool("online") as spool:
         for rows, labels in batches(plan, plan.start, plan.end, {}):
             spool.checked_history(family, rows, labels)
-    before = _plan(family, seed, rows=reference, end=plan.start)
+    before = _plan(family, made.seed, rows=reference, end=plan.start)
     for model in family.models:
         rows, labels = simulated(before, model, before.start, before.end)
         values = rows["features"].combine_chunks().flatten()
@@ -293,6 +293,15 @@ def settle_many(made: World, count: int, *, reference: int) -> Family:
         _keep_champion(made, model, rows, found)
     made.ingest()
     return family
+
+
+def arrive(made: World, family: Family, count: int, *, hour: datetime) -> None:
+    """Add the rows of one hour to what `settle_many` wrote, at its pace of `count` in ten days."""
+    plan = _plan(family, made.seed, rows=count, end=hour)
+    with made.system.spool("online") as spool:
+        for rows, labels in batches(plan, hour - timedelta(hours=1), hour, {}):
+            spool.checked_history(family, rows, labels)
+    made.ingest()
 
 
 def _plan(family: Family, seed: int, *, rows: int, end: datetime) -> Plan:

@@ -22,6 +22,7 @@ from tests.benchmarks._world import (
     NUMBERS,
     WORDS,
     World,
+    arrive,
     settle_many,
     world,
 )
@@ -42,7 +43,7 @@ def measure(raw: Raw, plan: Plan) -> None:
     with world(seed=plan.seed, watched=fleet, watch_every=DAY, **ports) as made:
         rows = max(200, round(ROWS * plan.size))
         family = settle_many(made, rows, reference=REFERENCE)
-        _passes(raw, plan, made, family, "fleet", snapshots=True)
+        _passes(raw, plan, made, family, "fleet", snapshots=True, hourly=rows)
         _without_snapshots(raw, made, family)
         _scans(raw, made, family)
         _evidently(raw, made, family, models=1 if plan.quick else 4)
@@ -73,7 +74,9 @@ def figures(lines: Sequence[Line]) -> dict[str, Figure]:
 
     peak = next((line["bytes"] for line in lines if line["what"] == "peak"), None)
     return {
-        "fleet_pass_cpu_s": Figure(ours, "s", f"CPU of a pass: {shape}, snapshots, ledger"),
+        "fleet_pass_cpu_s": Figure(
+            ours, "s", f"CPU of a pass: {shape}, an hour's fresh rows, snapshots, ledger"
+        ),
         "evidently_ratio": Figure(
             _ratio(theirs("evidently"), ours), "x", "Evidently's presets on the same rows, CPU"
         ),
@@ -104,13 +107,23 @@ def _passes(
     of: str,
     *,
     snapshots: bool = False,
+    hourly: int | None = None,
     **noted: Any,
 ) -> None:
-    """Run quiet passes; with `snapshots` Evidently's, with tests, is written of each model."""
+    """Run quiet passes; with `snapshots` Evidently's, with tests, is written of each model.
+
+    With `hourly`, which is the rows of ten days, each pass finds an hour's fresh rows.
+    """
     fleet = made.system.fleet.only(family.models)
     watcher = replace(made.system.watcher, fleet=fleet, every=snapshots)
-    for number in range(QUICK_PASSES if plan.quick else PASSES):
-        made.set_clock(NOW + (number + 1) * timedelta(hours=1, seconds=1))
+    # The first pass prepares the references, and imports; the first fresh rows profiles.
+    cold = 1 if hourly is None else 2
+    for number in range(cold - 1 + (QUICK_PASSES if plan.quick else PASSES)):
+        hour = NOW + (number + 1) * timedelta(hours=1)
+        if hourly is not None and number:
+            made.set_clock(hour)
+            arrive(made, family, hourly, hour=hour)
+        made.set_clock(hour + timedelta(seconds=number + 1))
         with cost() as spent:
             seen = watcher.watch()
         said = {each.problem if each.decision is None else each.decision.state for each in seen}
@@ -121,8 +134,7 @@ def _passes(
         raw.note(
             "pass",
             of=of,
-            # The first pass prepares the references, and imports.
-            warm=number > 0,
+            warm=number >= cold,
             models=len(seen),
             rows=sum(each.rows for each in seen),
             wall_s=spent.wall_s,

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from tests.benchmarks import _scoreboard
+from tests.benchmarks._beside import Part, side_by_side
 from tests.benchmarks._raw import Figure, Line, Plan, Raw
 
 PARTS = (
@@ -37,10 +38,22 @@ WANTED = {
 """Figures that are told, measured or not."""
 
 
+LONGEST = ("_fleets", "_real_data", "_causes", "_late_labels", "_gates", "_river", "_whole")
+"""Parts that are begun first, so that two processes end at about the same time."""
+TIMED = "_replays"
+"""What is timed by the clock on the wall: in the full form nothing runs beside it."""
+
+
 def measure(raw: Raw, plan: Plan) -> None:
-    """Write the raw lines of every part that is there."""
-    for part in _parts():
-        part.measure(raw, plan)
+    """Write the raw lines of every part that is there, two parts at a time."""
+    parts = [
+        Part(module.__name__, share)
+        for module in _parts()
+        for share in getattr(module, "SHARES", (None,))
+    ]
+    alone = [each for each in parts if each.module.endswith(TIMED) and not plan.quick]
+    side_by_side(raw, plan, [each for each in parts if each not in alone], (TIMED, *LONGEST))
+    side_by_side(raw, plan, alone)
 
 
 def figures(lines: Sequence[Line]) -> dict[str, Figure]:

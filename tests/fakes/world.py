@@ -72,6 +72,7 @@ class FakeMeasure:
     """Reads what a test says the decay metric is now, in every model; `breaks` in the first."""
 
     error: float = 10.0
+    baseline: float = 10.0
     breaks: Exception | None = None
     denies: tuple[str, ...] = ()
     rechecked: list[Reading] = field(default_factory=list)
@@ -109,7 +110,7 @@ class FakeMeasure:
                 column=None,
                 value=self.error,
                 n=summary.labels,
-                baseline=10.0,
+                baseline=self.baseline,
             ),
             *(
                 Reading(

@@ -157,6 +157,20 @@ def test_decay_is_paged_retrained_released_and_recovers(world: World) -> None:
     assert len(world.pager.told) == 1
 
 
+def test_a_version_that_does_not_make_up_for_the_change_says_so(world: World) -> None:
+    """Better than a champion that decayed, and far from what that was: limits count from it now."""
+    world.measure.error, world.trainer.error = 20.0, 9.5
+    assert world.renew(world.watch()[DE]).outcome == "promoted"
+    assert "worse itself" not in world.pager.told[0].shown.doing
+    world.clock.shown += timedelta(days=10)
+    world.measure.error, world.trainer.error = 10.0, 9.0
+    world.watch()
+    world.watch()
+    world.measure.baseline, world.measure.error = 5.0, 9.9
+    assert world.renew(world.watch()[DE]).outcome == "promoted"
+    assert "it is 80% worse itself than its predecessor" in world.pager.told[-1].shown.doing
+
+
 def test_a_worse_candidate_is_refused_and_kept(world: World) -> None:
     """The champion keeps answering; the refusal, its numbers and the version are on record."""
     champion = world.ledger.head(DE)

@@ -352,9 +352,12 @@ def _verdict(reading: Reading, floor: float) -> Verdict:
         "spread": f"spread changed by {value:+.2g} sd",
         "share": f"shares changed by {value:+.2g} sd",
     }[reading.metric]
+    # What stands may look well by now: it is over once that is sure, and not before.
+    still = (abs(value) if reading.metric in TWO_SIDED else value) >= floor
+    sure = f"surely more than {floor:g}" if still else f"which was surely more than {floor:g}"
     return Verdict(
         reading=reading,
         level=Level.ALARM,
         limit=floor,
-        reason=f"{said}, n={reading.n}, limit {floor:g}, surely beyond half of it",
+        reason=f"{said}, n={reading.n}, {sure}",
     )

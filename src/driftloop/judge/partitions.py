@@ -42,6 +42,8 @@ RENAMED = 0.5
 """A smaller share of new levels may be news, as the first snow is: it pages, and trains."""
 FEW_ROWS = 20
 FEW_LABELS = 30
+OFTEN = 3
+"""What came on so many other occasions as well, at least half as bad, is how the column is."""
 MINORITY = 20.0
 """So many other labels must be missing where all are the same."""
 RUN = 3
@@ -199,7 +201,7 @@ def _columns(partitions: Sequence[Partition], family: Family, _: datetime) -> Fo
         nulls = _numbers(each.nulls for each in counts)
         values = rows - nulls
         if name != "label":
-            for place, share, usual in _over(nulls, rows, quality.nulls):
+            for place, share, usual in _rare(nulls, rows, quality.nulls):
                 lacks = nulls[place] == rows[place]
                 said = "schema: {}, which has no value at all" if lacks else "nulls of {}"
                 yield place, f"{said.format(name)}: {_usually(share, usual)}"
@@ -207,11 +209,13 @@ def _columns(partitions: Sequence[Partition], family: Family, _: datetime) -> Fo
             for place, share, usual in _over(outside, values, quality.out_of_range, ever=False):
                 yield place, f"range of {name}: {_usually(share, usual)} out of range"
             unseen = _numbers(each.unseen for each in counts)
-            for place, share, usual in _over(unseen, values, max(quality.unseen, RENAMED)):
+            for place, share, usual in _rare(unseen, values, max(quality.unseen, RENAMED)):
                 yield place, f"levels of {name}: {_usually(share, usual)} never seen before"
         lows = _numbers(np.nan if each.low is None else each.low for each in counts)
         highs = _numbers(np.nan if each.high is None else each.high for each in counts)
         for place, times in _far(lows, highs):
+            if _can_be(family, name, lows[place], highs[place]):
+                continue
             said = f"{lows[place]:.4g} to {highs[place]:.4g}"
             yield place, f"range of {name}: {said}, {times:,.0f} times as far out as usual"
 
@@ -254,6 +258,27 @@ def _over(
             and _tail(counts[place], of[place] * chance) < log(SURE)
         ):
             yield int(place), share, usual
+
+
+def _rare(counts: Numbers, of: Numbers, limit: float) -> Iterator[tuple[int, float, float]]:
+    """Yield what `_over` does but for what comes and goes, as in storms a sensor does.
+
+    An occasion is a run of partitions, however long. That rows of a day share what befalls them is
+    why so many nulls are no accident, and yet may be no fault.
+    """
+    shares = np.divide(counts, of, out=np.zeros_like(counts), where=of >= FEW_ROWS / 2)
+    for place, share, usual in _over(counts, of, limit):
+        bad = np.append(shares >= usual + (share - usual) / 2.0, False)
+        occasions = int(np.count_nonzero(bad[:-1] & ~bad[1:]))
+        if occasions <= OFTEN:
+            yield place, share, usual
+
+
+def _can_be(family: Family, name: str, low: float, high: float) -> bool:
+    """Say whether values are within the range that the family itself declares for the column."""
+    feature = family.features.get(name)
+    span = None if feature is None else feature.range
+    return span is not None and span[0] <= low and high <= span[1]
 
 
 def _tail(count: float, expected: float) -> float:

@@ -176,8 +176,12 @@ def promoted(
     version: int,
     result: GateResult,
     elsewhere: bool = False,
+    still: str = "",
 ) -> Notice:
-    """Return that a new version answers, or was handed to who serves it, and why."""
+    """Return that a new version answers, or was handed to who serves it, and why.
+
+    `still` says by how much it is worse itself than its predecessor was when it was new.
+    """
     if elsewhere:
         headline = f"{order.model}: version {version} was handed over"
         doing = f"Who serves it took version {version}: {result.reason}."
@@ -191,7 +195,7 @@ def promoted(
         at=at,
         since=since,
         headline=headline,
-        doing=doing,
+        doing=f"{doing} {still}".rstrip(),
         evidence=_gate_evidence(result),
     )
 
@@ -298,6 +302,7 @@ def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Noti
     first, last = facts[0], facts[-1]
     rows = sum(fact.rows for fact in facts)
     span = f"{first.start:%Y-%m-%d %H:%M} to {last.end:%Y-%m-%d %H:%M} UTC"
+    until = f" --until {last.start:%Y-%m-%d}" if last.start.date() != first.start.date() else ""
     by = f" by {first.who}" if first.who is not None else ""
     return Notice(
         key=f"{key}/{Stage.QUARANTINED}",
@@ -312,7 +317,8 @@ def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Noti
         doing=(
             f"{rows:,} rows, {span}, train nothing until {first.until:%Y-%m-%d %H:%M} UTC, when"
             " they are checked again. If they are right:"
-            f" `driftloop quarantine release {first.model} {first.start:%Y-%m-%d}`."
+            f" `driftloop quarantine release {first.model} {first.start:%Y-%m-%d}{until}"
+            ' --why "..."`.'
         ),
         evidence=tuple(
             Evidence(what=what, value=said or "", limit="", n=first.rows)

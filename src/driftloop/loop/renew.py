@@ -15,6 +15,7 @@ from driftloop.deploy import begun as rollout_begun
 from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import Beside, Span, as_found, compare, uses
+from driftloop.judge import worsening
 from driftloop.loop import notices
 from driftloop.loop.memories import Fits, longest_reach
 from driftloop.loop.quarantine import Quarantine
@@ -28,6 +29,7 @@ from driftloop.records import (
     Gated,
     GateResult,
     Head,
+    Kind,
     ModelId,
     Notice,
     Order,
@@ -381,8 +383,34 @@ class Renewer:
             version=version,
             result=result,
             elsewhere=self.fleet.family(order.model).log is not None,
+            still=self._still(order, version),
         )
         self._tell(order, notice)
+
+    def _still(self, order: Order, version: int) -> str:
+        """Say that a new version is far from what its predecessor was at its gate, if it is.
+
+        Limits count from its own figures now: nobody would hear of it again.
+        """
+        limits = self.fleet.family(order.model).decay
+        decided = self.ledger.fact(Decided, key=order.key)
+        made = self.ledger.fact(Trained, key=version_key(order.model, version))
+        if limits is None or decided is None or made is None:
+            return ""
+        own = {metric.name: metric.value for metric in made.candidate.metrics}.get(limits.metric)
+        for verdict in decided.decision.verdicts:
+            reading = verdict.reading
+            judged = reading.kind is Kind.DECAY and reading.metric == limits.metric
+            if not judged or reading.baseline is None or own is None:
+                continue
+            worse, _ = worsening(reading, own, reading.baseline)
+            if worse >= limits.alarm:
+                return (
+                    f"But it is {worse:.0%} worse itself than its predecessor was at its gate"
+                    f" ({own:.4g} against {reading.baseline:.4g}), and limits count from there now:"
+                    " what has changed is not made up for."
+                )
+        return ""
 
     def _tell(self, order: Order, notice: Notice) -> None:
         # What follows an open incident is told in its thread; the rest shows on the pages.

@@ -23,8 +23,9 @@ from driftloop.measure.decay import decay_readings
 from driftloop.measure.drift import drift_readings, judged
 from driftloop.measure.estimate import estimate_readings
 from driftloop.measure.fresh import Usual, fresh_readings
-from driftloop.measure.learn import learnt, profile_beside, write_profile
+from driftloop.measure.learn import learnt, profile_beside
 from driftloop.measure.profile import Profile
+from driftloop.measure.profile_file import write_profile
 from driftloop.measure.quality import quality_readings
 from driftloop.measure.reference import Reference, References, held_out, prepared
 from driftloop.records import (

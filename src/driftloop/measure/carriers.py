@@ -24,6 +24,10 @@ TENTHS = 10
 FLIPS = 0.02
 
 
+MANY = 3
+"""If so many columns show a changed relation, and most of all do, it has changed in all rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Excess:
     """A column, or a segment of it, that a relation has changed in."""
@@ -90,6 +94,8 @@ def relation_in(seen: Sides, before: Answered, now: Answered) -> Sequence[Excess
         ((_along(bins, before, now), name) for name, bins in seen.telling.items()), reverse=True
     )
     found = [(score, name) for score, name in scores if score >= bound]
+    if len(found) >= MANY and 2 * len(found) > len(scores):
+        return ()  # it has changed everywhere, and each column shows it
     whole = sum(score for score, _ in found)
     return [
         Excess(name, score / whole, f"{name}, at {_worst(seen.bins[name], before, now)}")

@@ -59,7 +59,8 @@ def cause_of(
         reference: rows it was fitted on: event_time, label, prediction and the features.
         verdicts: what was judged of the window: faults of quality are named first.
     """
-    if before is not None and before.num_rows < LEAST:
+    kept = 0 if before is None else before.num_rows
+    if kept < LEAST:
         before = None
     alarms = tuple(_alarmed(verdicts))
     try:
@@ -72,8 +73,9 @@ def cause_of(
     known = before is not None and min(seen.before.labelled.size, seen.worse.size) >= LEAST
     if known and family.task is not Task.SCORE:
         return _worsened(family, seen, verdicts)
-    why = "of what it answered before its release nothing was kept" if before is None else ""
-    return _only_inputs(seen, why or f"{seen.worse.size} labels, {LEAST} are needed")
+    few = f"{kept or 'no'} rows from before its release"
+    why = few if before is None else f"{seen.worse.size} labels"
+    return _only_inputs(seen, f"{why}, {LEAST} are needed to tell what it does to performance")
 
 
 # -- faults of the data --------------------------------------------------------------------

@@ -27,6 +27,10 @@ OPEN = 0.4
 of the other outcomes would stand for them, and each for many."""
 AGES = 24
 """In so many groups of like age the labels that are here stand for all rows."""
+ARRIVALS = 3
+"""Of labels that arrived at fewer times it cannot be told when the next are due."""
+PAUSE = 1.5
+"""Without labels for so many times the longest pause before, they have stopped."""
 
 Mask = NDArray[np.bool_]
 
@@ -119,11 +123,25 @@ def learnt(delay: Floats, age: Floats, outcome: Codes, expiry: float) -> Delays:
     return Delays(share, horizon, whole, tuple(outcomes), median)
 
 
-def overdue(delays: Delays, here: Mask, age: Floats) -> tuple[int, int]:
+def overdue(delays: Delays, delay: Floats, age: Floats) -> tuple[int, int]:
     """Return how many labels are here, and how many were to be expected, of the newest rows.
 
-    These are a tenth of all, the youngest of those that labels tell of.
+    These are a tenth of all, the youngest of those that labels tell of. Where labels come in bulk,
+    as every night, none is late before the next bulk is: a pause is one if it is half as long
+    again as the longest between two arrivals. Of fewer than three arrivals nothing is expected.
+
+    Args:
+        delays: as learnt.
+        delay: as for `learnt`.
+        age: likewise.
     """
+    here = np.isfinite(delay)
+    arrived = np.unique(np.floor(age[here] - delay[here]))
+    if len(arrived) < ARRIVALS:
+        return 0, 0
+    pause = float(arrived[0])
+    if pause <= PAUSE * float(np.diff(arrived).max()):
+        age = age - pause
     told = np.flatnonzero(delays.told(age))
     newest = told[np.argsort(age[told], kind="stable")][: len(age) // 10]
     expected = delays.ever * float(delays.whole.at(age[newest]).sum())

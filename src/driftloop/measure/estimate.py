@@ -118,7 +118,7 @@ class _Telling:
             yield self._unknown(problem, int(np.count_nonzero(rows.here)), None)
             return
         doubts = _Doubts(
-            overdue=overdue(found.delays, rows.here, rows.age),
+            overdue=overdue(found.delays, rows.delay, rows.age),
             beyond=cache(partial(beyond, self.family, self.own, self.reference)),
         )
         parts: list[tuple[str | None, Mask]] = [(None, every)]

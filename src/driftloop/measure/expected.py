@@ -10,7 +10,7 @@ at the champion's own probability and learns what is to be added to it.
 Blind to a relation that changed since the labels that are here: whoever asks must look at those.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -124,9 +124,9 @@ def design(
         known = known[:: -(-len(known) // TRIED)]
         first = Design(np.hstack(effects)[known], begun[known])
         left = outcome[known] - Sums.of(first, outcome[known], weight[known]).fit().expected(first)
-        found = list(_features(family, rows, reference))
-        told = [_told(effect(known), left) for effect in found]
-        best = sorted(range(len(found)), key=lambda at: -told[at])[:TELLING]
+        found = [effect for _, effect in features(family, rows, reference)]
+        telling = [told(effect(known), left) for effect in found]
+        best = sorted(range(len(found)), key=lambda at: -telling[at])[:TELLING]
         every = np.arange(rows.num_rows)
         effects += [found[at](every) for at in sorted(best)]
     return Design(np.hstack(effects), begun)
@@ -197,28 +197,67 @@ def outside(beyond: Mapping[str, Mask], among: Mask) -> tuple[str, float]:
     return worst
 
 
-# -- effects --------------------------------------------------------------------------------
-
-
 Effect = Callable[[Codes], Floats]
 """Makes the effects of one feature, for the rows at some places."""
 
 
-def _features(family: Family, rows: Rows, reference: Reference) -> Iterator[Effect]:
+def features(
+    family: Family, rows: Rows, reference: Reference, *, among: Collection[str] | None = None
+) -> Iterator[tuple[str, Effect]]:
+    """Yield what makes the effects of each feature that can be used; with `among`, of those."""
     for name in family.numbers:
+        if among is not None and name not in among:
+            continue
         try:
             values, column = numbers(rows, name, of=OF), reference.numbers(name)
         except Unmeasurable:
             continue
         if len(column.ascending):
-            yield partial(_numeric, values, column)
+            yield name, partial(_numeric, values, column)
     for name in family.categorical:
+        if among is not None and name not in among:
+            continue
         try:
             codes, names = texts(rows, name, of=OF)
             levels = reference.levels(name)
         except Unmeasurable:
             continue
-        yield partial(_leveled, codes, names.to_pylist(), levels)
+        yield name, partial(_leveled, codes, names.to_pylist(), levels)
+
+
+def summed(values: Floats, column: Numbers, effects: Floats) -> tuple[Floats, int]:
+    """Return what `effects` of a number's columns add up to, and how many these are.
+
+    It is a straight line between the knots: what it is there is all that has to be known.
+    """
+    knots = _knots(column.ascending)
+    found = np.interp(values, knots, _hats(knots, column) @ effects[: len(knots)])
+    found[~np.isfinite(values)] = 0.0
+    return found, len(knots)
+
+
+def summed_levels(rows: Rows, name: str, levels: Levels, effects: Floats) -> tuple[Floats, int]:
+    """Return the same of a category's columns.
+
+    Raises:
+        Unmeasurable: the column cannot be used.
+    """
+    codes, names = texts(rows, name, of=OF)
+    each = _levels(np.append(np.arange(len(names)), -1), names.to_pylist(), levels)
+    found: Floats = (each @ effects[: each.shape[1]])[codes]
+    return found, each.shape[1]
+
+
+def told(effects: Floats, left: Floats) -> float:
+    """Return how much of what is left a column tells: its squared correlations, summed."""
+    away = effects - effects.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt((away**2).sum(axis=0))[:, None] * np.sqrt((left**2).sum(axis=0))
+        found = np.where(spread > 0.0, (away.T @ left) / spread, 0.0)
+    return float(np.max(found**2, initial=0.0))
+
+
+# -- effects --------------------------------------------------------------------------------
 
 
 def _numeric(values: Floats, column: Numbers, at: Codes) -> Floats:
@@ -256,7 +295,7 @@ def _hats(values: Floats, column: Numbers) -> Floats:
     ascending = column.ascending
     if not len(ascending):
         raise Unmeasurable("no values in the reference")
-    knots = np.unique(ascending[[int(q * (len(ascending) - 1)) for q in KNOTS]])
+    knots = _knots(ascending)
     found = np.zeros((len(values), len(knots)))
     here = np.flatnonzero(np.isfinite(values))
     if len(knots) > 1:
@@ -267,6 +306,11 @@ def _hats(values: Floats, column: Numbers) -> Floats:
         found[here, left + 1] = share
     usual = _usual(ascending, knots)
     found[here] -= usual
+    return found
+
+
+def _knots(ascending: Floats) -> Floats:
+    found: Floats = np.unique(ascending[[int(q * (len(ascending) - 1)) for q in KNOTS]])
     return found
 
 
@@ -282,12 +326,3 @@ def _usual(ascending: Floats, knots: Floats) -> Floats:
     sums += np.bincount(left + 1, weights=share, minlength=len(knots))
     found: Floats = sums / len(few)
     return found
-
-
-def _told(effects: Floats, left: Floats) -> float:
-    """Return how much of what is left a column tells: its squared correlations, summed."""
-    away = effects - effects.mean(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sqrt((away**2).sum(axis=0))[:, None] * np.sqrt((left**2).sum(axis=0))
-        found = np.where(spread > 0.0, (away.T @ left) / spread, 0.0)
-    return float(np.max(found**2, initial=0.0))

@@ -148,7 +148,11 @@ def _stuck(side: Side) -> Fault | None:
 
 
 def _collapsed(side: Side) -> Fault | None:
-    """Return that levels are gone and their rows have turned up in a single other one."""
+    """Return that levels are gone and their rows have turned up in a single other one.
+
+    That is a level the reference had: where values are gone and new ones have come, as with a
+    new timetable, nothing has collapsed; what is new is counted by itself (`_unseen`).
+    """
     if side.still or (side.now.values is not None and not side.bins.exact):
         return None
     size = side.bins.null
@@ -156,7 +160,7 @@ def _collapsed(side: Side) -> Fault | None:
     was, now = was / max(was.sum(), 1.0), now / max(now.sum(), 1.0)
     gone = (now <= LEFT * was) & (was * len(side.now.codes) >= SURE**2) & (was >= LEVEL)
     lost = float(was[gone].sum())
-    into = int(np.argmax(now - was))
+    into = int(np.argmax((now - was)[: size - 1]))
     gained = float(now[into] - was[into])
     noise = 3.0 / np.sqrt(min(len(side.before.codes), len(side.now.codes)))
     if (

@@ -152,7 +152,7 @@ def _filtered(
         unsure = kept**2 * unsure + profile.noise * (1.0 - kept**2)
         told[at], moved[at] = left[at] - state, 1.0 - of_one
         variance[at] = unsure + rows[at]
-        known = there[at] & (variance[at] > 0.0)
+        known = there[at] & (variance[at] > 0.0) & np.isfinite(variance[at])
         gain = np.divide(unsure, variance[at], out=np.zeros_like(unsure), where=known)
         state = state + gain * np.where(there[at], told[at], 0.0)
         of_one = of_one + gain * moved[at]

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftloop.measure.columns import Codes, Floats
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, numbers
 from driftloop.measure.follow import Changes, changed, lags
+from driftloop.measure.outlook import losses_ahead, seen
 from driftloop.measure.profile import Profile
 from driftloop.measure.reference import Reference
 from driftloop.measure.scores import centred, losses_of, scored
@@ -24,6 +25,8 @@ from driftloop.spec import Family
 Z90 = 1.6448536269514722
 """Standard errors from the middle of a 90 % interval to its ends."""
 DIGITS = 6
+ASKED = 500
+"""By so many of the fresh rows it is told how unsure the expected loss is of them."""
 MOST = 48
 """Slices that a long time without a look is cut into; of a longer one each is longer."""
 
@@ -48,12 +51,13 @@ def fresh_readings(
     scored of the reference (see `scores.scored`); of each category "share", which is that of the
     level that has risen most, in its own standard deviations; of each feature "nulls", as a share
     of rows; and "loss", the judged metric's worsening as a share of its baseline, on rows whose
-    labels arrived since. Positive is more, or worse. `n` counts the values that are new, and
-    `low` and `high` are 1.645 standard errors away: what rows scatter, what slices share (see
-    `profile`), and the profile's own errors. The baseline of "loss" is the upper end of its 90 %
-    interval. The prediction and the loss are read of the champion's own rows: what another
-    answered foretells nothing of it. Where nothing can be fresh, one reading "fresh" without a
-    value says why.
+    labels arrived since; "expected" is the same of all that arrived since, as their answers and
+    inputs tell it (see `outlook`). Positive is more, or worse. `n` counts the values that are
+    new; `low` and `high` are 1.645 standard errors away: what rows scatter, slices share (see
+    `profile`), and the profile's own errors. The baseline of a loss is the upper end of its 90 %
+    interval, and of the change that is expected the lower end counts. Predictions and losses are
+    those of the champion's own rows: what another answered foretells nothing of them. Where
+    nothing can be fresh, one reading "fresh" without a value says why.
 
     Args:
         family: gives the columns and the judged metric.
@@ -77,6 +81,8 @@ def fresh_readings(
     if family.decay is not None and losses_of(family) is not None:
         loss = [at for at, each in enumerate(profile.series) if each.metric == "loss"]
         yield from _of_losses(family, own, profile.only(loss), slices)
+        expected = [at for at, each in enumerate(profile.series) if each.metric == "expected"]
+        yield from _of_outlook(family, own, reference, profile.only(expected), slices)
 
 
 def sidak(z: Floats) -> float:
@@ -136,7 +142,7 @@ def _slices(family: Family, window: Window) -> _Slices | None:
 
 def _mute(profile: Profile, current: Rows) -> str | None:
     """Return why nothing of a model can be fresh; None where it can."""
-    if not any(each.metric != "loss" for each in profile.series):
+    if not any(each.metric not in {"loss", "expected"} for each in profile.series):
         return "the champion's reference has no event_time, or is of a single day"
     if current.num_rows and _untold(current, "arrived_at"):
         return "the log does not tell when rows arrive"
@@ -221,6 +227,42 @@ def _of_losses(family: Family, own: Rows, profile: Profile, slices: _Slices) -> 
     )
     if there[0]:
         yield _reading("loss", None, change.value[0], change.error[0], there[0])
+
+
+def _of_outlook(
+    family: Family, own: Rows, reference: Reference, profile: Profile, slices: _Slices
+) -> Iterator[Reading]:
+    rows, before = _since(own, "arrived_at", profile, slices)
+    if rows is None or profile.outlook is None or profile.loss != _name(family):
+        return
+    model = profile.outlook
+    try:
+        answer = numbers(rows, "prediction", of="the fresh rows")
+        ahead = losses_ahead(family, reference, rows, answer, model)[:, None]
+        fresh = np.flatnonzero((_seconds(rows, "arrived_at") > slices.since) & np.isfinite(answer))
+        if not len(fresh):
+            return
+        few = fresh[:: -(-len(fresh) // ASKED)]
+        wrong = model.error(seen(family, reference, _at(rows, few), answer[few], model.names))
+    except Unmeasurable as problem:
+        yield _unknown(str(problem), metric="expected")
+        return
+    ahead -= Z90 * np.sqrt(profile.common)
+    there, change = _found(ahead, rows, "arrived_at", _without_common(profile), slices, before)
+    # How wrong the model is stays the same look after look: no more of it adds up than may be.
+    careful = Z90 * wrong / profile.unit[0]
+    yield _reading("expected", None, change.value[0] - careful, change.error[0], there[0])
+
+
+def _at(rows: Rows, places: Codes) -> Rows:
+    wanted = np.zeros(rows.num_rows, dtype=np.bool_)
+    wanted[places] = True
+    return chosen(rows, pa.chunked_array([wanted]))
+
+
+def _name(family: Family) -> str | None:
+    losses = losses_of(family)
+    return None if losses is None else losses.name
 
 
 def _found(

@@ -1,7 +1,5 @@
-"""A champion's profile: learnt of its training rows, and kept in a file beside its reference."""
+"""A champion's profile, learnt of its training rows."""
 
-import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,17 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from driftloop.errors import ArtifactError
-from driftloop.measure.columns import Codes, Floats
+from driftloop.measure.columns import Codes, Floats, Unmeasurable
+from driftloop.measure.outlook import losses_ahead, outlook
 from driftloop.measure.profile import Profile, Series, joined, profile_of
+from driftloop.measure.profile_file import read_profile, write_profile
 from driftloop.measure.reference import Reference
 from driftloop.measure.scores import centred, losses_of, scored, series_of, unit_of
 from driftloop.measure.season import HOURS, middles, positions
 from driftloop.records import PROFILE_FILE
 from driftloop.spec import Family
 
-LAYOUT = 3
-"""Version of the files."""
 HOUR = timedelta(hours=1)
 MOST_SLICES = 20_000
 """Of more, the newest are learnt of: 139 days at ten minutes."""
@@ -34,26 +31,31 @@ FEWEST = 30
 CUT = 0.995
 """Losses are cut at this quantile of the held-out ones: a mean of few rows is no one row's."""
 TINY = 1e-12
+DAY = 86_400.0
 
 
 def learnt(family: Family, reference: Reference, rows: pa.Table, held_out: pa.Table) -> Profile:
     """Return what is usual of a champion's rows and losses.
 
     Levels, noise and its correlation are those of the training rows; of the prediction they are
-    set by the held-out rows, which the champion did not see. So are all of the loss. What has no
-    event time has no profile: it has no series then.
+    set by the held-out rows, which the champion did not see. So are all of the loss, and what
+    losses are expected by before there are labels. What has no event time has no profile: it has
+    no series then.
 
     Args:
         family: whose cadence, features and judged metric.
         reference: the champion's, `prepared`: ranks are taken in it.
         rows: event_time, the features and the champion's prediction, of all training rows.
-        held_out: event_time, label, and as `candidate` what the champion answered.
+        held_out: event_time, label, as `candidate` what the champion answered, and `features`.
     """
     series = series_of(family, reference)
     found = _of_rows(family, reference, rows, series)
     found = _answered_anew(family, reference, found, held_out)
     loss = learnt_losses(family, held_out)
-    return found if loss is None else joined(found, loss)
+    if loss is None:
+        return found
+    expected = _expected(family, reference, rows, held_out, loss)
+    return joined(joined(found, loss), expected) if expected is not None else joined(found, loss)
 
 
 def learnt_losses(family: Family, held_out: pa.Table) -> Profile | None:
@@ -112,81 +114,6 @@ def seconds(rows: pa.Table) -> Floats:
     return found
 
 
-# -- the file -------------------------------------------------------------------------------
-
-
-def write_profile(profile: Profile, file: Path) -> None:
-    """Write a profile as a small Parquet file, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    lists = {name: getattr(profile, name).T.astype(np.float32) for name in _LISTS}
-    table = pa.table(
-        {
-            **{
-                name: pa.array([getattr(each, name) for each in profile.series], pa.string())
-                for name in ("metric", "column", "level")
-            },
-            **{name: getattr(profile, name) for name in _NUMBERS},
-            **{name: pa.array(list(each), pa.list_(pa.float32())) for name, each in lists.items()},
-        }
-    )
-    about = {
-        "layout": LAYOUT,
-        "cadence": profile.cadence,
-        "clip": profile.clip if np.isfinite(profile.clip) else None,
-        "loss": profile.loss,
-    }
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        metadata = {"profile": json.dumps(about)}
-        pq.write_table(table.replace_schema_metadata(metadata), part, compression="zstd")
-        part.replace(file)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
-
-
-def read_profile(file: Path) -> Profile | None:
-    """Return a profile from its file; None where there is none, or of another layout.
-
-    Raises:
-        ArtifactError: it is damaged.
-    """
-    try:
-        table = pq.read_table(file, use_threads=False)
-    except FileNotFoundError:
-        return None
-    except (OSError, pa.ArrowException) as error:
-        raise ArtifactError.unreadable(file, error) from error
-    about = json.loads((table.schema.metadata or {}).get(b"profile", b"{}"))
-    if about.get("layout") != LAYOUT:
-        return None
-    names = zip(*(table[name].to_pylist() for name in ("metric", "column", "level")), strict=True)
-    count = table.num_rows
-    lists = {
-        name: table[name]
-        .combine_chunks()
-        .flatten()
-        .to_numpy(zero_copy_only=False)
-        .astype(np.float64)
-        .reshape(count, -1)
-        .T
-        for name in _LISTS
-    }
-    clip = about["clip"]
-    return Profile(
-        series=tuple(Series(metric=m, column=c, level=level) for m, c, level in names),
-        cadence=about["cadence"],
-        clip=float("inf") if clip is None else clip,
-        loss=about["loss"],
-        **lists,
-        **{name: table[name].to_numpy() for name in _NUMBERS},
-    )
-
-
 def profile_beside(family: Family, reference: Reference, file: Path) -> Profile:
     """Return the profile beside a reference's file; that of a champion from before is made now.
 
@@ -202,18 +129,13 @@ def profile_beside(family: Family, reference: Reference, file: Path) -> Profile:
         return found
     rows = pq.read_table(file, use_threads=False)
     beside = file.with_name("holdout.parquet")
-    wanted = ["event_time", "label", "candidate"]
     held_out = pa.table({})
     if beside.exists():
-        held_out = pq.read_table(beside, columns=wanted, use_threads=False)
+        held_out = pq.read_table(beside, use_threads=False)
     made = learnt(family, reference, rows, held_out)
     with suppress(OSError):
         write_profile(made, kept)
     return made
-
-
-_LISTS = ("levels", "errors")
-_NUMBERS = ("common", "noise", "phi", "white", "scatter", "skew", "unit")
 
 
 # -- rows to slices -------------------------------------------------------------------------
@@ -273,6 +195,14 @@ def _answered_anew(
             # As `centred`, of single rows: to the first order round the usual level.
             level, rank = usual[:, shifts[0]], scores[:, shifts[0]]
             left[:, place] -= level * (2.0 * rank - level)
+    return _set_by(left, times, profile, at)
+
+
+def _set_by(left: Floats, times: Floats, profile: Profile, at: list[int]) -> Profile:
+    """Return the profile with the levels of the series `at` moved by what held-out rows have left.
+
+    The errors of that count as well.
+    """
     cadence = timedelta(seconds=profile.cadence)
     plain = [Series(metric="", column=None) for _ in at]
     moved = profile_of_scores(left, times, cadence, series=plain)
@@ -282,6 +212,48 @@ def _answered_anew(
     levels[:HOURS, at] += np.where(known, moved.levels[:HOURS].mean(axis=0), 0.0)
     common[at] += np.where(known, moved.common, 0.0)
     return replace(profile, levels=levels, common=common)
+
+
+def _expected(
+    family: Family, reference: Reference, rows: pa.Table, held_out: pa.Table, loss: Profile
+) -> Profile | None:
+    """Return what is usual of the losses that are expected of rows; None where none can be."""
+    losses = losses_of(family)
+    there = {"event_time", "prediction"} <= set(rows.column_names) and rows.num_rows
+    if losses is None or not there or "features" not in held_out.column_names:
+        return None
+    label, answer = (
+        held_out[name].cast(pa.float64()).to_numpy() for name in ("label", "candidate")
+    )
+    features = held_out["features"].combine_chunks()
+    names = [features.type.field(place).name for place in range(features.type.num_fields)]
+    inputs = pa.table(dict(zip(names, features.flatten(), strict=True)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = np.minimum(losses.of(label, answer), loss.clip)
+    found = np.where(np.isfinite(label) & np.isfinite(answer), found, np.nan)
+    times = seconds(held_out)
+    model = outlook(family, reference, inputs, answer, found, np.floor(times / DAY))
+    if model is None:
+        return None
+
+    def told(of: pa.Table, answers: Floats) -> Floats:
+        return losses_ahead(family, reference, of, answers, model)[:, None]
+
+    cadence = family.window.cadence
+    sums = _Sums(seconds(rows), cadence, 1)
+    try:
+        for first in range(0, len(sums.order), AT_ONCE):
+            part = rows.take(pa.array(sums.order[first : first + AT_ONCE]))
+            sums.add(told(part, part["prediction"].cast(pa.float64()).to_numpy()), first)
+        held = told(inputs, answer)
+    except Unmeasurable:
+        return None
+    made = sums.profile(cadence, (Series(metric="expected", column=None),))
+    left = held - positions(middles(times, made.cadence)) @ made.levels
+    made = _set_by(left, times, made, [0])
+    if not np.isfinite(made.common[0]):
+        return None
+    return replace(made, unit=loss.unit, outlook=model)
 
 
 class _Sums:

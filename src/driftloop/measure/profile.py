@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftloop.measure.columns import Floats
+from driftloop.measure.outlook import Outlook
 from driftloop.measure.season import positions, season
 
 DAY = 86_400.0
@@ -67,6 +68,7 @@ class Profile:
         unit: shape (k,), what a change is divided by to be the reading's value.
         clip: rows' losses are cut there.
         loss: which losses, by name; None where none are followed.
+        outlook: what losses are expected by before there are labels.
     """
 
     series: tuple[Series, ...]
@@ -82,6 +84,7 @@ class Profile:
     unit: Floats
     clip: float = float("inf")
     loss: str | None = None
+    outlook: Outlook | None = None
 
     def expected(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return the usual mean of slices, and the variance of its error; both (slices, k).
@@ -125,6 +128,7 @@ def joined(one: Profile, other: Profile) -> Profile:
         series=(*one.series, *other.series),
         clip=min(one.clip, other.clip),
         loss=one.loss or other.loss,
+        outlook=one.outlook or other.outlook,
         **sides,
     )
 

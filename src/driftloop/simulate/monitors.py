@@ -128,7 +128,8 @@ def write_monitors(plan: Plan, folder: Path) -> tuple[Path, ...]:
         raise BadRequest(
             "already there, and not what these options make; nothing is overwritten",
             where=str(own),
-            hint="give the options it was made with, or another --family",
+            hint="give the options it was made with, or another --family; a policy of your own"
+            " may stand in defaults.toml",
         )
     folder.mkdir(parents=True, exist_ok=True)
     missing = tuple(folder / name for name in texts if not (folder / name).exists())

@@ -8,6 +8,7 @@ import pytest
 
 from driftloop.measure.distances import wasserstein
 from tests.benchmarks import _whole, judgement
+from tests.benchmarks._beside import Part, side_by_side
 from tests.benchmarks._detectors import (
     Adwin,
     Cusum,
@@ -19,7 +20,7 @@ from tests.benchmarks._detectors import (
 )
 from tests.benchmarks._fleet import SHIFTS, Fleet, Weather
 from tests.benchmarks._ours import Evidence, Readings
-from tests.benchmarks._raw import Figure, Line, Raw
+from tests.benchmarks._raw import Figure, Line, Plan, Raw
 from tests.benchmarks._scoreboard import page
 
 MACHINE = {"what": "machine", "at": "2026-11-26T12:00:00", "system": "Linux", "cores": 2}
@@ -104,6 +105,47 @@ def test_the_page_tells_by_what_it_was_made() -> None:
     assert "| ours | 5 | not measured | not measured |" in said
     assert "| never |" in said
     assert "| coverage90 | not measured |" in said
+
+
+def test_the_page_tells_what_is_missed_and_what_retraining_gains() -> None:
+    """Misses of all large faults, ours first; each strategy's error and retrains on each data."""
+    about = {"steps": 50, "trees": None}
+    lines = [
+        MACHINE | {"python": "3.12"},
+        delay("eager", "shift 0.5", [1, 1], tuned=False),
+        delay("eager", "shift 0.5", [None, 1, 1, 1]),
+        delay("eager", "nulls +40%", [1, None, None, None]),
+        delay("eager", "shift 0.05", [None]),  # below the floors
+        delay("ours", "shift 0.5", [1]),
+        *(
+            {"what": "real", "data": "bike", "strategy": name, "error": 9.5, "retrains": count}
+            | about
+            for name, count in (("ours", 12), ("static", 0), ("evidently", 7))
+        ),
+    ]
+    told = {"fresh": 0.9, "days": 0.875}
+    found = judgement.figures(lines) | {"coverage90_by_age": Figure(told, "", "")}
+    said = page(lines, found, "python -m this")
+    missed = said[said.index("## Missed") : said.index("## Performance")]
+    assert missed.index("| ours | 0 |") < missed.index("| eager | 0.5 |")
+    assert "| eager, default | 0 |" in missed
+    assert "shift 0.05" not in missed
+    assert "| coverage, clean | 0.9 | not measured | 0.875 | not measured |" in said
+    real = said[said.index("## Retraining") :]
+    assert real.index("| no retraining | 9.5 (0) |") < real.index("| ours | 9.5 (12) |")
+    assert "limits say so | 9.5 (7) |" in real
+
+
+def test_parts_side_by_side_write_their_lines_in_one_order(tmp_path: Path) -> None:
+    """Whoever ends first, lines stand in the order of the parts, and nothing is left beside."""
+    raw = Raw(tmp_path / "raw.jsonl")
+    plan = Plan(quick=True, seed=1, size=0.01)
+    parts = [Part(f"tests.benchmarks.{name}") for name in ("_late_labels", "_river", "_whole")]
+    side_by_side(raw, plan, parts, ("_whole",))
+    costs = [line["part"] for line in raw.lines() if line["what"] == "part_cost"]
+    assert costs == ["_late_labels", "_river", "_whole"]
+    assert raw.lines()[0]["what"] == "estimated"
+    assert list(tmp_path.iterdir()) == [raw.file]
 
 
 @pytest.mark.parametrize("detector", [Adwin((1,), 200), PageHinkley((1,)), Hddm((1,))])

@@ -54,6 +54,16 @@ HOSTILE = "<script>alert('x')</script> & \"größer\" מודל 模型 \u202edrow
 MARKETS = ("good", "drift", "decay", "fault", "blind", "train", "none", "stuck")
 
 
+UNREAD = Reading(
+    kind=Kind.FRESH,
+    metric="fresh",
+    column=None,
+    value=None,
+    n=0,
+    problem="the log does not tell when rows arrive",
+)
+
+
 class Story:
     """Writes the facts of one model as the loop would, at days before `NOW`."""
 
@@ -127,6 +137,7 @@ class Story:
             *self.estimated(value, n),
             Reading(kind=Kind.DRIFT, metric="wasserstein", column="load", value=0.31, n=900),
             Reading(kind=Kind.QUALITY, metric="null_share", column="load", value=0.01, n=900),
+            *(() if value is not None else (UNREAD,)),
         )
         at = self.at(days)
         self.ledger.append(

@@ -95,6 +95,15 @@ def test_blind_is_shown_as_blind_with_its_reason(pages: httpx.Client) -> None:
     assert "3 labels, at least 30 are needed" in page
 
 
+def test_a_model_page_says_why_nothing_fresh_is_read(pages: httpx.Client) -> None:
+    """And is silent where something is."""
+    said = "Not compared with what is usual: "
+    page = pages.get("/models/eta-blind").text
+    assert said in page
+    assert "the log does not tell when rows arrive" in page
+    assert said not in pages.get("/models/eta-good").text
+
+
 def test_a_model_page_tells_its_story(pages: httpx.Client) -> None:
     """Decision, page and what came of the order follow each other, newest first."""
     page = pages.get("/models/eta-decay").text

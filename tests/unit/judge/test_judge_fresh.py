@@ -122,6 +122,15 @@ def test_harm_on_fresh_rows_pages_before_its_window_shows_it(told: Told) -> None
     assert [line.what for line in page.evidence] == ["loss of the newest rows"]
 
 
+def test_what_stands_but_looks_well_by_now_is_said_so(told: Told) -> None:
+    """Found, and not surely over: the words tell what is read now from what was sure before."""
+    told.sees(*look())
+    told.sees(*look(loss=0.5))
+    made = told.sees(*look(loss=0.14))
+    assert made.found == ("loss",)
+    assert "loss of fresh rows is +14%, n=5000, which was surely more than 0.15" in made.reason
+
+
 def test_a_column_that_changed_pages_as_drift(told: Told) -> None:
     """An incident in which nothing is retrained, as the policy has it."""
     made = told.sees(*look(load=-0.5))

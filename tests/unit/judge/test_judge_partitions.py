@@ -19,7 +19,7 @@ from driftloop.records import (
     Released,
     Task,
 )
-from driftloop.spec import Family
+from driftloop.spec import Family, Feature
 
 DAY = timedelta(days=1)
 FIRST = datetime(2026, 2, 2, tzinfo=UTC)
@@ -179,6 +179,23 @@ def test_a_quiet_weekday_is_as_usual(churn: Family) -> None:
 def test_the_first_snow_is_news_and_no_fault(churn: Family) -> None:
     """A level that is new, and not all there is, pages and trains."""
     assert found(days({27: of_column(1, unseen=150)}), churn) == {}
+
+
+def test_a_column_that_often_lacks_values_is_no_fault_when_it_does(churn: Family) -> None:
+    """Nulls that come and go, as those of a sensor in storms, train; on three occasions, not."""
+    storms = {at: of_column(0, nulls=250) for at in (3, 11, 12, 24, 40)}
+    assert found(days(storms, 56), churn) == {}
+    del storms[3]
+    assert list(found(days(storms, 56), churn)) == [11, 12, 24, 40]
+
+
+def test_what_the_family_says_can_be_is_never_too_far_out(churn: Family) -> None:
+    """A declared range is the word of who knows: only what is beyond it may be impossible."""
+    flood = days({20: of_column(0, low=20.0, high=5000.0)})
+    wide = Feature(kind="numeric", range=(0.0, 9000.0))
+    assert list(found(flood, churn)) == [20]
+    told = churn.model_copy(update={"features": {**churn.features, "age": wide}})
+    assert found(flood, told) == {}
 
 
 def test_rain_after_a_dry_month_is_no_fault_and_an_ocean_is(churn: Family) -> None:

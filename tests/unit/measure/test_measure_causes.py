@@ -137,6 +137,18 @@ def test_a_fault_of_the_data_is_named_with_its_column(
     assert said in cause.said
 
 
+def test_new_levels_in_place_of_old_ones_have_not_collapsed(eta: Family) -> None:
+    """A new timetable brings values that were never seen: where `unseen` allows it, no fault."""
+    tolerant = eta.model_copy(
+        update={"quality": eta.quality.model_copy(update={"unseen": 1.0, "nulls": 1.0})}
+    )
+
+    def renewed(_: Draw, columns: Columns) -> None:
+        columns["vehicle"][columns["vehicle"] == "truck"] = "lorry"
+
+    assert found(tolerant, given=renewed).origin is not Origin.DATA
+
+
 def test_inputs_that_really_moved_are_no_fault(eta: Family) -> None:
     """The same offset of what is, and not of what is told: labels speak for the values."""
 

@@ -72,12 +72,32 @@ def test_labels_that_stop_are_overdue() -> None:
     """Of rows that are old enough none has come since three days ago."""
     age, label, delay = world(8000, seed=4, slow=0.5)
     outcome = strata(label, classes=True)
-    came, due = overdue(learnt(delay, age, outcome, WEEK), ~np.isnan(delay), age)
+    came, due = overdue(learnt(delay, age, outcome, WEEK), delay, age)
     assert came > 0.8 * due
     delay[age < 3 * DAY] = np.nan
     found = learnt(delay, age, outcome, WEEK)
-    came, due = overdue(found, ~np.isnan(delay), age)
+    came, due = overdue(found, delay, age)
     assert came < 0.2 * due
+
+
+def test_labels_that_come_in_bulk_are_late_when_the_next_bulk_is() -> None:
+    """Every night, for rows that are a day old: not overdue before it, and overdue without it."""
+    age = np.random.default_rng(8).uniform(0.0, 14 * DAY, 8000)
+    outcome = np.zeros(len(age), np.int64)
+    for since, late in ((0.9, False), (2.5, True)):
+        # The night in which a row was old enough, counted back from the last one.
+        nights = np.floor((age - (1.0 + since) * DAY) / DAY)
+        delay = np.where(nights >= 0.0, age - (nights + since) * DAY, np.nan)
+        came, due = overdue(learnt(delay, age, outcome, WEEK), delay, age)
+        assert (came < due / 2.0) is late
+
+
+def test_of_one_arrival_nothing_is_expected() -> None:
+    """A log that was handed over as a whole does not tell how long labels take."""
+    age = np.random.default_rng(9).uniform(0.0, 9 * DAY, 4000)
+    delay = np.where(age > DAY, age, np.nan)
+    outcome = np.zeros(len(age), np.int64)
+    assert overdue(learnt(delay, age, outcome, WEEK), delay, age) == (0, 0)
 
 
 def test_no_labels_at_all_are_only_late_if_rows_are_young() -> None:

@@ -8,8 +8,9 @@ import pytest
 from benchmarks._slices import DAY, STEP, World, held, slices
 
 from driftloop.measure.follow import changed, followed, innovations, lags
-from driftloop.measure.learn import profile_of_scores, read_profile, write_profile
+from driftloop.measure.learn import profile_of_scores
 from driftloop.measure.profile import Profile, Series, joined, profile_of
+from driftloop.measure.profile_file import read_profile, write_profile
 from driftloop.measure.season import HOURS
 
 TEN = timedelta(minutes=10)

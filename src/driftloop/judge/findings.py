@@ -353,11 +353,11 @@ def _verdict(reading: Reading, floor: float) -> Verdict:
         "share": f"shares changed by {value:+.2g} sd",
     }[reading.metric]
     # What stands may look well by now: it is over once that is sure, and not before.
-    still = (abs(value) if reading.metric in TWO_SIDED else value) >= floor
-    sure = f"surely more than {floor:g}" if still else f"which was surely more than {floor:g}"
+    size = abs(value) if reading.metric in TWO_SIDED else value
+    sure = "surely" if size >= floor else "which was surely"
     return Verdict(
         reading=reading,
         level=Level.ALARM,
         limit=floor,
-        reason=f"{said}, n={reading.n}, {sure}",
+        reason=f"{said}, n={reading.n}, limit {floor:g}, {sure} beyond half of it",
     )

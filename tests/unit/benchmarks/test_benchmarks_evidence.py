@@ -29,12 +29,14 @@ def test_the_quick_form_keeps_to_the_budget_and_finds_what_matters(tmp_path: Pat
     raw = Raw(tmp_path / "raw.jsonl")
     _evidence.measure(raw, Plan(quick=True, seed=7, size=1.0))
     found = {name: figure.value for name, figure in _evidence.figures(raw.lines()).items()}
-    spent, noise, looks = found.values()
+    spent, noise, row, looks = found.values()
+    assert isinstance(row, dict)
     assert isinstance(spent, dict)
     assert isinstance(noise, dict)
     assert isinstance(looks, dict)
     assert spent["errors 0% too small"] <= spent["errors 10% too small"] < 1.0
     assert spent["errors 30% too small"] > spent["errors 10% too small"]
     assert max(each for name, each in noise.items() if name != "Student's t") < 1.0
+    assert max(each for name, each in row.items() if name != "1 in 1000") <= 1.0
     assert looks["shift 0.5, floor 0.2"] == 1.0
     assert "shift 0.1, floor 0.2" not in looks

@@ -152,6 +152,8 @@ def test_a_policy_that_needs_other_readings_is_refused(lived: Lived, tmp_path: P
         ("[features]\nload = { kind = 'text' }", "policy.toml: features: is no part of a policy"),
         ("[families.ete.decay]\nwarn = 0.1", "families.ete: no such family"),
         ("[decay]\nwarn = 0.9", "warn must not be above alarm"),
+        ("[decay]\nalarm = -1.0", r"policy\.toml: decay\.alarm: "),
+        ("[families.eta.decay]\nalarmm = 0.2", r"policy\.toml: decay\.alarmm: unknown key"),
         ("[platform]\nmissed_cadences = 0", "missed_cadences"),
         ("[decay", "not valid TOML"),
         ("families = 3", "policy.toml: families: should be a table"),

@@ -201,8 +201,9 @@ class _Reader:
         for fault in contradictions(whole, owners=self._owner_names, sources=self._sources):
             if fault.what == MISSING and self._defaults is None:
                 continue  # as in `_parse`
-            inherited = str(fault) in self._of_defaults
-            place = self._place(file, raw, fault.where.split(".")) if inherited else file
+            where = fault.where.split(".")
+            inherited = str(fault) in self._of_defaults or self._policy_file is not None
+            place = self._place(file, raw, where) if inherited else file
             self._fault(place, fault.what, key=fault.where, hint=fault.hint)
         return family if isinstance(family, Family) else None
 
@@ -247,7 +248,13 @@ class _Reader:
             return None
 
     def _place(self, file: str, own: Mapping[str, Any], loc: Sequence[str | int]) -> str:
-        """Return the file whose fault it is: the defaults' if they say more of the key."""
+        """Return the file whose fault it is: the defaults' if they say more of the key.
+
+        A policy's, if it says all of it.
+        """
+        mine = self._policy.get("families", {}).get(file.removesuffix(".toml"), {})
+        if any(_said(over, loc) == len(loc) > 1 for over in (self._policy, mine)):
+            return str(self._policy_file)
         return DEFAULTS if _said(self._defaults, loc) > _said(own, loc) else file
 
     def _fault(self, file: str, what: str, *, key: str = "", hint: str = "") -> None:

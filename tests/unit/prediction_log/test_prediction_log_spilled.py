@@ -124,7 +124,8 @@ def test_what_is_measured_of_a_spilled_window_is_the_same_to_the_bit(
         assert measure.disputed(family=eta, readings=readings, **sides) == ()
     assert found[0] == found[1]
     assert all(reading.n for reading in found[1])
-    assert {Kind.DRIFT, Kind.DECAY, Kind.QUALITY} == {reading.kind for reading in found[1]}
+    kinds = {Kind.DRIFT, Kind.DECAY, Kind.ESTIMATE, Kind.QUALITY}
+    assert kinds == {reading.kind for reading in found[1]}
 
 
 def test_a_spilled_window_of_somebody_elses_log_is_the_same_window(

@@ -15,7 +15,7 @@ So what pages is certainly beyond half the floor (`CERTAIN`); when, among all ti
 so, is free to choose, and it is when the newest reading is at the whole floor or beyond.
 
 What is assumed is that a reading's value is unbiased given the past, up to there, that its
-standard error is not understated by more than a tenth (`INFLATION`), and that a row's own noise is
+standard error is not understated by more than a sixth (`INFLATION`), and that a row's own noise is
 no heavier than a Gamma's (`SKEW`). Serial dependence is dealt with where readings are made.
 Pure.
 """
@@ -30,7 +30,7 @@ BETS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 Neighbours are a factor of 2 apart: what lies between loses at most a ninth of its growth.
 """
-INFLATION = 1.1
+INFLATION = 1.2
 """Standard errors are taken for so much larger than they are said to be."""
 SKEW = 2.0
 """Scale of the noise of one row, in its standard deviations: that of an exponential is 1."""

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 
 from dashboards.facts import ModelFacts
 from dashboards.moment import LoopView, Moment, loop_view
-from dashboards.points import Believed, Point, estimates, is_decisive, metric_said, points
+from dashboards.points import Believed, Point, estimates, metric_said, points
 from dashboards.timeline import Event, retrainings
 from dashboards.words import span, why
+from driftloop.judge import is_decisive
 from driftloop.records import (
     Failed,
     Gated,

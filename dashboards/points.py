@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from driftloop.records import Kind, Measured, Reading, metric_name
+from driftloop.judge import is_decisive
+from driftloop.records import Kind, Measured, metric_name
 from driftloop.spec import LOSSES, Family
 
 
@@ -91,14 +92,6 @@ def metric_said(family: Family) -> str:
     if family.decay is None:
         return f"{metric_name(family.drift.numeric)} of the scores"
     return metric_name(family.decay.metric)
-
-
-def is_decisive(reading: Reading, family: Family) -> bool:
-    """Return whether `reading` is what a model of `family` is judged by."""
-    if family.decay is None:
-        return reading.kind is Kind.DRIFT and reading.column == "prediction"
-    of_all = reading.kind is Kind.DECAY and reading.column is None and reading.segment is None
-    return of_all and reading.metric == family.decay.metric
 
 
 def points(measured: Sequence[Measured], family: Family) -> tuple[Point, ...]:

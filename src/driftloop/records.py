@@ -23,6 +23,11 @@ PIPELINE_FILE = "pipeline.skops"
 REFERENCE_FILE = "reference.parquet"
 HOLDOUT_FILE = "holdout.parquet"
 
+REMEMBERED = 20
+"""How many decisions and orders a model's history holds."""
+Z90 = 1.6448536269514722
+"""A 90 % interval reaches so many standard errors to each side."""
+
 DOUBTED = "doubted"
 """The reading of an estimate that labels which came since, or do not come, speak against."""
 PROFILE_FILE = "profile.parquet"

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from driftloop.errors import ArtifactError, TrainingFailed
 from driftloop.ports import Model
 from driftloop.records import (
+    HOLDOUT_FILE,
     MODEL_FILE,
     PIPELINE_FILE,
     PROFILE_FILE,
@@ -115,10 +116,30 @@ def build_candidate(
         compared = _held_out(family, held_out, pa.array(answers, pa.float64()))
         if champion is not None:
             compared = compared.append_column("champion", _answers(champion, family, held_out))
-        pq.write_table(compared, part / "holdout.parquet")
+        pq.write_table(compared, part / HOLDOUT_FILE)
         keep_profile(family, answered, compared, part / REFERENCE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
+
+
+def loaded(head: Head, family: Family) -> Model:
+    """Return the model that answers as `head`, lowered or as it was fitted, in this process.
+
+    Raises:
+        ArtifactError: its file is missing or damaged, or it was trained on the family's classes in
+            another order: all labels in the log would mean others than they did.
+    """
+    from driftloop.retrain import FittedModel
+    from driftloop.serve.model import check_order, load_model, read_checked
+
+    file, digest = Path(head.artifact), head.digest
+    model: Model = (
+        load_model(file, digest)
+        if head.lowered
+        else FittedModel(read_checked(file, digest), digest=digest, where=str(file))
+    )
+    check_order(model, family)
+    return model
 
 
 def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Path) -> Candidate:
@@ -165,7 +186,7 @@ def found_candidate(family: Family, order: Order, rows: pa.Table, artifacts: Pat
     with _whole(folder) as part:
         (part / REFERENCE_FILE).write_bytes(content)
         compared = _held_out(family, newer, newer["prediction"])
-        pq.write_table(compared, part / "holdout.parquet")
+        pq.write_table(compared, part / HOLDOUT_FILE)
         keep_profile(family, older, compared, part / REFERENCE_FILE)
         (part / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(candidate)))
     return candidate
@@ -303,7 +324,7 @@ def _whole(folder: Path) -> Iterator[Path]:
         if folder.exists():
             # The same rows and seed gave the same model before: its folder is as good, but the
             # rows held out now are newer.
-            (part / "holdout.parquet").replace(folder / "holdout.parquet")
+            (part / HOLDOUT_FILE).replace(folder / HOLDOUT_FILE)
             (part / PROFILE_FILE).replace(folder / PROFILE_FILE)
         else:
             part.replace(folder)
@@ -312,21 +333,10 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _answers(champion: Head, family: Family, held_out: pa.Table) -> pa.Array:
-    from driftloop.retrain import FittedModel
-    from driftloop.serve.model import check_order, load_model, read_checked
-
     if champion.found:
         return held_out["prediction"].combine_chunks()
-    file, digest = Path(champion.artifact), champion.digest
-    model: Model = (
-        load_model(file, digest)
-        if champion.lowered
-        else FittedModel(read_checked(file, digest), digest=digest, where=str(file))
-    )
-    # Were the classes in another order now, all labels in the log would mean others than they did.
-    check_order(model, family)
     columns = {name: held_out[name].to_pylist() for name in family.inputs}
-    return pa.array(model.predict(columns), pa.float64())
+    return pa.array(loaded(champion, family).predict(columns), pa.float64())
 
 
 def _held_out(family: Family, rows: pa.Table, candidate: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -10,11 +10,12 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from driftloop.judge.evidence import BETS, HALF, errors, grown, kept
+from driftloop.judge.evidence import BETS, errors, grown, kept
 from driftloop.judge.findings import DATA, DRIFT, GROUPS, HARM, layout_of, sides_of
 from driftloop.measure.follow import LAGS, changed, followed
 from driftloop.measure.profile import Profile, Series, joined, profile_of
 from driftloop.measure.season import positions
+from driftloop.records import Z90
 from tests.benchmarks._fleet import CADENCE, DAY, ERROR, WEEK, Slices
 
 Floats = NDArray[np.float64]
@@ -29,7 +30,6 @@ FLOORS = {"shift": 0.2, "spread": 0.2, "nulls": 0.3, "loss": 0.1}
 The loss is the share of rows that are wrong, and a tenth of it is a point. Where the family is
 judged by its accuracy, of which a point is the ninetieth part, that is `warn = 0.011`.
 """
-Z90 = HALF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class Evidence:
 
     def look(self, fresh: Fresh) -> Mask:
         """Return which models page now; these begin anew."""
-        error = errors(-HALF * fresh.error, HALF * fresh.error)
+        error = errors(-Z90 * fresh.error, Z90 * fresh.error)
         n = self.rows[:, 0]
         sides = sides_of(self.layout, fresh.value, error, floor=self.floor, n=n)
         mass = grown(self.mass, sides.z, self.weights, self.rows)

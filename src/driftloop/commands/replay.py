@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,7 +54,9 @@ def replay_command(system: "Callable[[], System]") -> Callable[..., None]:
         On the readings that are kept, unless --rows is given. The same past and policy give the
         same decisions to the byte: their SHA-256 is printed.
         """
-        start, end = _time(since, "--from"), _time(until, "--to")
+        from driftloop.simulate import parse_time
+
+        start, end = parse_time(since, where="--from"), parse_time(until, where="--to")
         if start >= end:
             raise BadRequest("is not before --to", where=f"--from {since}")
         if out is not None and not rows:
@@ -78,16 +80,6 @@ def replay_command(system: "Callable[[], System]") -> Callable[..., None]:
             _show(found)
 
     return replay
-
-
-def _time(text: str, option: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(
-            f"{text!r} is no time", where=option, hint="as in 2026-03-01 or 2026-03-01T06:00"
-        ) from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _trains(name: str, at: datetime, order: "Order") -> None:

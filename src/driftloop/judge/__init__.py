@@ -6,7 +6,7 @@ from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
 from driftloop.judge.findings import harmed
 from driftloop.judge.memories import memories_to_try
-from driftloop.judge.verdicts import LOOKED, expected_gain, judged, worsening
+from driftloop.judge.verdicts import LOOKED, expected_gain, is_decisive, judged, worsening
 
 __all__ = [
     "LOOKED",
@@ -18,6 +18,7 @@ __all__ = [
     "explains",
     "harmed",
     "heeded",
+    "is_decisive",
     "is_due",
     "judged",
     "memories_to_try",

@@ -23,6 +23,8 @@ Pure.
 import numpy as np
 from numpy.typing import NDArray
 
+from driftloop.records import Z90
+
 Floats = NDArray[np.float64]
 
 BETS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -41,8 +43,6 @@ CERTAIN = 0.5
 
 Were it the whole, a change of 1.1 floors would take for ever, and one of 2 be bet on as one of 1.
 """
-HALF = 1.6448536269514722
-"""A 90 % interval reaches so many standard errors to each side."""
 MOST = 50.0
 """What one look may add, as a logarithm: more would only overflow."""
 ENOUGH = 1e9
@@ -61,7 +61,7 @@ def errors(low: Floats, high: Floats) -> Floats:
         low: lower ends, any shape.
         high: upper ends, likewise.
     """
-    found = (high - low) * (INFLATION / (2.0 * HALF))
+    found = (high - low) * (INFLATION / (2.0 * Z90))
     return np.where(found > 0.0, found, np.nan)
 
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import erfc, expm1, log1p, sqrt
 
-from driftloop.judge.evidence import HALF
-from driftloop.records import DOUBTED, Decision, Kind, Level, Reading, Verdict, metric_name
+from driftloop.records import DOUBTED, Z90, Decision, Kind, Level, Reading, Verdict, metric_name
 from driftloop.spec import LOSSES, DecayPolicy, Family
 
 _OF_QUALITY = {
@@ -53,13 +52,21 @@ def certain(verdict: Verdict, family: Family, weight: float) -> bool:
         return True
     blocks = max(int(family.window.span / family.window.block), 2) - 1
     scale = (8.0 * blocks + 3.0) / (8.0 * blocks + 1.0)
-    reach = sqrt(blocks * expm1((HALF * scale) ** 2 / blocks))
+    reach = sqrt(blocks * expm1((Z90 * scale) ** 2 / blocks))
     half = abs(reading.value - bound)
     if half <= 0.0:
         return True
     t = abs(reading.value - reading.baseline) / half * reach
     z = sqrt(blocks * log1p(t * t / blocks)) / scale
     return 0.5 * erfc(z / sqrt(2.0)) <= weight
+
+
+def is_decisive(reading: Reading, family: Family) -> bool:
+    """Return whether `reading` is what a model of `family` is judged by."""
+    if family.decay is None:
+        return reading.kind is Kind.DRIFT and reading.column == "prediction"
+    of_all = reading.kind is Kind.DECAY and reading.column is None and reading.segment is None
+    return of_all and reading.metric == family.decay.metric
 
 
 def expected_gain(decision: Decision) -> float:

@@ -15,6 +15,7 @@ from driftloop.ledger.engine import engine_of
 from driftloop.ledger.migrations import bring_up
 from driftloop.ledger.trace import is_release, trace_of
 from driftloop.records import (
+    REMEMBERED,
     Advanced,
     Decided,
     Fact,
@@ -38,8 +39,6 @@ UNSAID = tuple(
 """What most readings have not; left out, it is read as None. No text has an unescaped quote."""
 PAGE = 500
 """Facts that are read at once where there may be a million."""
-REMEMBERED = 20
-"""How many decisions, orders and moves a model's history holds."""
 
 ROUTED = (Moved.__name__, Advanced.__name__)
 """Kinds that change what answers: each of their facts takes an epoch of the model's one counter."""

@@ -12,7 +12,17 @@ import pyarrow as pa
 from driftloop.errors import CalledOff, DriftloopError
 from driftloop.judge import expected_gain, memories_to_try
 from driftloop.ports import Ledger, PredictionLog, Trainer
-from driftloop.records import Candidate, Decided, Gated, Head, Memory, Order, Trained, Tried
+from driftloop.records import (
+    HOLDOUT_FILE,
+    Candidate,
+    Decided,
+    Gated,
+    Head,
+    Memory,
+    Order,
+    Trained,
+    Tried,
+)
 from driftloop.sequential import losses
 from driftloop.spec import Family
 
@@ -114,7 +124,7 @@ class Fits:
         return self.log.summary(family, older).rows > 0
 
     def _loss(self, candidate: Candidate, family: Family) -> float | None:
-        held_out = self.table(Path(candidate.folder) / "holdout.parquet")
+        held_out = self.table(Path(candidate.folder) / HOLDOUT_FILE)
         _, lost = losses(
             held_out["label"].to_numpy(), held_out["candidate"].to_numpy(), task=family.task
         )

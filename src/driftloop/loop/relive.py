@@ -18,6 +18,7 @@ from driftloop.loop.replay import Outcome, Tally
 from driftloop.loop.watch import Watcher
 from driftloop.ports import Ledger, Look, PredictionLog
 from driftloop.records import (
+    REMEMBERED,
     Candidate,
     Decided,
     Explained,
@@ -41,14 +42,12 @@ from driftloop.records import (
 )
 from driftloop.spec import Family, Fleet
 
-KEPT = 20
-"""How many of the newest decisions and orders before the start a model's replay begins with."""
 KNOWN: Sequence[tuple[type[Any], Callable[[Any], str | None], int | None]] = (
     (Moved, lambda fact: f"{fact.model}#{fact.head.epoch}", None),
     (Trained, lambda fact: version_key(fact.model, fact.version), None),
     (Gated, lambda fact: str(fact.order_key), None),
-    (Decided, lambda fact: str(fact.decision.key), KEPT),
-    (Ordered, lambda fact: str(fact.order.key), KEPT),
+    (Decided, lambda fact: str(fact.decision.key), REMEMBERED),
+    (Ordered, lambda fact: str(fact.order.key), REMEMBERED),
     (Explained, lambda fact: str(fact.decision), None),
     (Quarantined, lambda _: None, None),
     (Released, lambda _: None, None),

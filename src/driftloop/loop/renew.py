@@ -15,13 +15,14 @@ from driftloop.deploy import begun as rollout_begun
 from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import Beside, Span, as_found, compare, uses
-from driftloop.judge import worsening
+from driftloop.judge import is_decisive, worsening
 from driftloop.loop import notices
 from driftloop.loop.memories import Fits, longest_reach
 from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Handover, Ledger, PredictionLog, Registry, Trainer
 from driftloop.records import (
+    HOLDOUT_FILE,
     Advanced,
     Candidate,
     Decided,
@@ -29,7 +30,6 @@ from driftloop.records import (
     Gated,
     GateResult,
     Head,
-    Kind,
     ModelId,
     Notice,
     Order,
@@ -339,7 +339,7 @@ class Renewer:
         if candidate.found:
             result = as_found(candidate)
         else:
-            held_out = self.table(Path(candidate.folder) / "holdout.parquet")
+            held_out = self.table(Path(candidate.folder) / HOLDOUT_FILE)
             result, span = _compared(held_out, family, champion, self._used(order), tried=tried)
         self.registry.record_gate(order.model, version, result)
         self.ledger.append(
@@ -392,7 +392,8 @@ class Renewer:
 
         Limits count from its own figures now: nobody would hear of it again.
         """
-        limits = self.fleet.family(order.model).decay
+        family = self.fleet.family(order.model)
+        limits = family.decay
         decided = self.ledger.fact(Decided, key=order.key)
         made = self.ledger.fact(Trained, key=version_key(order.model, version))
         if limits is None or decided is None or made is None:
@@ -400,8 +401,7 @@ class Renewer:
         own = {metric.name: metric.value for metric in made.candidate.metrics}.get(limits.metric)
         for verdict in decided.decision.verdicts:
             reading = verdict.reading
-            judged = reading.kind is Kind.DECAY and reading.metric == limits.metric
-            if not judged or reading.baseline is None or own is None:
+            if not is_decisive(reading, family) or reading.baseline is None or own is None:
                 continue
             worse, _ = worsening(reading, own, reading.baseline)
             if worse >= limits.alarm:

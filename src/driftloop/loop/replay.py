@@ -14,15 +14,24 @@ from typing import Protocol
 import msgspec
 
 from driftloop.errors import BadRequest
-from driftloop.judge import can_page, decide, explains, heeded, rates, unlooked, worsening
+from driftloop.judge import (
+    can_page,
+    decide,
+    explains,
+    heeded,
+    is_decisive,
+    rates,
+    unlooked,
+    worsening,
+)
 from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
+    REMEMBERED,
     Decided,
     Decision,
     Explained,
     Head,
-    Kind,
     Measured,
     ModelHistory,
     ModelId,
@@ -36,8 +45,6 @@ from driftloop.records import (
 )
 from driftloop.spec import Family, Fleet
 
-REMEMBERED = 20
-"""How many decisions and orders of a model a decision may look back on, as in the ledger."""
 FIXED = (
     ("window", ("span", "cadence", "block")),
     ("drift", ("numeric", "categorical")),
@@ -364,11 +371,7 @@ def _worse(readings: Sequence[Reading], family: Family) -> float | None:
     if family.decay is None:
         return None
     for reading in readings:
-        if (
-            reading.kind is Kind.DECAY
-            and reading.metric == family.decay.metric
-            and reading.segment is None
-        ):
+        if is_decisive(reading, family):
             if reading.value is None or reading.baseline is None:
                 return None
             return worsening(reading, reading.value, reading.baseline)[0]

@@ -197,7 +197,7 @@ class EvidentlyMeasure:
         Raises:
             ArtifactError: the reference is not there, or is damaged.
         """
-        held_out = reference.with_name("holdout.parquet")
+        held_out = reference.with_name(HOLDOUT_FILE)
         return cause_of(
             family=family,
             now=own,
@@ -297,7 +297,7 @@ def _table(file: Path) -> pa.Table:
     try:
         return pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
-        raise ArtifactError(f"it cannot be read: {error}", where=str(file)) from error
+        raise ArtifactError.unreadable(file, error) from error
 
 
 def _before(held_out: pa.Table) -> pa.Table | None:

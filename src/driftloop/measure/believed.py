@@ -6,11 +6,10 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers
-from driftloop.measure.decay import THRESHOLD
+from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, check_outcomes, numbers
 from driftloop.measure.delays import Delays, Mask, learnt, strata, weights
 from driftloop.measure.expected import OF, Design, Fit, Sums, answers_alone, design, padded
-from driftloop.measure.pseudo import EPS, outcomes
+from driftloop.measure.pseudo import outcomes
 from driftloop.measure.reference import Reference
 from driftloop.records import Task
 from driftloop.rows import Rows
@@ -95,7 +94,7 @@ def known(family: Family, metric: str, own: Rows, now: datetime) -> Known:
     here: Mask = np.isfinite(label)
     label = np.where(here, label, np.nan)
     n = int(np.count_nonzero(here))
-    _check(family, label[here], prediction, n)
+    check_outcomes(family, label[here], prediction, n)
     lost = int(np.count_nonzero(here & np.isnan(arrived)))
     if lost and n < len(here):
         raise Unmeasurable(f"when {lost} of {n} labels arrived is not known", n=n)
@@ -166,28 +165,6 @@ def believed(
     )
 
 
-def expected_losses(
-    family: Family, rows: Known, believed: Believed, *, metric: str
-) -> Floats | None:
-    """Return what each row is expected to add to a metric that is a mean over rows.
-
-    Shape (rows,), of those in `rows`, labels or none: of accuracy the probability to be right. None
-    for a metric that is no such mean.
-    """
-    if family.task is Task.BINARY:
-        chance, answer = believed.expected[:, 0], rows.prediction
-        if metric == "accuracy":
-            return np.where(answer >= THRESHOLD, chance, 1.0 - chance)
-        if metric == "log_loss":
-            score = np.clip(answer, EPS, 1.0 - EPS)
-            losses: Floats = -(chance * np.log(score) + (1.0 - chance) * np.log(1.0 - score))
-            return losses
-        return None
-    mean = "accuracy" if family.task is Task.MULTICLASS else "r2"
-    alone = (metric == mean) == (family.task is Task.MULTICLASS)
-    return believed.expected[:, 0] if alone else None
-
-
 def possible(family: Family, expected: Floats) -> Floats:
     """Return expected outcomes within what they can be: of classes, probabilities."""
     return expected if family.task is Task.REGRESSION else np.clip(expected, 0.0, 1.0)
@@ -241,19 +218,6 @@ def _spread(values: Floats, used: Mask, otherwise: float) -> Floats:
     found = np.full((len(used), *values.shape[1:]), otherwise)
     found[used] = values
     return found
-
-
-def _check(family: Family, label: Floats, prediction: Floats, n: int) -> None:
-    if family.task is Task.BINARY:
-        odd = int(np.count_nonzero((label != 0.0) & (label != 1.0)))
-        if odd:
-            raise Unmeasurable(f"{odd} of {n} labels are neither 0 nor 1", n=n)
-    if family.task is Task.MULTICLASS:
-        for name, values in (("labels", label), ("predictions", prediction)):
-            if odd := int(np.count_nonzero(no_class(values, family))):
-                raise Unmeasurable(
-                    f"{odd} {name} are none of the {len(family.classes)} classes", n=n
-                )
 
 
 def _newest(own: Rows, labelled: Floats) -> float:

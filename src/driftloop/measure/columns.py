@@ -118,6 +118,25 @@ def no_class(values: Floats, family: Family) -> NDArray[np.bool_]:
     return found
 
 
+def check_outcomes(family: Family, label: Floats, prediction: Floats, n: int) -> None:
+    """Refuse labels and predictions that cannot be of the family's task; `n` rows have labels.
+
+    Raises:
+        Unmeasurable: says how many there are, and what they are not.
+    """
+    if family.task is Task.BINARY:
+        odd = int(np.count_nonzero((label != 0.0) & (label != 1.0)))
+        if odd:
+            raise Unmeasurable(f"{odd} of {len(label)} labels are neither 0 nor 1", n=n)
+    if family.task is Task.MULTICLASS:
+        for name, values in (("labels", label), ("predictions", prediction)):
+            if odd := int(np.count_nonzero(no_class(values, family))):
+                raise Unmeasurable(
+                    f"{odd} of {len(values)} {name} are none of the {len(family.classes)} classes",
+                    n=n,
+                )
+
+
 def nulls(table: Rows, name: str, *, of: str) -> int:
     """Return how many rows have no value; NaN is none, infinity is one.
 

@@ -12,7 +12,15 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from driftloop.measure.columns import Codes, Floats, Unmeasurable, blocks, no_class, numbers, texts
+from driftloop.measure.columns import (
+    Codes,
+    Floats,
+    Unmeasurable,
+    blocks,
+    check_outcomes,
+    numbers,
+    texts,
+)
 from driftloop.records import Kind, Reading, Task
 from driftloop.rows import Rows
 from driftloop.spec import METRICS, Family
@@ -331,16 +339,7 @@ def _labelled(own: Rows, family: Family) -> _Labelled:
         raise Unmeasurable("no labels")
     block = blocks(own, family.window.block)
     label, prediction = label[usable], prediction[usable]
-    if family.task is Task.BINARY and (
-        odd := int(np.count_nonzero((label != 0.0) & (label != 1.0)))
-    ):
-        raise Unmeasurable(f"{odd} of {n} labels are neither 0 nor 1", n=n)
-    if family.task is Task.MULTICLASS:
-        for name, values in (("labels", label), ("predictions", prediction)):
-            if odd := int(np.count_nonzero(no_class(values, family))):
-                raise Unmeasurable(
-                    f"{odd} of {n} {name} are none of the {len(family.classes)} classes", n=n
-                )
+    check_outcomes(family, label, prediction, n)
     return _Labelled(label, prediction, None if block is None else _numbered(block[usable]), usable)
 
 

@@ -18,12 +18,10 @@ from driftloop.measure.profile import Profile
 from driftloop.measure.reference import Reference
 from driftloop.measure.scores import centred, losses_of, scored
 from driftloop.measure.season import middles, positions
-from driftloop.records import Kind, Reading, Window
+from driftloop.records import Z90, Kind, Reading, Window
 from driftloop.rows import Rows, chosen
 from driftloop.spec import Family
 
-Z90 = 1.6448536269514722
-"""Standard errors from the middle of a 90 % interval to its ends."""
 DIGITS = 6
 ASKED = 500
 """By so many of the fresh rows it is told how unsure the expected loss is of them."""

@@ -18,7 +18,7 @@ from driftloop.measure.profile_file import read_profile, write_profile
 from driftloop.measure.reference import Reference
 from driftloop.measure.scores import centred, losses_of, scored, series_of, unit_of
 from driftloop.measure.season import HOURS, middles, positions
-from driftloop.records import PROFILE_FILE
+from driftloop.records import HOLDOUT_FILE, PROFILE_FILE
 from driftloop.spec import Family
 
 HOUR = timedelta(hours=1)
@@ -128,7 +128,7 @@ def profile_beside(family: Family, reference: Reference, file: Path) -> Profile:
     if found is not None:
         return found
     rows = pq.read_table(file, use_threads=False)
-    beside = file.with_name("holdout.parquet")
+    beside = file.with_name(HOLDOUT_FILE)
     held_out = pa.table({})
     if beside.exists():
         held_out = pq.read_table(beside, use_threads=False)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +30,7 @@ from driftloop.spec import Family, Fleet, load_fleet
 from driftloop.wiring.parts import Parts
 from driftloop.wiring.shards import shards_of
 from driftloop.wiring.training import IsolatedTrainer, read_table
+from driftloop.workshop import loaded
 
 Say = Callable[[datetime, Order], object]
 
@@ -136,22 +136,11 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 def _asked() -> Callable[[Head, Family, pa.Table], Sequence[float]]:
     """Return what asks a version for its answers; each is loaded once."""
-
-    @cache
-    def loaded(artifact: str, digest: str, *, lowered: bool) -> Model:
-        from driftloop.retrain import FittedModel
-        from driftloop.serve.model import load_model, read_checked
-
-        file = Path(artifact)
-        if lowered:
-            return load_model(file, digest)
-        return FittedModel(read_checked(file, digest), digest=digest, where=artifact)
+    held: dict[Head, Model] = {}
 
     def answer(head: Head, family: Family, rows: pa.Table) -> Sequence[float]:
-        from driftloop.serve.model import check_order
-
-        model = loaded(head.artifact, head.digest, lowered=head.lowered)
-        check_order(model, family)
-        return model.predict({name: rows[name].to_pylist() for name in family.inputs})
+        if head not in held:
+            held[head] = loaded(head, family)
+        return held[head].predict({name: rows[name].to_pylist() for name in family.inputs})
 
     return answer

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from driftloop.judge.evidence import (
     BETS,
     CERTAIN,
-    HALF,
     INFLATION,
     MOST,
     errors,
@@ -18,6 +17,7 @@ from driftloop.judge.evidence import (
     kept,
     named,
 )
+from driftloop.records import Z90
 
 Floats = NDArray[np.float64]
 finite = st.floats(-200.0, 200.0)
@@ -90,7 +90,7 @@ def test_losses_with_heavy_tails_keep_to_it(sigma: float) -> None:
 def test_errors_a_tenth_too_small_are_borne() -> None:
     """What `INFLATION` is for: at the floor, 500 models and 200 looks of 0.01 allow 1,000."""
     rng = np.random.default_rng(5)
-    low, high = np.full(1, -HALF), np.full(1, HALF)
+    low, high = np.full(1, -Z90), np.full(1, Z90)
     z = rng.normal(0.0, 1.1, size=(200, 500, 4)) / errors(low, high)
     assert 0 < pages(z, 1e6, 0.01) < 1000
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from driftloop.judge import decide, window_at
-from driftloop.judge.evidence import BETS, HALF, INFLATION, grown, kept
+from driftloop.judge.evidence import BETS, INFLATION, grown, kept
 from driftloop.judge.findings import BACK
 from driftloop.loop.notices import Places, opened, recovered
-from driftloop.records import Decision, Head, Kind, ModelHistory, ModelId, Reading, State
+from driftloop.records import Z90, Decision, Head, Kind, ModelHistory, ModelId, Reading, State
 from driftloop.spec import Family, Owner
 
 DE = ModelId("eta-de")
@@ -30,7 +30,7 @@ def fresh(
     n: int = 5000,
 ) -> Reading:
     """A fresh reading with its standard error; without a value nothing came."""
-    low, high = (None, None) if value is None else (value - HALF * error, value + HALF * error)
+    low, high = (None, None) if value is None else (value - Z90 * error, value + Z90 * error)
     return Reading(
         kind=Kind.FRESH, metric=metric, column=column, value=value, n=n, low=low, high=high
     )

@@ -77,11 +77,31 @@ class MeasureError(DriftloopError):
 
 
 class PagerError(DriftloopError):
-    """The pager did not take a message; `retry` says whether trying again can help."""
+    """The pager did not take a message; `retry` says whether trying again can help.
 
-    def __init__(self, what: str, *, where: str = "", hint: str = "", retry: bool) -> None:
-        """Keep whether a retry can help."""
+    `away` says that it cannot be reached at all, whatever the channel; `gone` that the message
+    which was to be changed is not there any more; `after` how many seconds it wants to be left in
+    peace. `lost` says that what was asked may have happened all the same.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        hint: str = "",
+        retry: bool,
+        away: bool = False,
+        gone: bool = False,
+        lost: bool = False,
+        after: float = 0.0,
+    ) -> None:
+        """Keep what a caller may do about it."""
         self.retry = retry
+        self.away = away
+        self.gone = gone
+        self.lost = lost
+        self.after = after
         super().__init__(what, where=where, hint=hint)
 
 

@@ -10,16 +10,22 @@ import pyarrow as pa
 
 from driftloop.errors import DriftloopError
 from driftloop.records import (
+    Address,
     Advanced,
+    Answer,
     Candidate,
     Cause,
+    Click,
     Counts,
     Decided,
+    Digest,
+    Entry,
     Event,
     Fact,
     FeatureValue,
     GateResult,
     Head,
+    Incident,
     Intent,
     Label,
     LogSummary,
@@ -40,7 +46,7 @@ from driftloop.records import (
     Window,
 )
 from driftloop.rows import Rows
-from driftloop.spec import Family, Source
+from driftloop.spec import Family, Owner, Source
 
 FactT = TypeVar("FactT", bound=Fact)
 
@@ -277,6 +283,72 @@ class Pager(Protocol):
         """Update the incident's message and write `notice` into its thread, once."""
         ...
 
+    def post(self, incident: Incident, to: Address, *, reconcile: bool) -> Receipt:
+        """Post the incident's message; with `reconcile` look for it in the channel first.
+
+        Raises:
+            PagerError: it was not taken; with `retry` it may stand all the same: `reconcile`.
+        """
+        ...
+
+    def update(self, incident: Incident, receipt: Receipt) -> Receipt:
+        """Let the message at `receipt` show the incident as it is now; harmless when repeated.
+
+        Raises:
+            PagerError: it was not taken. `gone` says that somebody deleted the message.
+        """
+        ...
+
+    def reply(self, entry: Entry, receipt: Receipt, *, reconcile: bool) -> None:
+        """Write into the thread of `receipt`; with `reconcile` unless `entry.key` is there."""
+        ...
+
+    def summarize(self, digest: Digest, to: Address, *, reconcile: bool) -> Receipt:
+        """Post a digest; with `reconcile` look for its key in the channel first."""
+        ...
+
+
+class People(Protocol):
+    """Who is who where owners read."""
+
+    def members(self, group: str) -> frozenset[str]:
+        """Return the ids of the users in a user group, as it is now.
+
+        Raises:
+            PagerError: it cannot be asked.
+        """
+        ...
+
+    def name(self, user: str) -> str:
+        """Return what a user is called; the id itself where that cannot be told."""
+        ...
+
+
+class SecondWay(Protocol):
+    """Another way to reach an owner, for when the pager is out of reach."""
+
+    name: str
+
+    def reaches(self, owner: Owner) -> str:
+        """Return where it would reach them, "" where it cannot."""
+        ...
+
+    def send(self, incident: Incident, owner: Owner, *, why: str) -> None:
+        """Tell the incident as it is.
+
+        Raises:
+            PagerError: it was not taken.
+        """
+        ...
+
+
+class Desk(Protocol):
+    """Where clicks are taken."""
+
+    def take(self, click: Click) -> Answer:
+        """Do what is asked, if who asks may and it still makes sense; the same click once."""
+        ...
+
 
 class Trainer(Protocol):
     """Makes candidates, in a process of their own."""
@@ -429,6 +501,22 @@ class Ledger(Protocol):
 
     def unfinished(self, prefix: str) -> tuple[tuple[str, str], ...]:
         """Return (key, body) of claims under `prefix` that nobody holds and nobody finished."""
+        ...
+
+    def incident(self, incident: str) -> tuple[Fact, ...]:
+        """Return every fact of a page's incident, oldest first: noted, posted, acted, relayed."""
+        ...
+
+    def live(self, prefix: str) -> tuple[tuple[str, str], ...]:
+        """Return (key, body) of claims under `prefix` that nobody finished, held or not."""
+        ...
+
+    def finished(self, prefix: str) -> int:
+        """Return how many claims under `prefix` are finished."""
+        ...
+
+    def reopen(self, key: str) -> None:
+        """Let what was finished be claimed again."""
         ...
 
 

@@ -476,6 +476,14 @@ class Cause:
 # -- page -----------------------------------------------------------------------------------
 
 
+class Severity(StrEnum):
+    """How urgent it is that somebody looks, least first."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
 class Stage(StrEnum):
     """How far an incident has come; each is told once."""
 
@@ -493,6 +501,11 @@ class Stage(StrEnum):
     QUARANTINED = "quarantined"
     RELEASED = "released"
     DOUBTED = "doubted"
+    ACTED = "acted"
+    REMINDED = "reminded"
+    ESCALATED = "escalated"
+    EXPIRED = "expired"
+    RELAYED = "relayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -517,8 +530,24 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A metric over time, to be drawn: `points` oldest first, in `unit`, against its `limit`."""
+
+    title: str
+    points: tuple[tuple[datetime, float], ...]
+    unit: str = ""
+    limit: float | None = None
+    baseline: float | None = None
+    """What it was when the model was new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something to tell an owner once: `incident` groups, `key` identifies."""
+    """Something to tell an owner once: `incident` is the model's, `key` identifies.
+
+    `owner` is a name of `owners.toml`. Incidents of one `group`, if it is not empty, and of one
+    owner have one cause and are told as one.
+    """
 
     key: str
     incident: str
@@ -532,6 +561,13 @@ class Notice:
     doing: str
     evidence: tuple[Evidence, ...] = ()
     links: tuple[Link, ...] = ()
+    owner: str = ""
+    severity: Severity = Severity.WARNING
+    origin: Origin = Origin.UNKNOWN
+    group: str = ""
+    chart: Chart | None = None
+    version: int | None = None
+    """The challenger that it is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -540,6 +576,152 @@ class Receipt:
 
     channel: str
     ts: str
+
+
+class Act(StrEnum):
+    """What a person may do about an incident, by a button or on the command line."""
+
+    ACK = "ack"
+    SILENCE = "silence"
+    RESOLVE = "resolve"
+    NO_PROBLEM = "not-a-problem"
+    RETRAIN = "retrain"
+    HOLD = "hold"
+    RESUME = "resume"
+    PROMOTE = "promote"
+    ROLL_BACK = "rollback"
+
+
+class Status(StrEnum):
+    """How an incident stands with the people who are told of it.
+
+    WAITING is not to be told yet: it gathers, or it is quiet hours. EXPLAINED is told as part of a
+    larger one.
+    """
+
+    WAITING = "waiting"
+    OPEN = "open"
+    ACKED = "acked"
+    SILENCED = "silenced"
+    EXPLAINED = "explained"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One model's part in an incident; `alert` is the model's own incident.
+
+    `stage` is the newest that was noted, at `at`; `over` is when it had recovered. `version` is
+    the challenger of an open rollout that it is about.
+    """
+
+    alert: str
+    model: ModelId
+    stage: Stage
+    since: datetime
+    at: datetime
+    headline: str
+    version: int | None = None
+    over: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Everything that is known of an incident as a person should see it: one cause, one message.
+
+    It is made of facts alone. `notices` come in the order in which they were noted, and `acts`
+    likewise. `opened` is when it was noted first; `since` when what it is about began. `until` is
+    when the acknowledgement or the silence ends, and `until_version` says that the silence ends
+    with the next version. `level` counts the escalations so far. `explained_by` is a larger
+    incident that this one is part of. `asks` are what a person may do now.
+    """
+
+    id: str
+    group: str
+    owner: str
+    severity: Severity
+    origin: Origin
+    status: Status
+    opened: datetime
+    since: datetime
+    members: tuple[Member, ...]
+    notices: tuple[Notice, ...]
+    acts: tuple["Acted", ...] = ()
+    who: str | None = None
+    until: datetime | None = None
+    until_version: bool = False
+    level: int = 0
+    explained_by: str | None = None
+    resolved: datetime | None = None
+    asks: tuple[Act, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelId, ...]:
+        """Return its models, each once, in the order in which they joined."""
+        return tuple(dict.fromkeys(member.model for member in self.members))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is added to an incident's thread at once: notices of one stage.
+
+    `mention` is who is called to it, "" where nobody need look now; with `broadcast` it shows in
+    the channel too.
+    """
+
+    key: str
+    incident: str
+    notices: tuple[Notice, ...]
+    mention: str = ""
+    broadcast: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """A day of an owner's models, for them to read: sections of lines, each with its title."""
+
+    key: str
+    owner: str
+    at: datetime
+    headline: str
+    sections: tuple[tuple[str, tuple[str, ...]], ...]
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to tell something, and whom to call to it; see `Owner` in `spec`."""
+
+    channel: str
+    mention: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Click:
+    """Somebody wants `act` done about an incident; the same `key` again is the same click.
+
+    `user` is Slack's id of who clicked, or on the command line None; `who` is how they are named.
+    `model` is one of the incident's models where the act is about one. `silence` says until when:
+    a duration as in "1h", "tomorrow", or "next-version".
+    """
+
+    key: str
+    act: Act
+    incident: str
+    who: str
+    user: str | None = None
+    model: ModelId | None = None
+    version: int | None = None
+    why: str = ""
+    silence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of a click: `done`, or not; `said` is told to who clicked."""
+
+    done: bool
+    said: str
 
 
 # -- retrain, gate, registry, deploy --------------------------------------------------------
@@ -793,6 +975,88 @@ class Paged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """A notice is to be told, as part of `incident`; kept under the notice's key before it is."""
+
+    model: ModelId
+    at: datetime
+    notice: Notice
+    incident: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouped:
+    """A model's incident `alert` is told as part of `incident`; kept under `alert`."""
+
+    model: ModelId
+    at: datetime
+    alert: str
+    incident: str
+    group: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """An incident's message stands in `channel`, and shows what `shown` is the digest of."""
+
+    model: ModelId
+    at: datetime
+    incident: str
+    channel: str
+    receipt: Receipt
+    shown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acted:
+    """Somebody did something about an incident; kept under the click's key.
+
+    `until` is when an acknowledgement or a silence ends; `version` is the challenger that a
+    rollout's act was about, or the champion at which a silence until the next version began.
+    """
+
+    model: ModelId
+    at: datetime
+    incident: str
+    act: Act
+    who: str
+    user: str | None = None
+    why: str = ""
+    until: datetime | None = None
+    until_version: bool = False
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsent:
+    """An incident could not be told in `channel` at first, at `wall` seconds since 1970.
+
+    `away` says that the pager could not be reached at all. Kept once, under incident and channel.
+    """
+
+    model: ModelId
+    at: datetime
+    incident: str
+    channel: str
+    error: str
+    away: bool
+    wall: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """Slack was out of reach, so an incident was told another way; kept under incident and way."""
+
+    model: ModelId
+    at: datetime
+    incident: str
+    way: str
+    to: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ordered:
     """A retraining was begun."""
 
@@ -996,6 +1260,12 @@ Fact = (
     | Explained
     | Quarantined
     | Released
+    | Noted
+    | Grouped
+    | Posted
+    | Acted
+    | Unsent
+    | Relayed
 )
 
 

@@ -46,6 +46,10 @@ CONFIG = "DRIFTLOOP_CONFIG"
 """Names the file; empty, there is none."""
 SECRETS = (
     "slack_token",
+    "slack_app_token",
+    "slack_signing_secret",
+    "smtp",
+    "webhook",
     "handover_token",
     "ledger",
     "catalog",
@@ -54,7 +58,10 @@ SECRETS = (
     "prefect_database",
     "nats",
 )
-PORTS = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port", "nats_port")
+PORTS = (
+    *("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port", "nats_port"),
+    "desk_port",
+)
 
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
@@ -205,6 +212,24 @@ class Settings(BaseSettings):
     """Sent as a bearer token to the URLs that new versions are handed to."""
     slack_api: str = ""
     """Base address of Slack's Web API; empty for Slack itself, or the local server."""
+    slack_signing_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
+    """Of the Slack app: what it posts to the desk's port is believed if it is signed by it. Without
+    one nothing that is posted there is."""
+    slack_app_token: Annotated[SecretStr, Field(min_length=1)] | None = None
+    """An app token (xapp-...): clicks come over Socket Mode too, and no port needs to be open."""
+    desk_port: Port = 8406
+    """Of what takes Slack's clicks."""
+    tell_every: Seconds = 0.5
+    """How often it is looked whether something is to be told."""
+    slack_down: Seconds = 600.0
+    """After so long without Slack the second way is used, `smtp` or `webhook`."""
+    smtp: SecretStr = SecretStr("")
+    """The second way by e-mail, as smtp://user:password@host:587 or smtps://host; see `email` in
+    owners.toml."""
+    smtp_from: str = "driftloop@localhost"
+    """Who these e-mails are from."""
+    webhook: SecretStr = SecretStr("")
+    """The second way by HTTP: an address that each incident is posted to, as JSON."""
 
     watch_every: Seconds = 600.0
     """How often the fleet is looked at."""

@@ -13,7 +13,7 @@ import msgspec
 from driftloop.errors import LedgerError, StaleHead
 from driftloop.ledger.engine import engine_of
 from driftloop.ledger.migrations import bring_up
-from driftloop.ledger.trace import is_release, trace_of
+from driftloop.ledger.trace import INCIDENT, is_release, trace_of
 from driftloop.records import (
     REMEMBERED,
     Advanced,
@@ -217,6 +217,10 @@ class SqlLedger:
         found = self._read(query.order_by(table.c.id))
         return tuple(_decoded(body, KINDS[kind]) for kind, body in found)
 
+    def incident(self, incident: str) -> tuple[Fact, ...]:
+        """Return every fact of a page's incident, oldest first: noted, posted, acted, relayed."""
+        return self.trace(f"{INCIDENT}{incident}")
+
     def written(self, kind: type[Fact]) -> float | None:
         """Return the wall-clock seconds at which the newest fact of `kind` was written."""
         table = self._facts
@@ -351,6 +355,27 @@ class SqlLedger:
             & (table.c.lease_until <= self._wall())
         )
         return tuple((row[0], row[1]) for row in self._read(query.order_by(table.c.key)))
+
+    def live(self, prefix: str) -> tuple[tuple[str, str], ...]:
+        """Return (key, body) of claims under `prefix` that nobody finished, held or not."""
+        table = self._intents
+        query = self._sa.select(table.c.key, table.c.body).where(
+            table.c.key.startswith(prefix, autoescape=True) & table.c.outcome.is_(None)
+        )
+        return tuple((row[0], row[1]) for row in self._read(query.order_by(table.c.key)))
+
+    def finished(self, prefix: str) -> int:
+        """Return how many claims under `prefix` are finished."""
+        table = self._intents
+        theirs = table.c.key.startswith(prefix, autoescape=True) & table.c.outcome.is_not(None)
+        query = self._sa.select(self._sa.func.count()).select_from(table).where(theirs)
+        return int(self._read(query)[0][0])
+
+    def reopen(self, key: str) -> None:
+        """Let what was finished be claimed again."""
+        table = self._intents
+        values = {"outcome": None, "lease_until": 0.0}
+        self._write(self._sa.update(table).where(table.c.key == key).values(values))
 
     def thin(self, *, model: ModelId, before: datetime, dry_run: bool = False) -> int:
         """Return how many old measurements of `model` were removed, or would be.

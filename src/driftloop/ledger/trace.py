@@ -1,6 +1,7 @@
 """Which decision, or which order given by hand, a fact belongs to."""
 
 from driftloop.records import (
+    Acted,
     Advanced,
     Decided,
     Decision,
@@ -8,14 +9,22 @@ from driftloop.records import (
     Fact,
     Failed,
     Gated,
+    Grouped,
     Measured,
     Moved,
+    Noted,
     Order,
     Ordered,
     Paged,
+    Posted,
     Quarantined,
+    Relayed,
     Trained,
+    Unsent,
 )
+
+INCIDENT = "incident/"
+"""How the trace of what belongs to an incident's message begins."""
 
 
 def trace_of(fact: Fact, *, key: str | None) -> str | None:  # noqa: PLR0911 - one for each kind
@@ -43,6 +52,15 @@ def trace_of(fact: Fact, *, key: str | None) -> str | None:  # noqa: PLR0911 - o
             # What is told about an order, or about one later decision, has its key at the end.
             rest = notice.key.removeprefix(f"{notice.incident}/{notice.stage}").lstrip("/")
             return rest or notice.incident
+        case (
+            Noted(incident=own)
+            | Grouped(incident=own)
+            | Posted(incident=own)
+            | Acted(incident=own)
+            | Unsent(incident=own)
+            | Relayed(incident=own)
+        ):
+            return f"{INCIDENT}{own}"
     return None
 
 

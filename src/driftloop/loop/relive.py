@@ -19,12 +19,16 @@ from driftloop.loop.watch import Watcher
 from driftloop.ports import Ledger, Look, PredictionLog
 from driftloop.records import (
     REMEMBERED,
+    Address,
     Candidate,
     Decided,
+    Digest,
+    Entry,
     Explained,
     Gated,
     GateResult,
     Head,
+    Incident,
     LogSummary,
     Measured,
     ModelId,
@@ -194,6 +198,21 @@ class Unheard:
 
     def follow(self, notice: Notice, receipt: Receipt, *, reconcile: bool) -> None:
         """Let it be."""
+
+    def post(self, incident: Incident, to: Address, *, reconcile: bool) -> Receipt:  # noqa: ARG002 - the port's
+        """Return that it was told."""
+        return Receipt(channel=to.channel, ts=incident.id)
+
+    def update(self, incident: Incident, receipt: Receipt) -> Receipt:  # noqa: ARG002 - the port's
+        """Return where it was told."""
+        return receipt
+
+    def reply(self, entry: Entry, receipt: Receipt, *, reconcile: bool) -> None:
+        """Let it be."""
+
+    def summarize(self, digest: Digest, to: Address, *, reconcile: bool) -> Receipt:  # noqa: ARG002 - the port's
+        """Return that it was told."""
+        return Receipt(channel=to.channel, ts=digest.key)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from driftloop.errors import PagerError
 from driftloop.page.blocks import opening, reply, updated
-from driftloop.records import Notice, Receipt
+from driftloop.records import Address, Digest, Entry, Incident, Notice, Receipt
 
 if TYPE_CHECKING:
     from slack_sdk import WebClient
@@ -158,6 +158,22 @@ class SlackPager:
             metadata=_metadata(notice, notice.key),
             unfurl_links=False,
         )
+
+    def post(self, incident: Incident, to: Address, *, reconcile: bool) -> Receipt:
+        """Post the incident's message."""
+        raise NotImplementedError
+
+    def update(self, incident: Incident, receipt: Receipt) -> Receipt:
+        """Let the message show the incident as it is now."""
+        raise NotImplementedError
+
+    def reply(self, entry: Entry, receipt: Receipt, *, reconcile: bool) -> None:
+        """Write into the thread."""
+        raise NotImplementedError
+
+    def summarize(self, digest: Digest, to: Address, *, reconcile: bool) -> Receipt:
+        """Post a digest."""
+        raise NotImplementedError
 
     def _standing(self, notice: Notice) -> Receipt | None:
         channel = self._channel_id(notice.channel)

@@ -10,6 +10,7 @@ from driftloop.spec.expression import parse
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolicy
 from driftloop.spec.naming import NAME
+from driftloop.spec.people import OnCall, Override, Owner, Paging, Route, Routes
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
 from driftloop.spec.retraining import CostPolicy, RetrainPolicy
@@ -30,7 +31,6 @@ from driftloop.spec.schema import (
     HandoverPolicy,
     LabelSource,
     LogSource,
-    Owner,
     Platform,
     RetentionPolicy,
     RolloutPolicy,
@@ -61,12 +61,17 @@ __all__ = [
     "HandoverPolicy",
     "LabelSource",
     "LogSource",
+    "OnCall",
+    "Override",
     "Owner",
+    "Paging",
     "Platform",
     "QuarantinePolicy",
     "RetentionPolicy",
     "RetrainPolicy",
     "RolloutPolicy",
+    "Route",
+    "Routes",
     "Source",
     "check_call",
     "duration",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from driftloop.errors import UnknownModel
 from driftloop.records import ModelId
-from driftloop.spec.schema import Family, Owner, Platform, Source
+from driftloop.spec.people import Owner, Routes
+from driftloop.spec.schema import Family, Platform, Source
 
 NOBODY = Platform(owner="")
 
@@ -22,6 +23,8 @@ class Fleet:
     """Where the monitor files are."""
     sources: Mapping[str, Source] = field(default_factory=dict)
     """Where looked-up features come from, by name."""
+    routes: Routes = field(default_factory=Routes)
+    """Who is told what, where it is not simply the owner."""
     left_out: tuple[ModelId, ...] = ()
     """Models that are declared, and that the fleet was cut down by."""
 

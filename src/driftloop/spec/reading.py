@@ -14,10 +14,12 @@ from driftloop.spec.contradictions import MISSING, contradictions, overdrawn
 from driftloop.spec.fleet import Fleet
 from driftloop.spec.lookups import bad_source
 from driftloop.spec.naming import NAME
-from driftloop.spec.schema import Family, Feature, Owner, Platform, Source
+from driftloop.spec.people import Owner, Routes
+from driftloop.spec.schema import Family, Feature, Platform, Source
 
 DEFAULTS = "defaults.toml"
 SOURCES = "sources.toml"
+ROUTES = "routes.toml"
 POLICIES = frozenset(
     {"window", "drift", "decay", "quality", "hysteresis", "retrain", "gate", "budget"}
     | {"estimate", "quarantine"}
@@ -68,7 +70,7 @@ class _Reader:
         platform = self._platform()
         self._read_defaults()
         self._read_sources()
-        names = {"owners.toml", "platform.toml", DEFAULTS, SOURCES}
+        names = {"owners.toml", "platform.toml", DEFAULTS, SOURCES, ROUTES}
         files = sorted(path.name for path in self.folder.glob("*.toml") if path.name not in names)
         if not files:
             self._fault(str(self.folder), "no family is declared", hint="add <family>.toml")
@@ -88,6 +90,7 @@ class _Reader:
             owners=owners,
             platform=platform,
             folder=self.folder.absolute(),
+            routes=self._routes(),
             sources={name: source for name, source in self._sources.items() if source is not None},
         )
 
@@ -121,6 +124,12 @@ class _Reader:
                 hint=f"known: {known}",
             )
         return platform
+
+    def _routes(self) -> Routes:
+        if not (self.folder / ROUTES).exists():
+            return Routes()
+        routes = self._parse(Routes, self._toml(ROUTES) or {}, ROUTES)
+        return routes if isinstance(routes, Routes) else Routes()
 
     def _read_policy(self) -> None:
         if self._policy_file is None:

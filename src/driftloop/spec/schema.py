@@ -63,13 +63,6 @@ def _fallback(given: object) -> object:
     return given
 
 
-class Owner(Table):
-    """Who is told: a Slack channel, and whom to mention in it ("@here", "<@U123>" or "")."""
-
-    channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
-    mention: str = ""
-
-
 class Platform(Table):
     """Who is told when driftloop itself is in trouble, and from when on it is."""
 

@@ -1,0 +1,1 @@
+"""Incidents as people see them, made of facts: one cause, one message. Pure."""

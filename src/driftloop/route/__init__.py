@@ -1,6 +1,17 @@
 """Who is told, and when: the tree of routes, shifts and quiet hours. Pure."""
 
-from driftloop.route.calendar import morning, on_call, quiet_until
+from driftloop.route.calendar import is_quiet, morning, on_call, quiet_until
+from driftloop.route.severity import rank, severity_of, severity_of_stage
 from driftloop.route.tree import Routed, routed
 
-__all__ = ["Routed", "morning", "on_call", "quiet_until", "routed"]
+__all__ = [
+    "Routed",
+    "is_quiet",
+    "morning",
+    "on_call",
+    "quiet_until",
+    "rank",
+    "routed",
+    "severity_of",
+    "severity_of_stage",
+]

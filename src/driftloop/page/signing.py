@@ -75,11 +75,6 @@ class Signatures:
             return "its signature is not that of our secret"
         return "" if self._is_first(signature, int(timestamp)) else "it is a replay"
 
-    def forget(self, signature: str) -> None:
-        """Let a signature be believed once more: what it signed could not be taken."""
-        with self._lock:
-            self._seen.pop(signature, None)
-
     def _is_first(self, signature: str, timestamp: float) -> bool:
         now = self._wall()
         with self._lock:

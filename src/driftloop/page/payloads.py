@@ -6,29 +6,27 @@ in a payload may change as Slack likes.
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
 
 from driftloop.errors import BadRequest
+from driftloop.page.clicks import (
+    LONGEST_VALUE,
+    PREFIX,
+    REPORT,
+    WHY,
+    WHY_BLOCK,
+    WHY_INPUT,
+    Target,
+    value_of,
+)
 from driftloop.records import Act, Click, ModelId
 
-PREFIX = "driftloop."
-"""An action id of ours is this and the value of an `Act`."""
-SILENCE = f"{PREFIX}{Act.SILENCE}"
-NO_PROBLEM = f"{PREFIX}{Act.NO_PROBLEM}"
-WHY_VIEW = "driftloop.why"
-"""The callback id of the modal that asks why something is no problem."""
-WHY = "why"
-"""The block id, and the action id, of its one input."""
+LARGEST = 2**31
+"""No version has such a number."""
 
-LONGEST_VALUE = 2000
-"""Characters that Slack lets the value of a button have."""
-LONGEST_OPTION = 150
-"""Characters that Slack lets the value of an option have."""
-
-_Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1900)]
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{2,40}$")]
 _Ts = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}\.[0-9]{1,9}$")]
 _Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2000)]
@@ -36,18 +34,6 @@ _Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length
 
 class _Read(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class Target(_Read):
-    """What a button is about, as it stands in its `value`: JSON, made by `value_of`."""
-
-    incident: _Word | None = None
-    """None: that of the message it stands in."""
-    model: _Word | None = None
-    version: Annotated[int, Field(ge=1, lt=2**53)] | None = None
-    silence: Annotated[_Word, StringConstraints(max_length=40)] | None = None
-    channel: _Id | None = None
-    """Of a modal: where the message is that it was opened from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +54,8 @@ class Pressed:
 class Asks:
     """Somebody says that something is no problem, and is to be asked why in a modal."""
 
-    target: Target
+    metadata: str
+    """What the modal is to bring back: its target, and the channel."""
     trigger: str
     user: str
     channel: str = ""
@@ -79,14 +66,14 @@ class Asks:
 class Unclear:
     """A click that we know nothing of: `said` is told to who clicked, nothing is done.
 
-    `field` names the input of the modal that is to blame, where it is one.
+    `field` says that the modal's input can show it.
     """
 
     said: str
     user: str = ""
     channel: str = ""
     response_url: str = ""
-    field: str = ""
+    field: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,43 +82,6 @@ class Nothing:
 
 
 Asked = Pressed | Asks | Unclear | Nothing
-
-
-def value_of(
-    incident: str, model: ModelId | None = None, version: int | None = None, *, silence: str = ""
-) -> str:
-    """Return the `value` of a button, or of an option that silences.
-
-    Raises:
-        ValueError: it is longer than Slack takes.
-
-    >>> value_of("eta-de/2013-04-09", ModelId("eta-de"), 7)
-    '{"incident":"eta-de/2013-04-09","model":"eta-de","version":7}'
-    """
-    said = {"incident": incident, "model": model, "version": version}
-    if silence:
-        said["silence"] = silence
-    value = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
-    if len(value) > LONGEST_VALUE:
-        raise ValueError(f"a button's value of {len(value)} characters: {value[:80]}...")
-    return value
-
-
-def option_of(incident: str, silence: str) -> str:
-    """Return the `value` of an option that silences, which may be but 150 characters long.
-
-    Where the incident's name does not fit it is left out: it is that of the message.
-
-    >>> option_of("eta-de/2013-04-09", "1h")
-    '{"incident":"eta-de/2013-04-09","silence":"1h"}'
-    >>> option_of("x" * 150, "1h")
-    '{"silence":"1h"}'
-    """
-    whole = {"incident": incident, "silence": silence}
-    value = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
-    if len(value) <= LONGEST_OPTION:
-        return value
-    return json.dumps({"silence": silence}, separators=(",", ":"))
 
 
 def parsed(payload: str | bytes) -> Asked:
@@ -170,6 +120,12 @@ def read(payload: object) -> Asked:
     )
 
 
+class _Back(TypedDict):
+    user: str
+    channel: str
+    response_url: str
+
+
 class _User(_Read):
     id: _Id
     username: str = ""
@@ -185,7 +141,7 @@ class _Channel(_Read):
 
 
 class _Option(_Read):
-    value: Annotated[str, StringConstraints(max_length=LONGEST_OPTION)]
+    value: Annotated[str, StringConstraints(max_length=LONGEST_VALUE)]
 
 
 class _Action(_Read):
@@ -238,6 +194,14 @@ class _View(_Read):
     state: _State = _State()
 
 
+class _From(_Read):
+    channel: _Id | Literal[""] = ""
+
+
+class _Silence(_Read):
+    silence: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+
+
 class _Submission(_Read):
     type: Literal["view_submission"]
     user: _User
@@ -248,59 +212,58 @@ def _of_actions(said: _Actions) -> Asked:
     # Slack sends one click at a time, in a list.
     action = said.actions[0]
     channel = said.channel.id if said.channel is not None else ""
-    back = {"user": said.user.id, "channel": channel, "response_url": said.response_url}
-    if action.url is not None or action.action_id.startswith(f"{PREFIX}open"):
+    back = _Back(user=said.user.id, channel=channel, response_url=said.response_url)
+    if action.action_id == REPORT or action.url is not None:
         return Nothing()
     act = _act(action.action_id)
     if act is None:
         return Unclear(
             said="This button is not one that driftloop knows. Nothing was done.", **back
         )
-    chosen = action.selected_option
-    target = _target(chosen.value if chosen is not None else action.value or "")
-    incident = target and (target.incident or _word(said.message and said.message.incident))
-    if target is None or not incident or (act is Act.SILENCE and target.silence is None):
+    if act is Act.SILENCE:
+        target = _choice(action.selected_option, said.message)
+    else:
+        target = _target(action.value or "")
+    if target is None:
         return Unclear(said="This button does not say what it is about. Nothing was done.", **back)
     if act is Act.NO_PROBLEM:
-        about = target.model_copy(update={"incident": incident, "channel": channel or None})
-        return Asks(target=about, trigger=said.trigger_id, **back)
-    click = Click(
-        key=f"{said.user.id}/{action.action_ts}/{action.action_id}",
-        act=act,
-        incident=incident,
-        who=said.user.said,
-        user=said.user.id,
-        model=ModelId(target.model) if target.model is not None else None,
-        version=target.version,
-        silence=target.silence or "",
+        metadata = target.model_dump(exclude_defaults=True) | {"channel": channel}
+        return Asks(metadata=json.dumps(metadata), trigger=said.trigger_id, **back)
+    click = _click(
+        act, target, said.user, key=f"{said.user.id}/{action.action_ts}/{action.action_id}"
     )
     return Pressed(click=click, channel=channel, response_url=said.response_url)
 
 
 def _of_view(said: _Submission) -> Asked:
     view, user = said.view, said.user
-    if view.callback_id != WHY_VIEW:
+    if view.callback_id != WHY:
         return Unclear(said="This form is not one that driftloop knows.", user=user.id)
     target = _target(view.private_metadata)
-    if target is None or target.incident is None:
-        return Unclear(said="This form does not say what it is about.", user=user.id, field=WHY)
-    given = view.state.values.get(WHY, {}).get(WHY)
+    if target is None:
+        return Unclear(said="This form does not say what it is about.", user=user.id, field=True)
+    channel = _From.model_validate_json(view.private_metadata).channel
+    given = view.state.values.get(WHY_BLOCK, {}).get(WHY_INPUT)
     why = _clean((_Input.model_validate(given).value if given is not None else None) or "", 3000)
-    channel = target.channel or ""
     if not why:
-        return Unclear(said="Say why, please.", user=user.id, channel=channel, field=WHY)
-    click = Click(
-        # Who submits a form again, because it was refused, does the same once more.
-        key=f"{user.id}/{view.id}/{NO_PROBLEM}",
-        act=Act.NO_PROBLEM,
+        return Unclear(said="Say why, please.", user=user.id, channel=channel, field=True)
+    # Who submits a form again, because it was refused, does the same once more.
+    click = _click(Act.NO_PROBLEM, target, user, key=f"{user.id}/{view.id}/{WHY}", why=why)
+    return Pressed(click=click, channel=channel, submits=True)
+
+
+def _click(act: Act, target: Target, user: _User, *, key: str, why: str = "") -> Click:
+    return Click(
+        key=key,
+        act=act,
         incident=target.incident,
         who=user.said,
         user=user.id,
         model=ModelId(target.model) if target.model is not None else None,
         version=target.version,
         why=why,
+        silence=target.silence,
     )
-    return Pressed(click=click, channel=channel, submits=True)
 
 
 def _act(action_id: str) -> Act | None:
@@ -309,17 +272,29 @@ def _act(action_id: str) -> Act | None:
 
 
 def _target(value: str) -> Target | None:
+    """Return what a button is about, None where it does not say so as we write it."""
     try:
-        return Target.model_validate(from_json(value, allow_inf_nan=False))
-    except ValueError:  # pydantic's is one too
+        target = Target.read(value)
+    except BadRequest:
         return None
+    words = (target.incident, target.model or "", target.silence)
+    numbered = target.version is None or 0 < target.version < LARGEST
+    sound = numbered and all(word.isprintable() for word in words)
+    return target if sound else None
 
 
-def _word(said: object) -> str | None:
-    try:
-        return Target(incident=said).incident  # type: ignore[arg-type]  # that is the question
-    except ValidationError:
+def _choice(option: _Option | None, message: _Message | None) -> Target | None:
+    """Return what a choice is about; where it does not name the incident, the message's."""
+    if option is None:
         return None
+    target = _target(option.value)
+    if target is None and message is not None:
+        try:
+            silence = _Silence.model_validate_json(option.value).silence
+            target = _target(value_of(str(message.incident or ""), silence=silence))
+        except ValidationError:
+            return None
+    return target if target is not None and target.silence else None
 
 
 def _clean(text: str, most: int) -> str:

@@ -20,7 +20,8 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.webhook import WebhookClient
 
 from driftloop.errors import DriftloopError
-from driftloop.page.payloads import WHY, WHY_VIEW, Asked, Asks, Nothing, Pressed, Unclear
+from driftloop.page.clicks import WHY, WHY_BLOCK, WHY_INPUT
+from driftloop.page.payloads import Asked, Asks, Nothing, Pressed, Unclear
 from driftloop.ports import Desk
 from driftloop.records import Answer, Click
 
@@ -123,7 +124,7 @@ class Reception:
 
     def _ask(self, asked: Asks, turn: "_Turn") -> None:
         """Open the modal; what opened it is good for three seconds, and once."""
-        view = _why_view(asked.target.model_dump_json(exclude_none=True))
+        view = _why_view(asked.metadata)
         try:
             self._client.views_open(trigger_id=asked.trigger, view=view)
         except (SlackClientError, OSError, HTTPException, ValueError) as error:
@@ -189,7 +190,7 @@ class _Turn:
 def _why_view(metadata: str) -> dict[str, Any]:
     return {
         "type": "modal",
-        "callback_id": WHY_VIEW,
+        "callback_id": WHY,
         "private_metadata": metadata,
         "title": {"type": "plain_text", "text": "Not a problem"},
         "submit": {"type": "plain_text", "text": "Not a problem"},
@@ -197,11 +198,11 @@ def _why_view(metadata: str) -> dict[str, Any]:
         "blocks": [
             {
                 "type": "input",
-                "block_id": WHY,
+                "block_id": WHY_BLOCK,
                 "label": {"type": "plain_text", "text": "Why is it none?"},
                 "element": {
                     "type": "plain_text_input",
-                    "action_id": WHY,
+                    "action_id": WHY_INPUT,
                     "multiline": True,
                     "max_length": LONGEST,
                 },
@@ -211,7 +212,7 @@ def _why_view(metadata: str) -> dict[str, Any]:
 
 
 def _refusal(said: str) -> Body:
-    return {"response_action": "errors", "errors": {WHY: said[:LONGEST]}}
+    return {"response_action": "errors", "errors": {WHY_BLOCK: said[:LONGEST]}}
 
 
 def _is_slacks(url: str, base_url: str) -> bool:

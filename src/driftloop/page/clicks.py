@@ -1,5 +1,6 @@
 """What a button carries: what it does, and to what."""
 
+import json
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,5 +62,5 @@ def value_of(
     >>> value_of("eta/1", version=3)
     '{"incident":"eta/1","version":3}'
     """
-    target = Target(incident=incident, model=model, version=version, silence=silence)
-    return target.model_dump_json(exclude_defaults=True)
+    given = {"incident": incident, "model": model, "version": version, "silence": silence}
+    return json.dumps({key: said for key, said in given.items() if said}, separators=(",", ":"))

@@ -101,7 +101,7 @@ def test_the_wheel_holds_what_the_repository_does(installed: Installed) -> None:
     assert sorted(wanted) == sorted(names)
     assert {name for name in wanted if not name.endswith(".py")} >= {
         "dashboards/templates/fleet.html",
-        "driftloop/page/sandbox.html",
+        "driftloop/page/sandbox/page.html",
         "driftloop/py.typed",
         "driftloop/starter/monitors/parcels.toml",
     }

@@ -1,6 +1,7 @@
 """What time alone makes of an incident: reminders, escalation, acknowledgements that run out."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from driftloop.incident.stages import OF_TELLING
@@ -94,7 +95,9 @@ def _escalation(
     when = _awake(incident, owners.get(name), max(last, incident.told) + routed.ack_within)
     key = f"{incident.id}/{Stage.ESCALATED}/{incident.level + 1}"
     said = f"nobody acknowledged it: {name} is told too"
-    yield when, _made(incident, Stage.ESCALATED, key, said, _left(incident), now)
+    notice = _made(incident, Stage.ESCALATED, key, said, _left(incident), now)
+    # It is theirs now too.
+    yield when, replace(notice, owner=name)
 
 
 def _reminder(

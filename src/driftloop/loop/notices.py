@@ -314,6 +314,7 @@ def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Noti
         stage=Stage.QUARANTINED,
         at=first.at,
         since=first.start,
+        until=max(fact.until for fact in facts),
         channel=owner.channel,
         mention=owner.mention,
         headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are in quarantine{by}",

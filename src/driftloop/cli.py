@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
+from driftloop.commands.digest import digest_command
 from driftloop.commands.features import add_feature_commands
 from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
@@ -148,12 +149,13 @@ def check() -> None:
     it reads these logs and the tables of sources.toml, and looks for handover commands.
     """
     from driftloop.judge import spending
+    from driftloop.show import warn_of_clicks
 
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
     unread: list[DriftloopError] = []
-    warned = 0
+    warned = warn_of_clicks(system.settings)
     for family in fleet.families:
         task = f"{family.task}{f' of {len(family.classes)} classes' if family.classes else ''}"
         typer.echo(
@@ -648,6 +650,7 @@ def watchdog() -> None:
 add_feature_commands(app, lambda: _system(), lambda: _installed())  # noqa: PLW0108 - they are defined below
 app.command("replay")(replay_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
+app.command("digest")(digest_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
@@ -714,6 +717,16 @@ def slack() -> None:
     settings = _settings()
     _configure_logs("slack")
     _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
+
+
+@app.command("_desk", hidden=True)
+def desk() -> None:
+    """Run what tells what is to be told, and takes the clicks on it."""
+    from driftloop.up.desk import working
+
+    system = _system("desk")
+    with working(system) as app:
+        _serve(app, system.settings.host, system.settings.desk_port)
 
 
 @app.command("_mlflow", hidden=True)

@@ -568,14 +568,22 @@ class Notice:
     chart: Chart | None = None
     version: int | None = None
     """The challenger that it is about."""
+    about: str = ""
+    """What is at fault, where that has a name: a column, as in "x03"."""
+    retrains: bool = False
+    """The loop helps itself: it has a retraining begun for this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Where a message stands: Slack's channel id and the message's timestamp."""
+    """Where a message stands: Slack's channel id and the message's timestamp.
+
+    `blind` says that it was posted although nobody could look whether it stood already.
+    """
 
     channel: str
     ts: str
+    blind: bool = False
 
 
 class Act(StrEnum):

@@ -8,9 +8,23 @@ family: its features, its markets and its policy.
 
 from driftloop.spec.expression import parse
 from driftloop.spec.fleet import Fleet
-from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolicy
+from driftloop.spec.judging import (
+    BudgetPolicy,
+    EstimatePolicy,
+    QuarantinePolicy,
+    SeverityPolicy,
+)
 from driftloop.spec.naming import NAME
-from driftloop.spec.people import OnCall, Override, Owner, Paging, Route, Routes
+from driftloop.spec.people import (
+    DEFAULTS,
+    OnCall,
+    Override,
+    Owner,
+    Paging,
+    Route,
+    Routes,
+    inherited,
+)
 from driftloop.spec.reading import load_fleet
 from driftloop.spec.recipe import check_call, load_recipe
 from driftloop.spec.retraining import CostPolicy, RetrainPolicy
@@ -40,6 +54,7 @@ from driftloop.spec.schema import (
 from driftloop.spec.values import duration
 
 __all__ = [
+    "DEFAULTS",
     "LEANING",
     "LOSSES",
     "METRICS",
@@ -72,9 +87,11 @@ __all__ = [
     "RolloutPolicy",
     "Route",
     "Routes",
+    "SeverityPolicy",
     "Source",
     "check_call",
     "duration",
+    "inherited",
     "is_database",
     "load_fleet",
     "load_recipe",

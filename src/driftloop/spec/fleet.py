@@ -52,6 +52,11 @@ class Fleet:
             hint="`driftloop check` lists the fleet",
         )
 
+    def market(self, model: str) -> str:
+        """Return the market of `model`; see `family` for errors."""
+        family = self.family(model)
+        return dict(zip(family.models, family.markets, strict=True))[ModelId(model)]
+
     def family_named(self, name: str) -> Family:
         """Return the family called `name`.
 
@@ -74,12 +79,16 @@ class Fleet:
         That is the owner of the source that the feature is looked up in, if one is named there;
         else the family's `data_owner`, else its owner. See `family` for errors.
         """
+        return self.owners[self.data_owner_name(model, feature)]
+
+    def data_owner_name(self, model: str, feature: str | None = None) -> str:
+        """Return what `data_owner` is called in owners.toml."""
         family = self.family(model)
         declared = family.features.get(feature or "")
         source = self.sources.get(declared.source or "") if declared is not None else None
         if source is not None and source.owner is not None:
-            return self.owners[source.owner]
-        return self.owners[family.data_owner or family.owner]
+            return source.owner
+        return family.data_owner or family.owner
 
     def only(self, models: tuple[ModelId, ...]) -> "Fleet":
         """Return the fleet cut down to `models`; families left without any are dropped.

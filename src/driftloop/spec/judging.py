@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from driftloop.records import Severity
 from driftloop.spec.values import Duration, Positive, Table
 
 
@@ -50,3 +51,19 @@ class QuarantinePolicy(Table):
     volume: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     """Fewer rows than this share of what is usual at that time of the week are a fault, as are
     more than the usual number divided by it."""
+
+
+Urgency = Annotated[Severity | None, Field(strict=False)]
+
+
+class SeverityPolicy(Table):
+    """How urgent a family's pages are, where that is not as what was found makes it."""
+
+    harm: Urgency = None
+    """It predicts worse."""
+    data: Urgency = None
+    """Its data is at fault."""
+    drift: Urgency = None
+    """Columns have changed."""
+    rollout: Urgency = None
+    """A rollout is stuck, held or rolled back."""

@@ -1,9 +1,12 @@
 """Who is told of what, when, and who comes next: the tables of owners.toml and routes.toml."""
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from difflib import get_close_matches
 from typing import Annotated, Self
+from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from driftloop.records import Origin, Severity
 from driftloop.spec.values import Duration, Pause, Table
@@ -14,9 +17,32 @@ USER = r"^[UW][A-Z0-9]{5,}$"
 PERSON = r"^[UWS][A-Z0-9]{5,}$"
 """Slack's id of a user, or of a user group (S...)."""
 
+ADDRESS = r"^[^@\s<>,;]+@[^@\s<>,;]+$"
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        near = get_close_matches(name, available_timezones(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else 'as in "Europe/Berlin"'
+        raise PydanticCustomError("no_zone", "no such time zone", {"hint": hint}) from None
+    return name
+
+
+def _not_nothing(span: str) -> str:
+    begin, _, end = span.partition("-")
+    if begin == end:
+        hint = {"hint": "for whole days there is quiet_days"}
+        raise PydanticCustomError("no_span", "begins when it ends", hint)
+    return span
+
+
 Clock = Annotated[str, Field(pattern=TIME)]
 User = Annotated[str, Field(pattern=USER)]
 Person = Annotated[str, Field(pattern=PERSON)]
+Span = Annotated[str, Field(pattern=SPAN), AfterValidator(_not_nothing)]
 
 
 class Override(Table):
@@ -49,9 +75,9 @@ class Owner(Table):
     mention: str = ""
     members: Annotated[tuple[Person, ...], Field(strict=False)] = ()
     """Who may press the buttons: users, and user groups. Those on call may too."""
-    time_zone: str = "UTC"
+    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """As in "Europe/Berlin": of quiet hours, shifts, and what "tomorrow" is."""
-    quiet: Annotated[tuple[Annotated[str, Field(pattern=SPAN)], ...], Field(strict=False)] = ()
+    quiet: Annotated[tuple[Span, ...], Field(strict=False)] = ()
     """Local hours in which nobody is woken, as in "22:00-07:00"; what is found then waits."""
     quiet_days: Annotated[
         tuple[Annotated[str, Field(pattern=r"^(mon|tue|wed|thu|fri|sat|sun)$")], ...],
@@ -61,7 +87,7 @@ class Owner(Table):
     wakes: Annotated[Severity | None, Field(strict=False)] = None
     """From this severity on what is found in quiet hours is told at once; None: nothing is."""
     on_call: OnCall | None = None
-    email: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    email: Annotated[tuple[Annotated[str, Field(pattern=ADDRESS)], ...], Field(strict=False)] = ()
     """Where Slack is down for long, these addresses are written to."""
     digest: Clock | None = "08:00"
     """The local time of the daily digest; "" in a file for none."""
@@ -72,6 +98,40 @@ class Owner(Table):
         if isinstance(given, dict) and given.get("digest") == "":
             return {**given, "digest": None}
         return given
+
+    @model_validator(mode="after")
+    def _is_awake(self) -> Self:
+        ends = [time(), *(end for _, end in self.spans)]
+        if all(self.is_quiet(day, end) for day in range(len(DAYS)) for end in ends):
+            msg = "is quiet at all hours: nobody would ever be told"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def zone(self) -> tzinfo:
+        """The owner's time zone."""
+        return UTC if self.time_zone == "UTC" else ZoneInfo(self.time_zone)
+
+    @property
+    def spans(self) -> tuple[tuple[time, time], ...]:
+        """Begin and end of the quiet hours, local; one that ends before it begins ends next day."""
+        return tuple(
+            (time.fromisoformat(begin), time.fromisoformat(end))
+            for begin, _, end in (span.partition("-") for span in self.quiet)
+        )
+
+    def is_quiet(self, day: int, clock: time) -> bool:
+        """Say whether a local time is in the quiet hours, on a `day` of the week (Monday is 0)."""
+        return DAYS[day] in self.quiet_days or any(
+            begin <= clock < end if begin < end else clock >= begin or clock < end
+            for begin, end in self.spans
+        )
+
+    def moment(self, given: datetime) -> datetime:
+        """Return a time of this owner's table, in UTC: one without a zone is local."""
+        if given.tzinfo is None:
+            given = given.replace(tzinfo=self.zone)
+        return given.astimezone(UTC)
 
 
 class Paging(Table):
@@ -93,16 +153,39 @@ class Route(Paging):
     """Who owns what: the first route whose conditions all hold, and of those in it likewise.
 
     A condition that is not given holds always. Of `family` and `market` names may end in "*".
+    driftloop itself is the family "driftloop".
     """
 
     family: Annotated[tuple[str, ...], Field(strict=False)] = ()
     market: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    cause: Annotated[tuple[Origin, ...], Field(strict=False)] = ()
-    severity: Annotated[tuple[Severity, ...], Field(strict=False)] = ()
+    cause: Annotated[tuple[Annotated[Origin, Field(strict=False)], ...], Field(strict=False)] = ()
+    severity: Annotated[
+        tuple[Annotated[Severity, Field(strict=False)], ...], Field(strict=False)
+    ] = ()
     owner: str | None = None
     """None: who owns the model; of data at fault who owns the data; of driftloop itself who owns
     the platform."""
     routes: Annotated[tuple["Route", ...], Field(strict=False)] = ()
+
+    def takes(self, family: str, market: str, origin: Origin, severity: Severity) -> bool:
+        """Say whether all conditions hold, those of the routes around it left aside."""
+        return (
+            (not self.cause or origin in self.cause)
+            and (not self.severity or severity in self.severity)
+            and (not self.family or any(fits(pattern, family) for pattern in self.family))
+            and (not self.market or any(fits(pattern, market) for pattern in self.market))
+        )
+
+    def first(self, family: str, market: str, origin: Origin, severity: Severity) -> int | None:
+        """Return the place of the first of `routes` that takes it, None where none does."""
+        return next(
+            (
+                place
+                for place, route in enumerate(self.routes)
+                if route.takes(family, market, origin, severity)
+            ),
+            None,
+        )
 
 
 class Routes(Route):
@@ -124,3 +207,19 @@ DEFAULTS = Paging(
     escalate=(),
 )
 """What holds where no route says otherwise."""
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Say whether a name of a condition is that of a family or market; "*" is any ending.
+
+    >>> fits("eta-*", "eta-de"), fits("eta", "eta-de")
+    (True, False)
+    """
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def inherited(around: Paging, route: Paging) -> Paging:
+    """Return how insistent paging is in `route`, which has what it does not say from `around`."""
+    said = {name: getattr(route, name) for name in Paging.model_fields}
+    given = {name: value for name, value in said.items() if value is not None}
+    return Paging.model_construct(**{**dict(around), **given})

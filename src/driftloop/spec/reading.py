@@ -15,6 +15,7 @@ from driftloop.spec.fleet import Fleet
 from driftloop.spec.lookups import bad_source
 from driftloop.spec.naming import NAME
 from driftloop.spec.people import Owner, Routes
+from driftloop.spec.rosters import bad_owner, bad_routes
 from driftloop.spec.schema import Family, Feature, Platform, Source
 
 DEFAULTS = "defaults.toml"
@@ -90,7 +91,7 @@ class _Reader:
             owners=owners,
             platform=platform,
             folder=self.folder.absolute(),
-            routes=self._routes(),
+            routes=self._routes(families),
             sources={name: source for name, source in self._sources.items() if source is not None},
         )
 
@@ -106,6 +107,9 @@ class _Reader:
                 owners[name] = owner
         # An owner with a fault of its own is still one that families may name.
         self._owner_names = frozenset(raw or ())
+        for name, owner in owners.items():
+            for fault in bad_owner(name, owner):
+                self._fault(file, fault.what, key=fault.where, hint=fault.hint)
         return owners
 
     def _platform(self) -> Platform:
@@ -125,11 +129,15 @@ class _Reader:
             )
         return platform
 
-    def _routes(self) -> Routes:
+    def _routes(self, families: Sequence[Family]) -> Routes:
         if not (self.folder / ROUTES).exists():
             return Routes()
         routes = self._parse(Routes, self._toml(ROUTES) or {}, ROUTES)
-        return routes if isinstance(routes, Routes) else Routes()
+        if not isinstance(routes, Routes):
+            return Routes()
+        for fault in bad_routes(routes, owners=self._owner_names, families=families):
+            self._fault(ROUTES, fault.what, key=fault.where, hint=fault.hint)
+        return routes
 
     def _read_policy(self) -> None:
         if self._policy_file is None:
@@ -315,12 +323,15 @@ def _worded(fault: Any, kind: type[BaseModel], file: str) -> tuple[str, str]:  #
         return MISSING, f"give it here or in {other}" if kind is Family else "give it here"
     given = fault["input"]
     shown = "" if isinstance(given, dict) else f", got {given!r}"
-    return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", ""
+    hint = fault.get("ctx", {}).get("hint", "")
+    return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", hint
 
 
 def _nearest(loc: tuple[Any, ...], kind: type[BaseModel]) -> str:
     table: Any = kind
     for part in loc[:-1]:
+        if isinstance(part, int):
+            continue  # of a list, whose tables are all of one kind
         field = getattr(table, "model_fields", {}).get(part)
         table = field.annotation if field is not None else Feature
         table = next((each for each in get_args(table) if each is not NoneType), table)

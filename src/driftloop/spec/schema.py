@@ -16,7 +16,12 @@ from pydantic import (
 from driftloop.errors import BadRequest
 from driftloop.records import FeatureValue, ModelId, Task
 from driftloop.spec.expression import parse
-from driftloop.spec.judging import BudgetPolicy, EstimatePolicy, QuarantinePolicy
+from driftloop.spec.judging import (
+    BudgetPolicy,
+    EstimatePolicy,
+    QuarantinePolicy,
+    SeverityPolicy,
+)
 from driftloop.spec.retraining import RetrainPolicy
 from driftloop.spec.values import Duration, Pause, Positive, Share, Table
 
@@ -472,6 +477,7 @@ class Family(Table):
     budget: BudgetPolicy = BudgetPolicy()
     estimate: EstimatePolicy = EstimatePolicy()
     quarantine: QuarantinePolicy = QuarantinePolicy()
+    severity: SeverityPolicy = SeverityPolicy()
     log: LogSource | None = None
     """A log of somebody else's: these models are served elsewhere, and never by driftloop."""
     segments: Annotated[tuple[str, ...], Field(strict=False)] = ()

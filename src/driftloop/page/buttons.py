@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from driftloop.page.clicks import REPORT, WHY, WHY_BLOCK, WHY_INPUT, action_of, value_of
+from driftloop.page.clicks import REPORT, WHY, WHY_BLOCK, WHY_INPUT, action_of, option_of, value_of
 from driftloop.page.text import SECTION, line, visible
 from driftloop.records import Act, Incident, Link, Member, ModelId
 
 Block = dict[str, Any]
 """One Block Kit block, as JSON would hold it."""
 
-VALUE, OPTION = 2000, 150
+VALUE = 2000
 """Slack's limits: characters of what a button carries, and a choice of a menu."""
 
 _URL, _TITLE, _TEXT, _LABEL = 3000, 100, 300, 30
@@ -163,15 +163,15 @@ def _label(act: Act, about: _About) -> str:
     return f"{_LABELS[act]} version {about.version}" if versioned else _LABELS[act]
 
 
-def _silence(incident: Incident) -> Block | None:
-    choices = [(value_of(incident.id, silence=until), said) for until, said in _SILENCES]
-    if any(len(value) > OPTION for value, _ in choices):
-        return None
+def _silence(incident: Incident) -> Block:
     return {
         "type": "static_select",
         "action_id": action_of(Act.SILENCE),
         "placeholder": _plain(_LABELS[Act.SILENCE]),
-        "options": [{"text": _plain(said), "value": value} for value, said in choices],
+        "options": [
+            {"text": _plain(said), "value": option_of(incident.id, until)}
+            for until, said in _SILENCES
+        ],
     }
 
 

@@ -19,8 +19,7 @@ from driftloop.incident.lines import (
     worst,
 )
 from driftloop.incident.words import doing, headline, needs, standing, stands, telling
-from driftloop.page.buttons import Block, asked, buttons
-from driftloop.page.clicks import action_of
+from driftloop.page.buttons import Block, buttons
 from driftloop.page.opening import opening, reply, updated
 from driftloop.page.text import (
     FIELDS,
@@ -35,7 +34,6 @@ from driftloop.page.text import (
     when,
 )
 from driftloop.records import (
-    Act,
     Address,
     Answer,
     Digest,
@@ -285,14 +283,11 @@ def _by_hand(incident: Incident, rows: Iterable[Block]) -> list[Block]:
     """Return how to do on the command line what no button is there for."""
     if incident.status in (Status.RESOLVED, Status.EXPLAINED):
         return []
-    shown, id_ = asked(rows), _id(incident)
-    if not shown:
-        text = f"On the command line: `driftloop ack {id_}`, `driftloop silence {id_}`"
-        return [_context("by-hand", text)]
-    left = [act for act in incident.asks if action_of(act) not in shown]
-    if Act.SILENCE in left:
-        return [_context("by-hand", f"On the command line: `driftloop silence {id_}`")]
-    return []
+    if any(block["type"] == "actions" for block in rows):
+        return []
+    id_ = _id(incident)
+    text = f"On the command line: `driftloop ack {id_}`, `driftloop silence {id_}`"
+    return [_context("by-hand", text)]
 
 
 def _footer(incident: Incident) -> Block:

@@ -3,15 +3,21 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from driftloop.page.clicks import REPORT, WHY, WHY_BLOCK, WHY_INPUT, action_of, option_of, value_of
+from driftloop.page.clicks import (
+    LONGEST_VALUE,
+    REPORT,
+    WHY,
+    WHY_BLOCK,
+    WHY_INPUT,
+    action_of,
+    option_of,
+    value_of,
+)
 from driftloop.page.text import SECTION, line, visible
 from driftloop.records import Act, Incident, Link, Member, ModelId
 
 Block = dict[str, Any]
 """One Block Kit block, as JSON would hold it."""
-
-VALUE = 2000
-"""Slack's limits: characters of what a button carries, and a choice of a menu."""
 
 _URL, _TITLE, _TEXT, _LABEL = 3000, 100, 300, 30
 _REASON = 1000
@@ -72,13 +78,6 @@ def buttons(incident: Incident, report: Link | None = None) -> list[Block]:
     ]
 
 
-def asked(blocks: Iterable[Block]) -> frozenset[str]:
-    """Return the `action_id`s that there is a button of."""
-    return frozenset(
-        element["action_id"] for block in blocks for element in block.get("elements", ())
-    )
-
-
 def why_view(value: str, headline: str = "") -> Block:
     """Return the window that asks why an incident is no problem; `value` is what a button carried.
 
@@ -137,14 +136,14 @@ def _all(members: Iterable[Member]) -> str:
 
 def _element(act: Act, incident: Incident, about: _About) -> Block | None:
     if act is Act.SILENCE:
-        return _silence(incident)
+        return _silence(incident.id)
     on_model = act in _OF_MODELS
     if act is Act.RETRAIN and len(incident.models) > 1:
         about = _About(None, None, _all(m for m in incident.members if m.over is None))
     value = value_of(
         incident.id, about.model if on_model else None, about.version if on_model else None
     )
-    if len(value) > VALUE:
+    if len(value) > LONGEST_VALUE:
         return None
     element: Block = {
         "type": "button",
@@ -163,14 +162,13 @@ def _label(act: Act, about: _About) -> str:
     return f"{_LABELS[act]} version {about.version}" if versioned else _LABELS[act]
 
 
-def _silence(incident: Incident) -> Block:
+def _silence(incident: str) -> Block:
     return {
         "type": "static_select",
         "action_id": action_of(Act.SILENCE),
         "placeholder": _plain(_LABELS[Act.SILENCE]),
         "options": [
-            {"text": _plain(said), "value": option_of(incident.id, until)}
-            for until, said in _SILENCES
+            {"text": _plain(said), "value": option_of(incident, until)} for until, said in _SILENCES
         ],
     }
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
+from driftloop.commands.digest import digest_command
 from driftloop.commands.features import add_feature_commands
 from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
+from driftloop.commands.route import people, route_command
 from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError, TrainingFailed
 from driftloop.records import Task
@@ -148,12 +150,13 @@ def check() -> None:
     it reads these logs and the tables of sources.toml, and looks for handover commands.
     """
     from driftloop.judge import spending
+    from driftloop.show import warn_of_clicks
 
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
     unread: list[DriftloopError] = []
-    warned = 0
+    warned = warn_of_clicks(system.settings)
     for family in fleet.families:
         task = f"{family.task}{f' of {len(family.classes)} classes' if family.classes else ''}"
         typer.echo(
@@ -179,6 +182,7 @@ def check() -> None:
             system.check_recipe(family)
         except TrainingFailed as error:
             faults.append(error)
+    warned += _say_people(system)
     faults += system.unfit_tables()
     if faults:
         raise SpecError((*faults, *unread))
@@ -648,7 +652,9 @@ def watchdog() -> None:
 add_feature_commands(app, lambda: _system(), lambda: _installed())  # noqa: PLW0108 - they are defined below
 app.command("replay")(replay_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
+app.command("digest")(digest_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
+app.command("route")(route_command(lambda: _system()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 
@@ -714,6 +720,16 @@ def slack() -> None:
     settings = _settings()
     _configure_logs("slack")
     _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
+
+
+@app.command("_desk", hidden=True)
+def desk() -> None:
+    """Run what tells what is to be told, and takes the clicks on it."""
+    from driftloop.up.desk import working
+
+    system = _system("desk")
+    with working(system) as app:
+        _serve(app, system.settings.host, system.settings.desk_port)
 
 
 @app.command("_mlflow", hidden=True)
@@ -808,6 +824,14 @@ def _length(text: str, option: str) -> timedelta:
         raise BadRequest(f"{text!r} {error}", where=option) from error
     assert isinstance(length, timedelta)  # noqa: S101 - it gives nothing else for a text
     return length
+
+
+def _say_people(system: "System") -> int:
+    """Say who is told, and return how many warnings that came to."""
+    said = tuple(people(system.fleet, system.clock.now()))
+    for line, is_warning in said:
+        typer.echo(f"warning: {line}" if is_warning else line)
+    return sum(is_warning for _, is_warning in said)
 
 
 def _wrapped(names: Sequence[str]) -> list[str]:

@@ -55,9 +55,10 @@ def group(decision: Decision, cause: Cause | None, fleet: Fleet) -> str:
 
 
 def quarantine_group(fact: Quarantined, fleet: Fleet) -> str:
-    """Return what quarantines of one family, day and kind share, as in "quarantine/eta/2026-03-01/nulls-of-x".
+    """Return what quarantines of one family, day and kind of reason share.
 
-    What somebody put there by hand is told by itself.
+    That is as in "quarantine/eta/2026-03-01/nulls-of-load". What somebody put there by hand is told
+    by itself.
     """
     if fact.who is not None:
         return ""

@@ -208,6 +208,7 @@ class Parts:
             reports=self.settings.reports,
             every=self.settings.snapshots == "all",
             quarantine=self.quarantine,
+            charts=True,
         )
 
     @property

@@ -112,9 +112,22 @@ def _odd(character: str) -> bool:
 
 
 def _isolated(text: str) -> list[str]:
-    pieces = [_ENTITY.get(character, character) for character in text]
-    if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text):
-        return [_ISOLATE, *pieces, _END]
+    """Return the escaped characters of a line, each run from right to left closed off."""
+    pieces: list[str] = []
+    begun = ended = None
+    for character in text:
+        way = unicodedata.bidirectional(character)
+        if way in ("R", "AL"):
+            if begun is None:
+                begun = len(pieces)
+                pieces.append(_ISOLATE)
+            ended = len(pieces) + 1
+        elif way == "L" and begun is not None and ended is not None:
+            pieces.insert(ended, _END)
+            begun = ended = None
+        pieces.append(_ENTITY.get(character, character))
+    if ended is not None:
+        pieces.insert(ended, _END)
     return pieces
 
 

@@ -106,9 +106,8 @@ def needs(incident: Incident) -> str:
         case Status.SILENCED:
             return "Nothing until the silence ends."
         case Status.ACKED:
-            return (
-                f"Nothing of anybody but {incident.who or 'who has it'}: {lowered(_need(incident))}"
-            )
+            need = _need(incident)
+            return need if need.startswith("Nothing") else f"{_who(incident)} has it. {need}"
         case _:
             return _need(incident)
 

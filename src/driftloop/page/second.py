@@ -15,7 +15,7 @@ from email.utils import formatdate
 from urllib.parse import quote, unquote, urlsplit
 
 from driftloop.errors import MOST_SAID, PagerError
-from driftloop.incident.lines import OF_PEOPLE, utc, worst
+from driftloop.incident.lines import OF_PEOPLE, common, utc, worst
 from driftloop.incident.words import doing, headline, needs
 from driftloop.records import Incident, Notice
 from driftloop.spec import Owner
@@ -224,7 +224,8 @@ def text(incident: Incident, *, why: str) -> Iterator[str]:
     models = incident.models
     if len(models) > 1:
         yield ""
-        yield f"{len(models)} models:"
+        shared = common(incident)
+        yield _line(f"{len(models)} models, worst first{f': {shared}' if shared else ''}:")
         yield from (_line(f"  {model}: {said}") for model, said in worst(incident)[:NAMED])
         if len(models) > NAMED:
             yield f"  and {len(models) - NAMED} more"

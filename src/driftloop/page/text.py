@@ -14,7 +14,7 @@ _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyon
 _REFERENCE = re.compile(r"<[@!][A-Za-z0-9^|_.-]+>")
 _MENTION = 150
 _BEYOND = 0x10000
-_ISOLATE, _END = "\u2068", "\u2069"
+_ISOLATE, _END = "\u2066", "\u2069"
 _JOINS = "\u200d\ufe0e\ufe0f"
 # They turn around what follows, ours too; Slack has no use for them.
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
@@ -112,22 +112,10 @@ def _odd(character: str) -> bool:
 
 
 def _isolated(text: str) -> list[str]:
-    """Return the escaped characters of a line, each run from right to left closed off."""
-    pieces: list[str] = []
-    begun = ended = None
-    for character in text:
-        way = unicodedata.bidirectional(character)
-        if way in ("R", "AL"):
-            if begun is None:
-                begun = len(pieces)
-                pieces.append(_ISOLATE)
-            ended = len(pieces) + 1
-        elif way == "L" and begun is not None and ended is not None:
-            pieces.insert(ended, _END)
-            begun = ended = None
-        pieces.append(_ENTITY.get(character, character))
-    if ended is not None:
-        pieces.insert(ended, _END)
+    """Return the escaped characters of a line; closed off, where some run from right to left."""
+    pieces = [_ENTITY.get(character, character) for character in text]
+    if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text):
+        return [_ISOLATE, *pieces, _END]
     return pieces
 
 

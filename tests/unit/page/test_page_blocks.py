@@ -211,7 +211,7 @@ def assert_slack_takes(text: str, blocks: list[dict[str, Any]]) -> None:
             left = CONTROLS.sub("", words)
             assert not set("<>") & set(left)
             assert re.sub(r"&(amp|lt|gt);", "", left).count("&") == 0
-            assert words.count("\u2068") == words.count("\u2069")
+            assert words.count("\u2066") == words.count("\u2069")
             assert "\u202e" not in words
         for element in block.get("elements", []):
             assert len(element.get("value", "")) <= 2000

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from driftloop.incident.stages import OF_TELLING
 from driftloop.records import Act, Incident, ModelId, Notice, Stage
 
 Said = tuple[str | datetime, ...]
@@ -15,9 +16,6 @@ Said = tuple[str | datetime, ...]
 
 CAUSE = "Cause"
 """What the line of evidence is called that tells why."""
-
-OF_PEOPLE = frozenset({Stage.ACTED, Stage.REMINDED, Stage.ESCALATED, Stage.EXPIRED, Stage.RELAYED})
-"""Stages of telling it, not of what it is about."""
 
 STAGES: Mapping[Stage, str] = {
     Stage.OPENED: "Open",
@@ -39,6 +37,8 @@ STAGES: Mapping[Stage, str] = {
     Stage.ESCALATED: "Escalated: nobody acknowledged",
     Stage.EXPIRED: "Open again: the acknowledgement has ended",
     Stage.RELAYED: "Told another way: Slack was out of reach",
+    Stage.EXPLAINS: "Part of this one",
+    Stage.AGAIN: "Told once more",
 }
 
 _ACTS: Mapping[Act, str] = {
@@ -84,7 +84,7 @@ def worst(incident: Incident) -> tuple[tuple[ModelId, str], ...]:
     def said(model: ModelId) -> str:
         stage = stages[model]
         line = _own_line(telling[model], shared=bool(shared)) if model in telling else ""
-        if stage in WRONG or stage in OF_PEOPLE or not left:
+        if stage in WRONG or stage in OF_TELLING or not left:
             return line or STAGES[stage]
         if model not in left:
             return f"recovered; was: {line}" if line else "recovered"

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from driftloop.incident.lines import (
-    OF_PEOPLE,
     STAGES,
     WRONG,
     Said,
@@ -18,6 +17,7 @@ from driftloop.incident.lines import (
     without,
     worst,
 )
+from driftloop.incident.stages import OF_TELLING
 from driftloop.records import (
     PLATFORM,
     Incident,
@@ -132,7 +132,7 @@ def telling(incident: Incident) -> Notice | None:
     found = None
     for notice in incident.notices:
         if notice.stage in WRONG or (
-            notice.stage not in OF_PEOPLE and (found is None or found.stage not in WRONG)
+            notice.stage not in OF_TELLING and (found is None or found.stage not in WRONG)
         ):
             found = notice
     return found
@@ -192,7 +192,7 @@ def _things(about: tuple[str, ...], place: str) -> str:
 
 def _newest(incident: Incident) -> dict[str, Notice]:
     """Return each alert's newest notice that is about the models and not about people."""
-    return {n.incident: n for n in incident.notices if n.stage not in OF_PEOPLE}
+    return {n.incident: n for n in incident.notices if n.stage not in OF_TELLING}
 
 
 def _need(incident: Incident) -> str:
@@ -242,7 +242,7 @@ def _mend(incident: Incident) -> str:
 
 
 def _open(incident: Incident) -> Said:
-    told = [n.stage for n in incident.notices if n.stage in OF_PEOPLE]
+    told = [n.stage for n in incident.notices if n.stage in OF_TELLING]
     again = Stage.EXPIRED in told and told[-1] is not Stage.ACTED
     word = "Open again" if again else "Open"
     left = {member.model for member in incident.members if member.over is None}

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from driftloop.incident.lines import (
     CAUSE,
-    OF_PEOPLE,
     STAGES,
     acted,
     cause,
@@ -18,9 +17,9 @@ from driftloop.incident.lines import (
     without,
     worst,
 )
+from driftloop.incident.stages import OF_TELLING
 from driftloop.incident.words import doing, headline, needs, standing, stands, telling
 from driftloop.page.buttons import Block, buttons
-from driftloop.page.opening import opening, reply, updated
 from driftloop.page.picture import alt_text
 from driftloop.page.text import (
     FIELDS,
@@ -49,7 +48,7 @@ from driftloop.records import (
     Status,
 )
 
-__all__ = ["answered", "entry", "message", "opening", "reply", "summary", "updated"]
+__all__ = ["answered", "entry", "message", "summary"]
 
 _FALLBACK = 400
 _HEADLINE, _SAID, _WHY, _PART, _ROW, _ACT = 1000, 1200, 800, 200, 250, 200
@@ -83,6 +82,8 @@ _STAGE_SIGNS: Mapping[Stage, str] = {
     Stage.ESCALATED: "⏫",
     Stage.EXPIRED: "🔴",
     Stage.RELAYED: "✉️",
+    Stage.EXPLAINS: "🔗",
+    Stage.AGAIN: "🔁",
 }
 
 
@@ -133,7 +134,7 @@ def entry(entry: Entry) -> tuple[str, list[Block]]:
     if entry.mention.strip():
         parts.append(mention_of(entry.mention))
     blocks = [_section("state", " · ".join(parts)), *rest]
-    if newest.stage in OF_PEOPLE:
+    if newest.stage in OF_TELLING:
         return _fallback(sign, "", said, newest.doing), blocks
     return _fallback(sign, word, said, newest.doing), blocks
 
@@ -357,7 +358,7 @@ def _named(notice: Notice) -> str:
     said = one_line(notice.headline)
     if not said:
         return notice.model
-    if notice.stage in OF_PEOPLE:
+    if notice.stage in OF_TELLING:
         said = without(said, notice.model)
         return said[:1].upper() + said[1:]
     return said if notice.model in said else f"{notice.model}: {said}"

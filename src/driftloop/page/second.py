@@ -15,7 +15,8 @@ from email.utils import formatdate
 from urllib.parse import quote, unquote, urlsplit
 
 from driftloop.errors import MOST_SAID, PagerError
-from driftloop.incident.lines import OF_PEOPLE, common, utc, worst
+from driftloop.incident.lines import common, utc, worst
+from driftloop.incident.stages import OF_TELLING
 from driftloop.incident.words import doing, headline, needs
 from driftloop.records import Incident, Notice
 from driftloop.spec import Owner
@@ -276,7 +277,7 @@ def _posted(incident: Incident, owner: Owner, why: str) -> dict[str, object]:
 
 def _telling(incident: Incident) -> Notice | None:
     """Return the newest notice about the matter itself that has evidence, else the newest."""
-    about = [each for each in incident.notices if each.stage not in OF_PEOPLE]
+    about = [each for each in incident.notices if each.stage not in OF_TELLING]
     proven = [each for each in about if each.evidence]
     return next(reversed(proven or about), None)
 

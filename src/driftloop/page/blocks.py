@@ -20,7 +20,6 @@ from driftloop.incident.lines import (
 )
 from driftloop.incident.words import doing, headline, needs, standing, stands, telling
 from driftloop.page.buttons import Block, buttons
-from driftloop.page.opening import opening, reply, updated
 from driftloop.page.text import (
     FIELDS,
     HEADER,
@@ -48,7 +47,7 @@ from driftloop.records import (
     Status,
 )
 
-__all__ = ["answered", "entry", "message", "opening", "reply", "summary", "updated"]
+__all__ = ["answered", "entry", "message", "summary"]
 
 _FALLBACK = 400
 _HEADLINE, _SAID, _WHY, _PART, _ROW, _ACT = 1000, 1200, 800, 200, 250, 200
@@ -82,6 +81,8 @@ _STAGE_SIGNS: Mapping[Stage, str] = {
     Stage.ESCALATED: "⏫",
     Stage.EXPIRED: "🔴",
     Stage.RELAYED: "✉️",
+    Stage.EXPLAINS: "🔗",
+    Stage.AGAIN: "🔁",
 }
 
 

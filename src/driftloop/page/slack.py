@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from driftloop.errors import PagerError
 from driftloop.page import blocks
 from driftloop.page.asking import Line, Refused
-from driftloop.page.former import Former
 from driftloop.page.pictures import Pictures, illustrated
 from driftloop.page.standing import (
     Messages,
@@ -59,7 +58,7 @@ class Bot(NamedTuple):
     team: str
 
 
-class SlackPager(Former):
+class SlackPager:
     """A `ports.Pager` and `ports.People` that speaks as the bot of `token`.
 
     Args:

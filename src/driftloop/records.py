@@ -568,6 +568,10 @@ class Notice:
     chart: Chart | None = None
     version: int | None = None
     """The challenger that it is about."""
+    about: str = ""
+    """What is at fault, where that has a name: a column, as in "x03"."""
+    retrains: bool = False
+    """The loop helps itself: it has a retraining begun for this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,7 @@ def opened(
         key=f"{decision.incident}{of}/opened",
         incident=f"{decision.incident or decision.key}{of}",
         headline=_headline(decision, family),
+        about=_about(decision, cause),
         doing=_doing(decision),
         evidence=(
             *_cause(cause),
@@ -100,6 +101,7 @@ def worsened(
         key=f"{decision.incident}/worsened/{decision.key}",
         incident=decision.incident or decision.key,
         headline=_headline(decision, family),
+        about=_about(decision, cause),
         doing=_doing(decision),
         evidence=(
             *_cause(cause),
@@ -128,6 +130,7 @@ def blocked(
         key=f"{decision.incident}/blocked/{decision.key}",
         incident=decision.incident or decision.key,
         headline=_headline(decision, family),
+        about=_about(decision, cause),
         doing=f"Not retraining: {decision.blocked or 'the data is at fault'}.",
         evidence=(*_cause(cause), *_evidence(decision.verdicts, family)),
         links=(places.model(decision.model), places.report(decision)),
@@ -379,6 +382,7 @@ def _notice(  # noqa: PLR0913 - the parts of a notice
     doing: str,
     evidence: tuple[Evidence, ...],
     links: tuple[Link, ...],
+    about: str = "",
 ) -> Notice:
     return Notice(
         key=key,
@@ -393,6 +397,8 @@ def _notice(  # noqa: PLR0913 - the parts of a notice
         doing=doing,
         evidence=evidence,
         links=links,
+        about=about,
+        retrains=decision.retrain,
     )
 
 
@@ -427,6 +433,20 @@ def _renewal(
         doing=doing,
         evidence=evidence,
     )
+
+
+def _about(decision: Decision, cause: Cause | None) -> str:
+    """Return the column at fault: where the cause lies, or of a fault the first that alarms."""
+    if cause is not None and cause.carriers:
+        return cause.carriers[0].name.split(".")[0].split("=")[0]
+    faults = (
+        v.reading.column
+        for v in decision.verdicts
+        if v.level is Level.ALARM
+        and (v.reading.kind is Kind.QUALITY or v.reading.metric == "nulls")
+        and v.reading.column
+    )
+    return next(faults, "").split(".")[0]
 
 
 def _doing(decision: Decision) -> str:

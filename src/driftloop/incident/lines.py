@@ -1,0 +1,206 @@
+"""An incident line by line, in plain words: its models, who did what, its times.
+
+None of this has markup; who shows it escapes it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from driftloop.records import Act, Chart, Incident, ModelId, Notice, Stage
+
+Said = tuple[str | datetime, ...]
+"""A sentence with its times left as times: Slack shows each reader their own."""
+
+CAUSE = "Cause"
+"""What the line of evidence is called that tells why."""
+
+OF_PEOPLE = frozenset({Stage.ACTED, Stage.REMINDED, Stage.ESCALATED, Stage.EXPIRED, Stage.RELAYED})
+"""Stages of telling it, not of what it is about."""
+
+STAGES: Mapping[Stage, str] = {
+    Stage.OPENED: "Open",
+    Stage.WORSENED: "Open: now it predicts worse",
+    Stage.BLOCKED: "Blocked: bad data",
+    Stage.RETRAINING: "Retraining",
+    Stage.PROMOTED: "New version serving",
+    Stage.REFUSED: "Candidate refused",
+    Stage.FAILED: "Retraining failed",
+    Stage.HELD: "Rollout held",
+    Stage.STUCK: "Promotion stuck",
+    Stage.ROLLED_BACK: "Rolled back",
+    Stage.RECOVERED: "Recovered",
+    Stage.QUARANTINED: "In quarantine: trains nothing",
+    Stage.RELEASED: "Released: trains again",
+    Stage.DOUBTED: "Labels in doubt",
+    Stage.ACTED: "Somebody acted",
+    Stage.REMINDED: "Still open",
+    Stage.ESCALATED: "Escalated: nobody acknowledged",
+    Stage.EXPIRED: "Open again: the acknowledgement has ended",
+    Stage.RELAYED: "Told another way: Slack was out of reach",
+}
+
+_ACTS: Mapping[Act, str] = {
+    Act.ACK: "acknowledged",
+    Act.SILENCE: "silenced it",
+    Act.RESOLVE: "closed it",
+    Act.NO_PROBLEM: "said that it is not a problem",
+    Act.RETRAIN: "asked for a retraining",
+    Act.HOLD: "held the rollout",
+    Act.RESUME: "let the rollout go on",
+    Act.PROMOTE: "promoted the new version",
+    Act.ROLL_BACK: "rolled back",
+}
+
+WRONG = frozenset({Stage.OPENED, Stage.WORSENED, Stage.BLOCKED, Stage.QUARANTINED})
+"""Stages whose notices say what is wrong."""
+
+
+def cause(incident: Incident) -> str:
+    """Return why, "" where that is not known; of many models what most of them say."""
+    said = Counter(
+        evidence.value
+        for notice in incident.notices
+        for evidence in notice.evidence
+        if evidence.what == CAUSE
+    )
+    return said.most_common(1)[0][0] if said else ""
+
+
+def worst(incident: Incident) -> tuple[tuple[ModelId, str], ...]:
+    """Return each model with one line of its own, the worst first, those that recovered last."""
+    telling: dict[ModelId, Notice] = {}
+    for notice in incident.notices:
+        if notice.stage in WRONG or notice.model not in telling:
+            telling[notice.model] = notice
+    over = {m.model for m in incident.members if m.over} - {
+        m.model for m in incident.members if not m.over
+    }
+    stages = {member.model: member.stage for member in incident.members}
+
+    def rank(model: ModelId) -> tuple[bool, float, str]:
+        return model in over, -badness(telling[model]) if model in telling else 0.0, model
+
+    return tuple(
+        (model, _own_line(model, telling.get(model), stages[model], over=model in over))
+        for model in sorted(incident.models, key=rank)
+    )
+
+
+def acted(incident: Incident, *, last: int = 3) -> tuple[Said, ...]:
+    """Return who did what and when, the newest `last` of it, oldest first."""
+    return tuple(
+        (f"{act.who} {_ACTS[act.act]} ", act.at, *((f": {one_line(act.why)}",) if act.why else ()))
+        for act in incident.acts[-last:]
+    )
+
+
+def pictured(chart: Chart) -> str:
+    """Return a chart in words, for who cannot see it.
+
+    >>> at = datetime(2026, 1, 1)
+    >>> pictured(Chart(title="MAE of eta", points=((at, 9.0), (at, 14.0)), unit="min", limit=13.0))
+    'MAE of eta: 14 min at the end, from 9 min; limit 13 min'
+    """
+    unit = f" {chart.unit}" if chart.unit else ""
+    values = [value for _, value in chart.points]
+    said = f"{values[-1]:.4g}{unit} at the end, from {values[0]:.4g}{unit}" if values else "empty"
+    limit = "" if chart.limit is None else f"; limit {chart.limit:.4g}{unit}"
+    usual = "" if chart.baseline is None else f"; {chart.baseline:.4g}{unit} when it was new"
+    return f"{one_line(chart.title)}: {said}{limit}{usual}"
+
+
+def badness(notice: Notice) -> float:
+    """Return by how many times its limit a notice's first number is over it, 0 where unknown."""
+    for evidence in notice.evidence:
+        value, limit = _number(evidence.value), _number(evidence.limit)
+        if value is None or limit is None:
+            continue
+        usual = re.search(r"worse than ([-+.\de]+)", evidence.limit)
+        if usual and (base := _number(usual[1])):
+            return abs(value - base) / abs(base) / max(limit / 100, 1e-9)
+        return abs(value) / max(abs(limit), 1e-9)
+    return 0.0
+
+
+def plain(said: Said) -> str:
+    """Return a sentence with its times in UTC.
+
+    >>> plain(("Resolved ", datetime(2013, 4, 2, 6, 0), "."))
+    'Resolved 2 Apr 2013 06:00 UTC.'
+    """
+    return "".join(utc(part) if isinstance(part, datetime) else part for part in said)
+
+
+def utc(at: datetime) -> str:
+    """Return a time as people read it.
+
+    >>> utc(datetime(2013, 4, 2, 6, 0))
+    '2 Apr 2013 06:00 UTC'
+    """
+    return f"{at.day} {at:%b %Y %H:%M} UTC"
+
+
+def without(said: str, model: ModelId) -> str:
+    """Return words about a model without its name at their head.
+
+    >>> without("eta-de: its data looks wrong", ModelId("eta-de"))
+    'its data looks wrong'
+    """
+    if not said.startswith(model):
+        return said
+    return said[len(model) :].lstrip(": ") or said
+
+
+def counted(n: int) -> str:
+    """Return how many models.
+
+    >>> counted(1), counted(2000)
+    ('1 model', '2,000 models')
+    """
+    return f"{n:,} model" if n == 1 else f"{n:,} models"
+
+
+def lasting(lasted: timedelta) -> str:
+    """Return how long something took, in the largest unit of which there are two.
+
+    >>> lasting(timedelta(hours=36)), lasting(timedelta(days=9)), lasting(timedelta(seconds=70))
+    ('36 hours', '9 days', '1 minute')
+    """
+    minutes = int(lasted.total_seconds()) // 60
+    of_days, of_hours = minutes // 1440, minutes // 60
+    n, unit = next(
+        ((n, unit) for n, unit in ((of_days, "day"), (of_hours, "hour")) if n > 1),
+        (minutes, "minute"),
+    )
+    return f"{n:,} {unit}" if n == 1 else f"{n:,} {unit}s"
+
+
+def lowered(said: str) -> str:
+    """Return a sentence as part of another."""
+    return said[:1].lower() + said[1:]
+
+
+def one_line(text: str) -> str:
+    """Return text without line breaks."""
+    return " ".join(text.split())
+
+
+def _own_line(model: ModelId, notice: Notice | None, stage: Stage, *, over: bool) -> str:
+    if notice is None:
+        return STAGES[stage]
+    said = without(one_line(notice.headline), model)
+    numbers = [e for e in notice.evidence if e.what != CAUSE]
+    if numbers and not re.search(r"\d", said):
+        first = numbers[0]
+        limit = f" (limit {one_line(first.limit)})" if first.limit else ""
+        said = f"{one_line(first.what)} {one_line(first.value)}{limit}"
+    if over:
+        return f"recovered; was: {said}"
+    return said if stage in WRONG or stage in OF_PEOPLE else f"{lowered(STAGES[stage])}; {said}"
+
+
+def _number(said: str) -> float | None:
+    found = re.match(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)", said)
+    return float(found[1]) if found else None

@@ -1,0 +1,236 @@
+"""An incident in plain words: the same in Slack, in mails and on the command line.
+
+None of this has markup; who shows it escapes it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from driftloop.incident.lines import (
+    OF_PEOPLE,
+    STAGES,
+    WRONG,
+    Said,
+    counted,
+    lasting,
+    lowered,
+    one_line,
+    without,
+    worst,
+)
+from driftloop.records import (
+    PLATFORM,
+    Incident,
+    ModelId,
+    Notice,
+    Origin,
+    Stage,
+    Status,
+    metric_name,
+)
+
+_OVER = frozenset({Stage.RECOVERED, Stage.RELEASED})
+_NEEDS: Mapping[Stage, str] = {
+    Stage.STUCK: "Mend what stopped {version} and let it go on, or roll it back.",
+    Stage.HELD: "Decide: promote {version}, let its rollout go on, or roll it back.",
+    Stage.FAILED: "Find out why it could not be retrained; the old version answers meanwhile.",
+    Stage.REFUSED: "Nothing yet: it tries again. If that is refused too, look at data and recipe.",
+    Stage.BLOCKED: "{mend} It does not retrain until then.",
+    Stage.ROLLED_BACK: "Find out why {version} was worse; the one before it answers again.",
+    Stage.OPENED: "Decide: retrain now, or say that it is not a problem. It does not by itself.",
+    Stage.WORSENED: "Decide: retrain now, or say that it is not a problem. It does not by itself.",
+    Stage.QUARANTINED: "Look at the rows: mend where they come from, or release what is right.",
+    Stage.DOUBTED: "Look at the labels: keep them out if they are wrong.",
+    Stage.RETRAINING: "Nothing: it is being retrained, and what comes of it is told here.",
+    Stage.PROMOTED: "Nothing: it ends by itself once the numbers are good again.",
+}
+"""What each stage needs of a person, the most demanding first."""
+
+_ITSELF = "Nothing: it retrains itself, and what comes of it is told here."
+_NAMED = 3
+
+
+def headline(incident: Incident) -> str:
+    """Return in one line what is wrong, and with how many models.
+
+    It stays what it was while the incident goes on: `stands` says how far that has come.
+    """
+    models = incident.models
+    if len(models) > 1:
+        return _of_many(incident)
+    telling = _telling(incident.notices)
+    if telling is None:
+        return f"{', '.join(models) or incident.owner}: {incident.group or incident.id}"
+    said = one_line(telling.headline)
+    return said if telling.model in said else f"{telling.model}: {said}"
+
+
+def stands(incident: Incident) -> Said:
+    """Return how it stands with people: open since when, who has it until when, or how it ended."""
+    who = incident.who or "somebody"
+    match incident.status:
+        case Status.RESOLVED:
+            ended = incident.resolved or incident.since
+            return ("Resolved ", ended, f", {lasting(ended - incident.since)} after it began")
+        case Status.ACKED:
+            return (f"{who} has it", *_until(incident), "; open since ", incident.since)
+        case Status.SILENCED:
+            return (f"Silenced by {who}", *_until(incident), "; open since ", incident.since)
+        case Status.EXPLAINED:
+            larger = incident.explained_by or "a larger incident"
+            return (f"Part of {larger}, which is told instead; open since ", incident.since)
+        case Status.WAITING:
+            return ("To be told soon; began ", incident.since)
+        case Status.OPEN:
+            return (*_open(incident), " since ", incident.since, *_escalated(incident))
+
+
+def needs(incident: Incident) -> str:
+    """Return what it needs of who reads it, in one sentence or two."""
+    match incident.status:
+        case Status.RESOLVED:
+            return "Nothing: it is over."
+        case Status.EXPLAINED:
+            return "Nothing here: what is to be done stands in the larger incident."
+        case Status.SILENCED:
+            return "Nothing until the silence ends."
+        case Status.ACKED:
+            return (
+                f"Nothing of anybody but {incident.who or 'who has it'}: {lowered(_need(incident))}"
+            )
+        case _:
+            return _need(incident)
+
+
+def doing(incident: Incident) -> str:
+    """Return what the loop does about it, "" where it says nothing."""
+    newest = _newest(incident)
+    running = [n for n in newest.values() if n.stage not in _OVER] or list(newest.values())
+    if not running or running[-1].model == PLATFORM:
+        return ""
+    said = Counter(without(n.doing.strip(), n.model) for n in running)
+    if len(running) == 1:
+        return running[0].doing.strip()
+    if len(said) == 1:
+        return next(iter(said))
+    counts = Counter(notice.stage for notice in newest.values())
+    return "; ".join(f"{counted(n)}: {STAGES[stage].lower()}" for stage, n in counts.items()) + "."
+
+
+def _of_many(incident: Incident) -> str:
+    kind, _, rest = incident.group.partition("/")
+    place, _, metric = rest.partition("/")
+    many = counted(len(incident.models))
+    about = tuple(dict.fromkeys(n.about for n in incident.notices if n.about))
+    match kind:
+        case "data" if metric:
+            return f"{metric_name(metric)} of {place} is not as it should be: {many}"
+        case "data" if place:
+            return f"{_things(about, place)} {'are' if len(about) > 1 else 'is'} broken: {many}"
+        case "inputs" if place:
+            return f"{_things(about, place)} {'have' if len(about) > 1 else 'has'} changed: {many}"
+        case "relation" if place:
+            return f"{place}: the world has changed, {many} predict worse"
+        case "quarantine" if place:
+            return f"{place}: rows of {many} are in quarantine"
+    return _alike(incident, many)
+
+
+def _alike(incident: Incident, many: str) -> str:
+    """Return the headline of models that no place is known of: what most of them say."""
+    said: dict[ModelId, str] = {}
+    for notice in incident.notices:
+        if notice.stage in WRONG or notice.model not in said:
+            said[notice.model] = without(one_line(notice.headline), notice.model)
+    ((most, times),) = Counter(said.values()).most_common(1) or [("", 0)]
+    if times == len(said) and most:
+        return f"{many}: {most}"
+    first = next(iter(worst(incident)))
+    return f"{first[0]}: {said.get(first[0], first[1])}, and {len(incident.models) - 1} more models"
+
+
+def _things(about: tuple[str, ...], place: str) -> str:
+    source = place.startswith(("source-", "source "))
+    named = ", ".join(about[:_NAMED])
+    if len(about) > _NAMED:
+        named += f" and {len(about) - _NAMED} more"
+    where = f"source {place[7:]}" if source else place
+    if not named or named == where:
+        return where
+    return f"{named} of {where}" if source else named
+
+
+def _telling(notices: Iterable[Notice]) -> Notice | None:
+    """Return the notice that says best what is wrong: the newest that does."""
+    found = None
+    for notice in notices:
+        if notice.stage in WRONG or (
+            notice.stage not in OF_PEOPLE and (found is None or found.stage not in WRONG)
+        ):
+            found = notice
+    return found
+
+
+def _newest(incident: Incident) -> dict[str, Notice]:
+    """Return each alert's newest notice that is about the models and not about people."""
+    return {n.incident: n for n in incident.notices if n.stage not in OF_PEOPLE}
+
+
+def _need(incident: Incident) -> str:
+    newest = [n for n in _newest(incident).values() if n.stage not in _OVER]
+    if not newest:
+        return "Nothing yet."
+    if newest[-1].model == PLATFORM:
+        return newest[-1].doing.strip() or "Look at `driftloop status`."
+    by_stage = {notice.stage: notice for notice in newest}
+    stage = next(stage for stage in (*_NEEDS, newest[-1].stage) if stage in by_stage)
+    notice = by_stage[stage]
+    if stage in (Stage.OPENED, Stage.WORSENED):
+        if Origin.DATA in (incident.origin, notice.origin):
+            stage = Stage.BLOCKED
+        elif notice.retrains:
+            return _ITSELF
+    version = "the new version" if notice.version is None else f"version {notice.version}"
+    said = _NEEDS.get(stage, "Nothing yet.")
+    return said.format(version=version, mend=_mend(incident) if "{mend}" in said else "")
+
+
+def _mend(incident: Incident) -> str:
+    about = tuple(dict.fromkeys(n.about for n in incident.notices if n.about))
+    kind, _, place = incident.group.partition("/")
+    if kind == "data" and place and "/" not in place:
+        if place.startswith("source"):
+            return f"Mend {_things(about, place)}, or tell whoever runs the source."
+        return f"Mend {_things(about, place)}, or tell whoever makes it."
+    named = f" ({', '.join(about[:_NAMED])})" if about else ""
+    return f"Mend the data{named}, or tell whoever makes them."
+
+
+def _open(incident: Incident) -> Said:
+    told = [n.stage for n in incident.notices if n.stage in OF_PEOPLE]
+    again = bool(told) and Stage.EXPIRED in told and told[-1] is not Stage.ACTED
+    members = [member for member in incident.members if member.over is None]
+    counts = Counter(member.stage for member in members if member.stage not in OF_PEOPLE)
+    word = "Open again" if again else "Open"
+    if len(incident.models) > 1 or not counts:
+        return (f"{word}, {len({m.model for m in members})} of {counted(len(incident.models))}",)
+    (stage,) = tuple(counts)[-1:]
+    return (
+        word
+        if stage is Stage.OPENED
+        else f"{word}: {lowered(STAGES[stage].removeprefix('Open: '))}",
+    )
+
+
+def _escalated(incident: Incident) -> Said:
+    to = [n.owner for n in incident.notices if n.stage is Stage.ESCALATED and n.owner]
+    if not incident.level:
+        return ()
+    named = f" to {to[-1]}" if to else ""
+    return (f"; nobody acknowledged, so it went on{named}",)
+
+
+def _until(incident: Incident) -> Said:
+    if incident.until_version:
+        return (" until the next version",)
+    return () if incident.until is None else (" until ", incident.until)

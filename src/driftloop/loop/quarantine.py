@@ -17,20 +17,25 @@ from driftloop.judge.partitions import (
     trusted,
 )
 from driftloop.loop import notices
+from driftloop.loop.addressed import addressed
 from driftloop.ports import Clock, Ledger, PredictionLog
 from driftloop.records import (
     Decided,
     ModelId,
+    Noted,
     Notice,
+    Origin,
     Paged,
     Partition,
     Passed,
     Quarantined,
     Released,
     Span,
+    Stage,
     Window,
 )
-from driftloop.spec import Family, Fleet
+from driftloop.route import quarantine_group, quarantined_feature, severity_of_stage
+from driftloop.spec import Family, Fleet, Owner
 
 _log = logging.getLogger(__name__)
 Facts = Sequence[Quarantined | Released]
@@ -226,21 +231,37 @@ class Quarantine:
         called: list[Notice] = []
         ended: list[tuple[str, Notice]] = []
         for model, mine in facts.items():
-            owner, stands = self.fleet.data_owner(model), standing(mine, now=now)
+            stands = standing(mine, now=now)
             for key, chain in _chains(mine):
-                told = notices.quarantined(chain, owner, key=key)
+                told = self._to(notices.quarantined(chain, self._owner(model), key=key), chain[0])
                 if any(each.fact in chain for each in stands):
                     called.append(told)
                 for release in mine:
                     if isinstance(release, Released) and any(_ends(release, f) for f in chain):
-                        end = notices.released(release, chain[0], owner, key=key)
-                        ended.append((told.key, end))
+                        end = notices.released(release, chain[0], self._owner(model), key=key)
+                        ended.append((told.key, self._to(end, chain[0])))
         keys = {each.key for each in (*called, *(end for _, end in ended))}
-        known = self.ledger.appended(Paged, keys | {begun for begun, _ in ended})
+        keys |= {begun for begun, _ in ended}
+        known = self.ledger.appended(Paged, keys) | self.ledger.appended(Noted, keys)
         return (
             *(notice for notice in called if notice.key not in known),
             # Of what nobody was told of nobody need know the end.
             *(end for begun, end in ended if begun in known and end.key not in known),
+        )
+
+    def _owner(self, model: ModelId) -> Owner:
+        return self.fleet.data_owner(model)
+
+    def _to(self, notice: Notice, fact: Quarantined) -> Notice:
+        """Return `notice` to who owns the data, with others of the same day and kind."""
+        family = self.fleet.family(fact.model)
+        return addressed(
+            self.fleet,
+            notice,
+            severity=severity_of_stage(notice.stage, family),
+            origin=Origin.DATA,
+            feature=quarantined_feature(fact, family),
+            group=quarantine_group(fact, self.fleet),
         )
 
     def _doubted(
@@ -253,11 +274,17 @@ class Quarantine:
         last = self.ledger.facts(Decided, model=model, last=1) if doubts else ()
         if not last or last[0].decision.incident is None:
             return []
+        owner, family = self.fleet.owner(model), self.fleet.family(model)
         said = [
-            notices.doubted(partition, why, last[0].decision, self.fleet.owner(model), now)
+            addressed(
+                self.fleet,
+                notices.doubted(partition, why, last[0].decision, owner, now),
+                severity=severity_of_stage(Stage.DOUBTED, family),
+            )
             for partition, why in doubts
         ]
-        told = self.ledger.appended(Paged, [notice.key for notice in said])
+        keys = [notice.key for notice in said]
+        told = self.ledger.appended(Paged, keys) | self.ledger.appended(Noted, keys)
         return [notice for notice in said if notice.key not in told]
 
     def _facts(self, model: ModelId | None = None) -> dict[ModelId, list[Quarantined | Released]]:

@@ -24,6 +24,7 @@ from driftloop.errors import (
     named,
 )
 from driftloop.loop import notices
+from driftloop.loop.addressed import addressed
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Ledger, Registry, Trial, Trials
 from driftloop.records import (
@@ -33,12 +34,14 @@ from driftloop.records import (
     Head,
     ModelId,
     Moved,
+    Noted,
     Notice,
     Ordered,
     Paged,
     Phase,
     Rollout,
 )
+from driftloop.route import severity_of_stage
 from driftloop.sequential import looked_at, losses, paired
 from driftloop.spec import Family, Fleet, RolloutPolicy
 
@@ -343,15 +346,19 @@ class Releaser:
             return
         order = self.ledger.fact(Ordered, key=step.rollout.order)
         incident = order.order.incident if order is not None else None
-        own = notices.rollout(step, stage, self.fleet.owner(step.model))
+        owner = self.fleet.owner(step.model)
+        own = notices.rollout(step, stage, owner)
         keys = {own.key}
         notice: Notice = own
         if incident is not None:
-            theirs = notices.rollout(step, stage, self.fleet.owner(step.model), incident=incident)
+            theirs = notices.rollout(step, stage, owner, incident=incident)
             keys.add(theirs.key)
             notice = theirs if self._is_open(step.model, incident) else own
-        if not self.ledger.appended(Paged, keys):
-            self.teller.tell(notice)
+        if self.ledger.appended(Paged, keys) or self.ledger.appended(Noted, keys):
+            return
+        severity = severity_of_stage(stage, family)
+        version = step.rollout.version
+        self.teller.tell(addressed(self.fleet, notice, severity=severity, version=version))
 
     def _is_open(self, model: ModelId, incident: str) -> bool:
         last = self.ledger.facts(Decided, model=model, last=1)

@@ -17,6 +17,7 @@ from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead
 from driftloop.gate import Beside, Span, as_found, compare, uses
 from driftloop.judge import is_decisive, worsening
 from driftloop.loop import notices
+from driftloop.loop.addressed import addressed
 from driftloop.loop.memories import Fits, longest_reach
 from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.tell import Teller
@@ -40,6 +41,7 @@ from driftloop.records import (
     Tried,
     version_key,
 )
+from driftloop.route import severity_of_stage
 from driftloop.spec import Family, Fleet
 
 _log = logging.getLogger(__name__)
@@ -415,7 +417,8 @@ class Renewer:
     def _tell(self, order: Order, notice: Notice) -> None:
         # What follows an open incident is told in its thread; the rest shows on the pages.
         if order.incident is not None and self._is_open(order):
-            self.teller.tell(notice)
+            severity = severity_of_stage(notice.stage, self.fleet.family(order.model))
+            self.teller.tell(addressed(self.fleet, notice, severity=severity))
 
     def _is_open(self, order: Order) -> bool:
         last = self.ledger.facts(Decided, model=order.model, last=1)

@@ -22,6 +22,7 @@ import msgspec
 
 from driftloop.errors import DriftloopError, LedgerError, PagerError
 from driftloop.heartbeat import beat
+from driftloop.loop.addressed import addressed
 from driftloop.loop.tell import PREFIX
 from driftloop.loop.watch import NO_CHAMPION
 from driftloop.records import (
@@ -36,6 +37,7 @@ from driftloop.records import (
     Passed,
     Reading,
     Sensed,
+    Severity,
     Stage,
     Verdict,
 )
@@ -109,7 +111,9 @@ class Watchdog:
         _write(vitals_file(self._settings.home), now, verdicts, self._streaks)
         for notice in followed.notices:
             _log.warning("%s: %s", notice.stage, notice.headline, extra={"trace": notice.incident})
-            self._tell(notice)
+            opens = notice.stage is Stage.OPENED
+            severity = Severity.CRITICAL if opens else Severity.INFO
+            self._tell(addressed(fleet, notice, severity=severity))
         self._remember(verdicts, now)
         self._tell_left()
         return verdicts

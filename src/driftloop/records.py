@@ -576,10 +576,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Where a message stands: Slack's channel id and the message's timestamp."""
+    """Where a message stands: Slack's channel id and the message's timestamp.
+
+    `blind` says that it was posted although nobody could look whether it stood already.
+    """
 
     channel: str
     ts: str
+    blind: bool = False
 
 
 class Act(StrEnum):

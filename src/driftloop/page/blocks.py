@@ -9,7 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from driftloop.records import PLATFORM, Evidence, Link, Notice, Stage
+from driftloop.records import (
+    PLATFORM,
+    Address,
+    Digest,
+    Entry,
+    Evidence,
+    Incident,
+    Link,
+    Notice,
+    Stage,
+)
 
 Block = dict[str, Any]
 """One Block Kit block, as JSON would hold it."""
@@ -236,3 +246,35 @@ def _lasting(lasted: timedelta) -> str:
 
 def _counted(n: int, unit: str) -> str:
     return f"{n:,} {unit}" if n == 1 else f"{n:,} {unit}s"
+
+
+def message(
+    incident: Incident, to: Address, *, picture: str | None = None
+) -> tuple[str, list[Block]]:
+    """Return an incident's message, in short."""
+    notice = incident.notices[-1]
+    title = fit(f"{notice.model}: {_line(notice.headline)}", HEADER)
+    image = {
+        "type": "image",
+        "block_id": "picture",
+        "slack_file": {"id": picture},
+        "alt_text": title,
+    }
+    said = f"{incident.status} {notice.doing} {to.mention}"
+    return title, [
+        {"type": "header", "text": {"type": "plain_text", "text": title}},
+        _section("state", fit(said, SECTION)),
+        *([image] if picture else []),
+    ]
+
+
+def entry(entry: Entry) -> tuple[str, list[Block]]:
+    """Return what is added to an incident's thread, in short."""
+    text = "; ".join(notice.headline for notice in entry.notices)
+    return text, [_section("entry", fit(f"{text} {entry.mention}", SECTION))]
+
+
+def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
+    """Return a digest, in short."""
+    text = f"{digest.headline} {to.mention}".rstrip()
+    return text, [_section("digest", fit(text, SECTION))]

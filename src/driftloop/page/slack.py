@@ -5,54 +5,51 @@ stands. So nothing is sent again blindly: the caller comes back with `reconcile`
 message is looked for by the key in its metadata before another is posted.
 
 The bot's scopes: chat:write, channels:read, groups:read, channels:history and, where it posts to
-private channels, groups:history.
+private channels, groups:history; files:write and files:read for pictures; users:read and
+usergroups:read for buttons.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from datetime import datetime
-from http.client import HTTPException
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from driftloop.errors import PagerError
-from driftloop.page.blocks import opening, reply, updated
-from driftloop.records import Address, Digest, Entry, Incident, Notice, Receipt
+from driftloop.page import blocks
+from driftloop.page.asking import Line, Refused
+from driftloop.page.former import Former
+from driftloop.page.pictures import Pictures, illustrated
+from driftloop.page.standing import (
+    Messages,
+    Standing,
+    metadata_of,
+    newest,
+    payload_of,
+    told_at,
+)
+from driftloop.records import Address, Digest, Entry, Incident, Receipt
 
 if TYPE_CHECKING:
-    from slack_sdk import WebClient
     from slack_sdk.web import SlackResponse
 
-EVENT = "driftloop_notice"
-"""The metadata's event type on every message of ours."""
+_log = logging.getLogger(__name__)
 
-_PAGE = 200
-_PAGES = 5
-_WAITS = 2
-_SERVER_FAULT = 500
-_TOO_MANY = 429
-_CODE = re.compile(r"[a-z][a-z0-9_]*")
-_PASSING = frozenset(
-    {"ratelimited", "rate_limited", "internal_error", "fatal_error", "request_timeout"}
-    | {"service_unavailable", "team_added_to_org"}
-)
-_TOKEN_HINT = "set DRIFTLOOP_SLACK_TOKEN to a bot token (xoxb-...) of this workspace"  # noqa: S105 - a hint, not a token
-_HINTS = {
-    "channel_not_found": "create the channel, or correct it in owners.toml; "
-    "a private channel is named by its id and the bot must be in it",
-    "not_in_channel": "invite the bot: /invite in the channel",
-    "is_archived": "unarchive the channel, or name another in owners.toml",
-    "not_authed": _TOKEN_HINT,
-    "invalid_auth": _TOKEN_HINT,
-    "account_inactive": _TOKEN_HINT,
-    "token_revoked": _TOKEN_HINT,
-    "token_expired": _TOKEN_HINT,
-    "missing_scope": "give the bot chat:write, channels:read, groups:read, channels:history "
-    "(and groups:history for private channels) and install it again",
-    "message_not_found": "somebody deleted the incident's message",
-    "thread_not_found": "somebody deleted the incident's message",
-}
+PAGES = 5
+"""Pages of a channel's newest messages that are searched for one of ours."""
+TRIES = 20
+"""So often the history may be out of reach before something is posted without a look at it."""
+TRIES_REFUSED = 3
+"""Likewise, where Slack says that the bot may not read it."""
 
-_Message = dict[str, Any]
+_PAGES_OF_THREAD = 25
+_SHORT = 500
+_SCOPES = ("missing_scope", "not_in_channel", "no_permission", "channel_not_found")
+_LOOKS = ("invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long")
+
+Block = dict[str, Any]
+_Message = Mapping[str, Any]
+_Look = Callable[[], Receipt | None]
 
 
 class Bot(NamedTuple):
@@ -62,8 +59,8 @@ class Bot(NamedTuple):
     team: str
 
 
-class SlackPager:
-    """A `ports.Pager` that posts as the bot of `token`.
+class SlackPager(Former):
+    """A `ports.Pager` and `ports.People` that speaks as the bot of `token`.
 
     Args:
         token: a bot token; never shown, in no error and no log.
@@ -75,11 +72,12 @@ class SlackPager:
     """
 
     def __init__(self, token: str, base_url: str, *, timeout: float = 5.0) -> None:
-        # http.client would quote a token with a line break in its error.
-        if not re.fullmatch(r"[!-~]+", token.strip()):
-            raise PagerError("the Slack token is not one", hint=_TOKEN_HINT, retry=False)
-        self._client = _client(token.strip(), base_url, timeout)
+        self._slack = Line(token, base_url, timeout=timeout)
+        self._messages = Messages()
+        self._pictures = Pictures(self._slack, read=self._read, show=self._show)
+        self._people = _People(self._slack)
         self._ids: dict[str, str] = {}
+        self._unread: dict[str, int] = {}
 
     def check(self) -> Bot:
         """Return the bot's name and its workspace.
@@ -87,112 +85,225 @@ class SlackPager:
         Raises:
             PagerError: Slack does not answer, or does not know the token.
         """
-        answer = _asked(self._client.auth_test, where="auth.test")
+        answer = self._slack.ask("auth_test", where="auth.test")
         return Bot(name=str(answer.get("user", "")), team=str(answer.get("team", "")))
 
-    def open(self, notice: Notice, *, reconcile: bool) -> Receipt:
+    def post(self, incident: Incident, to: Address, *, reconcile: bool) -> Receipt:
         """Post the incident's message and return where it stands.
 
         With `reconcile` the channel's newest messages are searched first, and a message that
-        already stands for the incident is returned instead.
+        already stands for the incident is returned instead. `Receipt.blind` says that they could
+        not be read, again and again: then it may stand twice. The incident's picture follows.
 
         Raises:
             PagerError: Slack did not take it; with `retry`, come again with `reconcile`.
         """
-        if reconcile and (standing := self._standing(notice)) is not None:
-            return standing
-        text, blocks = opening(notice)
-        answer = _asked(
-            self._client.chat_postMessage,
-            where=notice.channel,
-            channel=notice.channel,
-            text=text,
-            blocks=blocks,
-            metadata=_metadata(notice, notice.incident),
-            unfurl_links=False,
+        look = partial(self._in_channel, to.channel, incident.id) if reconcile else None
+        receipt, blind = self._looked(f"{incident.id} in {to.channel}", look)
+        if receipt is None:
+            ways = (blocks.message(incident, to),)
+            carried = metadata_of(incident, blind=blind)
+            if to.mention:
+                carried["event_payload"]["mention"] = to.mention
+            answer = self._posted(to.channel, ways, metadata=carried)
+            receipt = Receipt(channel=answer["channel"], ts=answer["ts"], blind=blind)
+            standing = self._messages.of(receipt)
+            with standing.lock:
+                standing.at, standing.mention, standing.read = newest(incident), to.mention, True
+        self._illustrate(self._messages.of(receipt), incident, ours=True)
+        return receipt
+
+    def update(self, incident: Incident, receipt: Receipt) -> Receipt:
+        """Let the message at `receipt` show the incident as it is now; harmless when repeated.
+
+        A message that already shows something later is left alone.
+
+        Raises:
+            PagerError: Slack did not take it. `gone` says that somebody deleted the message.
+        """
+        standing = self._messages.of(receipt)
+        with standing.lock:
+            if not standing.read or _lacks_picture(standing, incident):
+                self._read(standing)
+            if standing.at is not None and standing.at > newest(incident):
+                return receipt
+            standing.incident = incident
+            self._show(standing)
+        self._illustrate(standing, incident, ours=False)
+        return receipt
+
+    def reply(self, entry: Entry, receipt: Receipt, *, reconcile: bool) -> None:
+        """Write into the thread of `receipt`; with `reconcile` unless `entry.key` is there.
+
+        Raises:
+            PagerError: Slack did not take it; with `retry`, come again with `reconcile`.
+        """
+        look = partial(self._in_thread, receipt, entry.key) if reconcile else None
+        found, blind = self._looked(entry.key, look)
+        if found is not None:
+            return
+        self._posted(
+            receipt.channel,
+            (blocks.entry(entry),),
+            metadata=metadata_of(entry, blind=blind),
+            thread_ts=receipt.ts,
+            **({"reply_broadcast": True} if entry.broadcast else {}),
         )
-        self._ids[notice.channel] = answer["channel"]
-        return Receipt(channel=answer["channel"], ts=answer["ts"])
 
-    def follow(self, notice: Notice, receipt: Receipt, *, reconcile: bool) -> None:
-        """Bring the incident's message up to date, then tell `notice` in its thread.
-
-        The update can be repeated freely and comes first; a message that already shows
-        something later is left alone. With `reconcile` the thread is searched for `notice.key`
-        before it is written to.
+    def summarize(self, digest: Digest, to: Address, *, reconcile: bool) -> Receipt:
+        """Post a digest and return where it stands; with `reconcile` look for it first.
 
         Raises:
             PagerError: Slack did not take it; with `retry`, come again with `reconcile`.
         """
-        thread = self._messages(
-            self._client.conversations_replies,
-            where=notice.channel,
+        look = partial(self._in_channel, to.channel, digest.key) if reconcile else None
+        found, blind = self._looked(f"{digest.key} in {to.channel}", look)
+        if found is not None:
+            return found
+        ways = (blocks.summary(digest, to),)
+        answer = self._posted(to.channel, ways, metadata=metadata_of(digest, blind=blind))
+        return Receipt(channel=answer["channel"], ts=answer["ts"], blind=blind)
+
+    def members(self, group: str) -> frozenset[str]:
+        """Return the ids of the users in a user group, as it was within the last minute.
+
+        Raises:
+            PagerError: it cannot be asked.
+        """
+        return self._people.members(group)
+
+    def name(self, user: str) -> str:
+        """Return what a user is called; the id itself where that cannot be told."""
+        return self._people.name(user)
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until every picture is where it belongs; False if that takes longer."""
+        return self._pictures.settle(timeout)
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def _posted(
+        self,
+        channel: str,
+        ways: Sequence[tuple[str, list[Block]]],
+        **asked: Any,  # noqa: ANN401 - what Slack takes
+    ) -> "SlackResponse":
+        place = self._ids.get(channel, channel)
+        answer = _in_some_way(partial(self._slack.post, place, **asked), place, ways)
+        self._ids[channel] = answer["channel"]
+        return answer
+
+    def _show(self, standing: Standing, *, strictly: bool = False) -> None:
+        """Bring a message to what it should show, `strictly` in no plainer way."""
+        incident, receipt = standing.incident, standing.receipt
+        if incident is None:
+            return
+        to = Address(channel=receipt.channel, mention=standing.mention)
+        ways = [blocks.message(incident, to)]
+        if standing.image is not None:
+            ways.insert(0, blocks.message(incident, to, picture=standing.image))
+        send = partial(
+            self._slack.ask,
+            "chat_update",
+            where=receipt.channel,
+            channel=receipt.channel,
+            ts=receipt.ts,
+            metadata=standing.metadata,
+        )
+        if strictly:
+            text, shown = ways[0]
+            send(text=text, blocks=shown)
+        else:
+            _in_some_way(send, receipt.channel, ways)
+        standing.at = newest(incident)
+
+    def _illustrate(self, standing: Standing, incident: Incident, *, ours: bool) -> None:
+        """See to it that the message has the incident's picture, some time soon."""
+        with standing.lock:
+            if standing.incident is None or newest(standing.incident) <= newest(incident):
+                standing.incident = incident
+            if _lacks_picture(standing, incident):
+                self._pictures.add(standing, ours=ours)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def _looked(self, key: str, look: _Look | None) -> tuple[Receipt | None, bool]:
+        """Return what stands under `key`, and whether nobody could find out.
+
+        Raises:
+            PagerError: it could not be read this time.
+        """
+        if look is None:
+            return None, False
+        try:
+            found = look()
+        except PagerError as error:
+            if error.gone:
+                raise
+            self._unread[key] = tries = self._unread.get(key, 0) + 1
+            refused = isinstance(error, Refused) and error.code in _SCOPES
+            if tries < (TRIES_REFUSED if refused else TRIES):
+                raise PagerError(
+                    f"whether {key} stands already cannot be read: {error.what}",
+                    where=error.where,
+                    hint=error.hint,
+                    retry=True,
+                    away=error.away and not refused,
+                    after=error.after,
+                ) from error
+            _log.error("%s is posted unseen, and may stand twice: %s", key, error)
+            found, blind = None, True
+        else:
+            blind = False
+        self._unread.pop(key, None)
+        return found, blind
+
+    def _in_channel(self, channel: str, key: str) -> Receipt | None:
+        place = self._channel_id(channel)
+        if place is None:
+            return None
+        found = self._search("conversations_history", key, where=channel, most=PAGES, channel=place)
+        if found is None:
+            return None
+        payload = payload_of(found)
+        receipt = Receipt(channel=place, ts=found["ts"], blind=bool(payload.get("blind")))
+        _learn(self._messages.of(receipt), payload)
+        return receipt
+
+    def _in_thread(self, receipt: Receipt, key: str) -> Receipt | None:
+        found = self._search(
+            "conversations_replies",
+            key,
+            where=receipt.channel,
+            most=_PAGES_OF_THREAD,
             channel=receipt.channel,
             ts=receipt.ts,
         )
-        main = next(thread)
-        standing = main.get("blocks", [])
-        shown = _told_at(main)
-        if shown is None or shown <= notice.at:
-            text, blocks = updated(notice, standing)
-            _asked(
-                self._client.chat_update,
-                where=notice.channel,
-                channel=receipt.channel,
-                ts=receipt.ts,
-                text=text,
-                blocks=blocks,
-                metadata=_metadata(notice, notice.incident),
-            )
-        replies = (message for message in thread if message["ts"] != receipt.ts)
-        if reconcile and any(_key(message) == notice.key for message in replies):
-            return
-        text, blocks = reply(notice, standing)
-        _asked(
-            self._client.chat_postMessage,
-            where=notice.channel,
-            channel=receipt.channel,
-            thread_ts=receipt.ts,
-            text=text,
-            blocks=blocks,
-            metadata=_metadata(notice, notice.key),
-            unfurl_links=False,
+        return None if found is None else Receipt(channel=receipt.channel, ts=found["ts"])
+
+    def _search(
+        self,
+        method: str,
+        key: str,
+        *,
+        where: str,
+        most: int,
+        **asked: Any,  # noqa: ANN401 - what Slack takes
+    ) -> _Message | None:
+        pages = self._slack.pages(
+            method, where=where, most=most, include_all_metadata=True, **asked
         )
-
-    def post(self, incident: Incident, to: Address, *, reconcile: bool) -> Receipt:
-        """Post the incident's message."""
-        raise NotImplementedError
-
-    def update(self, incident: Incident, receipt: Receipt) -> Receipt:
-        """Let the message show the incident as it is now."""
-        raise NotImplementedError
-
-    def reply(self, entry: Entry, receipt: Receipt, *, reconcile: bool) -> None:
-        """Write into the thread."""
-        raise NotImplementedError
-
-    def summarize(self, digest: Digest, to: Address, *, reconcile: bool) -> Receipt:
-        """Post a digest."""
-        raise NotImplementedError
-
-    def _standing(self, notice: Notice) -> Receipt | None:
-        channel = self._channel_id(notice.channel)
-        if channel is None:
-            return None
-        messages = self._messages(
-            self._client.conversations_history, where=notice.channel, channel=channel
-        )
-        found = (message for message in messages if _key(message) == notice.incident)
-        return next((Receipt(channel=channel, ts=message["ts"]) for message in found), None)
+        messages: Iterator[_Message] = (one for page in pages for one in page["messages"])
+        return next((one for one in messages if payload_of(one).get("key") == key), None)
 
     def _channel_id(self, channel: str) -> str | None:
         if not channel.startswith("#"):
             return channel
         if channel not in self._ids:
-            pages = _pages(
-                self._client.conversations_list,
+            pages = self._slack.pages(
+                "conversations_list",
                 where=channel,
-                pages=None,
+                most=None,
                 exclude_archived=True,
                 types="public_channel,private_channel",
             )
@@ -200,87 +311,92 @@ class SlackPager:
                 self._ids |= {f"#{one['name']}": one["id"] for one in page["channels"]}
         return self._ids.get(channel)
 
-    def _messages(
-        self, method: Callable[..., "SlackResponse"], *, where: str, **asked: object
-    ) -> Iterator[_Message]:
-        for page in _pages(method, where=where, pages=_PAGES, include_all_metadata=True, **asked):
-            yield from page["messages"]
+    def _read(self, standing: Standing) -> None:
+        """Learn what Slack knows of a message; what cannot be read stays as it was.
 
-
-def _client(token: str, base_url: str, timeout: float) -> "WebClient":
-    from slack_sdk import WebClient
-    from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
-
-    # Only what was surely not accepted is sent again; the default would resend after a reset.
-    waits = RateLimitErrorRetryHandler(max_retry_count=_WAITS)
-    return WebClient(
-        token=token,
-        base_url=base_url,
-        timeout=timeout,  # type: ignore[arg-type]  # declared int, handed to a socket
-        retry_handlers=[waits],
-    )
-
-
-def _pages(
-    method: Callable[..., "SlackResponse"], *, where: str, pages: int | None, **asked: object
-) -> "Iterator[SlackResponse]":
-    cursor, read = "", 0
-    while pages is None or read < pages:
-        more = {"cursor": cursor} if cursor else {}
-        page = _asked(method, where=where, limit=_PAGE, **asked, **more)
-        yield page
-        cursor, read = (page.get("response_metadata") or {}).get("next_cursor", ""), read + 1
-        if not cursor:
+        Raises:
+            PagerError: it is gone.
+        """
+        receipt = standing.receipt
+        try:
+            page = self._slack.ask(
+                "conversations_replies",
+                where=receipt.channel,
+                patient=False,
+                channel=receipt.channel,
+                ts=receipt.ts,
+                limit=1,
+                include_all_metadata=True,
+            )
+        except PagerError as error:
+            if error.gone:
+                raise
+            _log.debug("%s could not be read: %s", receipt.ts, error)
             return
+        messages = page.get("messages") or [{}]
+        _learn(standing, payload_of(messages[0]))
 
 
-def _asked(
-    method: Callable[..., "SlackResponse"], *, where: str, **asked: object
+class _People:
+    """Who is who, as it was within the last minute."""
+
+    KEPT = 60.0
+
+    def __init__(self, slack: Line) -> None:
+        self._slack = slack
+        self._groups: dict[str, tuple[float, frozenset[str]]] = {}
+        self._names: dict[str, tuple[float, str]] = {}
+
+    def members(self, group: str) -> frozenset[str]:
+        asked, users = self._groups.get(group, (-self.KEPT, frozenset()))
+        if time.monotonic() - asked < self.KEPT:
+            return users
+        answer = self._slack.ask("usergroups_users_list", where=group, usergroup=group)
+        users = frozenset(str(user) for user in answer.get("users") or ())
+        self._groups[group] = time.monotonic(), users
+        return users
+
+    def name(self, user: str) -> str:
+        asked, name = self._names.get(user, (-self.KEPT, user))
+        if time.monotonic() - asked < self.KEPT:
+            return name
+        try:
+            answer = self._slack.ask("users_info", where=user, patient=False, user=user)
+        except PagerError as error:
+            _log.info("%s is called by the id: %s", user, error)
+            name = user
+        else:
+            found = answer.get("user") or {}
+            profile = found.get("profile") or {}
+            names = (profile.get("display_name"), profile.get("real_name"))
+            name = next((one for one in (*names, found.get("real_name")) if one), user)
+        self._names[user] = time.monotonic(), str(name)
+        return str(name)
+
+
+def _in_some_way(
+    send: Callable[..., "SlackResponse"], where: str, ways: Sequence[tuple[str, list[Block]]]
 ) -> "SlackResponse":
-    from slack_sdk.errors import SlackApiError, SlackClientError
-
-    try:
-        return method(**asked)
-    except SlackApiError as error:
-        raise _refusal(error.response, where) from error
-    except (SlackClientError, OSError, HTTPException, ValueError) as error:
-        # Timeouts, resets, replies cut short: what was asked may still have happened.
-        raise PagerError(
-            f"no answer of Slack: {type(error).__name__}: {error}",
-            where=where,
-            hint="is Slack's address reachable from here?",
-            retry=True,
-        ) from error
+    """Send what is told in the first way that Slack takes: a page is not lost for its looks."""
+    text, _ = ways[-1]
+    for said, shown in [*ways, (text, []), (text[:_SHORT], [])]:
+        try:
+            return send(text=said, blocks=shown)
+        except Refused as refused:
+            if refused.code not in _LOOKS:
+                raise
+            _log.error("%s: %s; it is told more plainly: %s", where, refused, refused.said)
+            last = refused
+    raise last
 
 
-def _refusal(response: "SlackResponse", where: str) -> PagerError:
-    status, code = response.status_code, str(response.get("error") or "")
-    if status >= _SERVER_FAULT or not _CODE.fullmatch(code):
-        lost = status >= _SERVER_FAULT or status < 400  # noqa: PLR2004 - HTTP's own border
-        said = f"HTTP {status} instead of an answer of Slack"
-        return PagerError(said, where=where, hint="look at Slack's address", retry=lost)
-    return PagerError(
-        f"Slack answered {code}",
-        where=where,
-        hint=_HINTS.get(code, ""),
-        retry=status == _TOO_MANY or code in _PASSING,
-    )
+def _learn(standing: Standing, payload: Mapping[str, Any]) -> None:
+    with standing.lock:
+        standing.read = True
+        standing.at = told_at(payload) or standing.at
+        standing.mention = str(payload.get("mention") or standing.mention)
+        standing.picture = payload.get("picture") or standing.picture
 
 
-def _metadata(notice: Notice, key: str) -> dict[str, Any]:
-    told = {"key": key, "stage": notice.stage.value, "at": notice.at.isoformat()}
-    return {"event_type": EVENT, "event_payload": told}
-
-
-def _told(message: _Message) -> dict[str, Any]:
-    metadata = message.get("metadata") or {}
-    return dict(metadata.get("event_payload") or {}) if metadata.get("event_type") == EVENT else {}
-
-
-def _key(message: _Message) -> str | None:
-    return _told(message).get("key")
-
-
-def _told_at(message: _Message) -> datetime | None:
-    at = _told(message).get("at")
-    return datetime.fromisoformat(at) if at else None
+def _lacks_picture(standing: Standing, incident: Incident) -> bool:
+    return standing.picture is None and not standing.tried and illustrated(incident) is not None

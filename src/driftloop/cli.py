@@ -148,12 +148,13 @@ def check() -> None:
     it reads these logs and the tables of sources.toml, and looks for handover commands.
     """
     from driftloop.judge import spending
+    from driftloop.show import warn_of_clicks
 
     system = _system()
     fleet = system.fleet
     faults: list[DriftloopError] = []
     unread: list[DriftloopError] = []
-    warned = 0
+    warned = warn_of_clicks(system.settings)
     for family in fleet.families:
         task = f"{family.task}{f' of {len(family.classes)} classes' if family.classes else ''}"
         typer.echo(
@@ -714,6 +715,16 @@ def slack() -> None:
     settings = _settings()
     _configure_logs("slack")
     _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
+
+
+@app.command("_desk", hidden=True)
+def desk() -> None:
+    """Run what tells what is to be told, and takes the clicks on it."""
+    from driftloop.up.desk import working
+
+    system = _system("desk")
+    with working(system) as app:
+        _serve(app, system.settings.host, system.settings.desk_port)
 
 
 @app.command("_mlflow", hidden=True)

@@ -436,6 +436,27 @@ class Settings(BaseSettings):
             return "https://slack.com/api/"
         return f"http://{self.host}:{self.slack_port}/api/"
 
+    @property
+    def slack_is_local(self) -> bool:
+        """Whether the stand-in for Slack of this installation is used."""
+        return self.slack_token is None and not self.slack_api
+
+    @property
+    def bot_token(self) -> str:
+        """What Slack, or what stands in for it, is asked with."""
+        return self.slack_token.get_secret_value() if self.slack_token else "xoxb-local"
+
+    @property
+    def clicks_come(self) -> bool:
+        """Whether buttons in Slack can do anything: what they post is believed, or fetched."""
+        ways = self.slack_is_local, self.slack_signing_secret, self.slack_app_token
+        return any(ways)
+
+    @property
+    def actions_url(self) -> str:
+        """Address that Slack, or what stands in for it, is to post clicks to."""
+        return f"http://{self.host}:{self.desk_port}/slack/actions"
+
     def embedded(self) -> Self:
         """Return these settings with every store in the home."""
         fields = type(self).model_fields

@@ -19,6 +19,7 @@ WHAT: Mapping[str, str] = {
     "online": "predictions and labels over HTTP; /docs describes it",
     "pages": "the fleet: every model, its state and why",
     "slack": "a local stand-in for Slack: the channels and what was paged",
+    "desk": "tells what is to be told, and takes the clicks on it",
     "prefect": "flow runs, schedules and artifacts",
     "mlflow": "versions, metrics and lineage",
     "stream": "takes events, and keeps what features are made of",
@@ -29,6 +30,10 @@ WHAT: Mapping[str, str] = {
     "ingester": "moves sealed segments into the lake",
     "watchdog": "pages the platform's owner when the loop itself fails",
 }
+NO_CLICKS = (
+    "buttons in Slack do nothing: neither slack_signing_secret nor slack_app_token is set;"
+    " `driftloop ack` and the like do the same"
+)
 _log = logging.getLogger(__name__)
 COLOURS = {"healthy": "green", "starting": "yellow", "waiting": "yellow", "stopped": "yellow"}
 
@@ -58,6 +63,7 @@ def run_up(settings: Settings, *, only: str | None = None) -> None:
         console.print(f"this home was {old}; what it names lies here now")
     if settings.slack_token is not None:
         _greet_slack(console, system)
+    warn_of_clicks(settings)
 
     configure("up", out=settings.logs / "up.log")
 
@@ -104,11 +110,20 @@ def show_status(settings: Settings) -> bool:
             one.url,
         )
     console.print(table)
+    warn_of_clicks(settings)
     for vital in vitals(settings.home):
         if vital["level"] in ("alarm", "warn"):
             colour = "red" if vital["level"] == "alarm" else "yellow"
             console.print(f"[{colour}]{vital['name']}: {vital['reason']}[/{colour}]")
     return all(one.state == "healthy" for one in found)
+
+
+def warn_of_clicks(settings: Settings) -> int:
+    """Return how many warnings it printed: one where buttons in Slack would do nothing."""
+    if settings.clicks_come:
+        return 0
+    Console().print(f"[yellow]warning: {NO_CLICKS}[/yellow]", soft_wrap=True)
+    return 1
 
 
 def addresses(running: Sequence[Service]) -> Table:

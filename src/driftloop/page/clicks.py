@@ -1,5 +1,6 @@
 """What a button carries: what it does, and to what."""
 
+import json
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +19,13 @@ WHY = f"{PREFIX}why"
 
 WHY_BLOCK = WHY_INPUT = "why"
 """Where the reason stands in that window's values: block, and input."""
+
+
+LONGEST_VALUE = 2000
+"""Characters that Slack lets the value of a button have."""
+
+LONGEST_OPTION = 150
+"""Characters that Slack lets the value of a choice have."""
 
 
 class Target(BaseModel):
@@ -63,3 +71,19 @@ def value_of(
     """
     target = Target(incident=incident, model=model, version=version, silence=silence)
     return target.model_dump_json(exclude_defaults=True)
+
+
+def option_of(incident: str, silence: str) -> str:
+    """Return what a choice of how long to be silent carries, in the 150 characters that it may.
+
+    Where the incident's name does not fit it is left out: it is that of the message.
+
+    >>> option_of("eta-de/2013-04-09", "1h")
+    '{"incident":"eta-de/2013-04-09","silence":"1h"}'
+    >>> option_of("x" * 150, "1h")
+    '{"silence":"1h"}'
+    """
+    value = value_of(incident, silence=silence)
+    if len(value) <= LONGEST_OPTION:
+        return value
+    return json.dumps({"silence": silence}, separators=(",", ":"))

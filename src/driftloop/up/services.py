@@ -49,7 +49,7 @@ class Service:
     @property
     def url(self) -> str:
         """Its address for people, empty when it has no port."""
-        if self.name == "nats":
+        if self.name in {"nats", "desk"}:
             return ""  # no browser opens it
         return f"http://{self.host}:{self.port}" if self.port is not None else ""
 
@@ -127,7 +127,10 @@ def services(
         argv=_driftloop("_watchdog"),
         env=own,
         after=("ingester",),
-        needs=("online", "sidecar", "pages", "prefect", "worker", "keeper", "slack", "stream"),
+        needs=(
+            *("online", "sidecar", "pages", "prefect", "worker", "keeper", "slack", "stream"),
+            "desk",
+        ),
         beats=True,
         silence=120.0 + settings.watchdog_every,
     )
@@ -145,14 +148,15 @@ def services(
         patience=600.0,
         beats=True,
     )
-    local_slack = settings.slack_token is None and not settings.slack_api
     slack = (_ours(settings, "slack", own, port="slack_port"),)
+    desk = replace(_ours(settings, "desk", own, port="desk_port"), needs=("ingester", "slack"))
     unlowered = Service(name="sidecar", argv=_driftloop("_sidecar"), env=own, beats=True)
     return (
         online,
         *((unlowered,) if sidecar else ()),
         pages,
-        *(slack if local_slack else ()),
+        *(slack if settings.slack_is_local else ()),
+        desk,
         *(() if settings.prefect else (server,)),
         *(() if settings.mlflow_runs else (_mlflow(settings, own),)),
         *((_nats(settings, own),) if own_bus else ()),

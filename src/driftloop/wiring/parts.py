@@ -22,8 +22,10 @@ from driftloop.loop.release import Releaser
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.ports import Measure, Trainer
+from driftloop.ports import Desk, Measure, Trainer
 from driftloop.records import (
+    Answer,
+    Click,
     Head,
     ModelId,
     Moved,
@@ -130,11 +132,7 @@ class Parts:
         """Slack, or the local stand-in."""
         from driftloop.page.slack import SlackPager
 
-        token = self.settings.slack_token
-        return SlackPager(
-            token.get_secret_value() if token is not None else "xoxb-local",
-            self.settings.slack_base,
-        )
+        return SlackPager(self.settings.bot_token, self.settings.slack_base)
 
     @cached_property
     def registry(self) -> "MlflowRegistry":
@@ -190,6 +188,11 @@ class Parts:
     def teller(self) -> Teller:
         """What tells notices once."""
         return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
+
+    @property
+    def desk(self) -> Desk:
+        """What takes clicks."""
+        return _NoDesk()
 
     @property
     def watcher(self) -> Watcher:
@@ -341,3 +344,11 @@ class Parts:
         with own_sidecar() as sidecar:
             for failure in Slots(alone, load=loader(sidecar)).refresh([head])[1]:
                 raise failure.error
+
+
+class _NoDesk:
+    """Takes nothing, and says so."""
+
+    def take(self, click: Click) -> Answer:
+        """Return that nothing was done."""
+        return Answer(done=False, said=f"{click.act} cannot be done from here yet.")

@@ -119,7 +119,7 @@ def test_a_service_that_is_not_there_is_refused(only: str, said: str) -> None:
     """With those that there are."""
     with pytest.raises(BadRequest, match=said) as refused:
         chosen(services(read_settings(mlflow="http://m:5000")), only)
-    assert "online, pages, slack, prefect, worker, ingester, watchdog" in refused.value.hint
+    assert "online, pages, slack, desk, prefect, worker, ingester, watchdog" in refused.value.hint
 
 
 def test_the_command_refuses_it_before_anything_is_made(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class World:
 
     @property
     def teller(self) -> Teller:
-        return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
+        return Teller(fleet=self.fleet, ledger=self.ledger, pager=self.pager, clock=self.clock)
 
     def train(self, model: ModelId, *, checked: bool = True) -> Renewed:
         """Have a version made by hand, as `driftloop train` does."""

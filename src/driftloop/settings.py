@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from shutil import which
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.errors import BadRequest
+from driftloop.spec.people import ADDRESS
 
 Seconds = Annotated[float, Field(gt=0.0, le=366 * 24 * 3600.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -67,6 +68,8 @@ PORTS = (
 POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
 S3 = "s3://"
 DATABASE = "an address like postgresql://user:password@host/database"
+MAIL_SERVER = "an address like smtp://user:password@host:587 or smtps://host"
+HOOK = "an address like https://host/path"
 
 
 def _postgresql(given: SecretStr) -> SecretStr:
@@ -99,15 +102,46 @@ def _nats(given: SecretStr) -> SecretStr:
     return given
 
 
+def _smtp(given: SecretStr) -> SecretStr:
+    parts = _parts(given, ("smtp", "smtps"), MAIL_SERVER)
+    if parts is None:
+        return given
+    if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"is not {MAIL_SERVER}")
+    if (parts.username or parts.password) and not (parts.username and parts.password):
+        raise ValueError("has a user or a password without the other")
+    return given
+
+
+def _hook(given: SecretStr) -> SecretStr:
+    parts = _parts(given, ("http", "https"), HOOK)
+    if parts is not None and not parts.hostname:
+        raise ValueError(f"is not {HOOK}")
+    return given
+
+
 def _checked(given: SecretStr, schemes: tuple[str, ...], wanted: str) -> SecretStr:
     """Return an address as it is; what is wrong with it is said without it: it may hold a password.
 
     Raises:
         ValueError: it is of another scheme, or its password is where others would read it.
     """
+    parts = _parts(given, schemes, wanted)
+    if parts is None:
+        return given
+    if parts.scheme.startswith("http") and "@" in parts.netloc:
+        raise ValueError(
+            "has a password in it, which pages would show; MLflow takes it as"
+            " MLFLOW_TRACKING_USERNAME and _PASSWORD, Prefect as PREFECT_API_AUTH_STRING"
+        )
+    return given
+
+
+def _parts(given: SecretStr, schemes: tuple[str, ...], wanted: str) -> SplitResult | None:
+    """Return the parts of an address, None of none; see `_checked` for errors."""
     said = given.get_secret_value()
     if not said:
-        return given
+        return None
     try:
         parts = urlsplit(said)
         _ = parts.port
@@ -117,12 +151,7 @@ def _checked(given: SecretStr, schemes: tuple[str, ...], wanted: str) -> SecretS
         ) from None
     if parts.scheme not in schemes or not (parts.netloc or parts.query):
         raise ValueError(f"is not {wanted}")
-    if parts.scheme.startswith("http") and "@" in parts.netloc:
-        raise ValueError(
-            "has a password in it, which pages would show; MLflow takes it as"
-            " MLFLOW_TRACKING_USERNAME and _PASSWORD, Prefect as PREFECT_API_AUTH_STRING"
-        )
-    return given
+    return parts
 
 
 Database = Annotated[SecretStr, AfterValidator(_postgresql)]
@@ -223,12 +252,12 @@ class Settings(BaseSettings):
     """How often it is looked whether something is to be told."""
     slack_down: Seconds = 600.0
     """After so long without Slack the second way is used, `smtp` or `webhook`."""
-    smtp: SecretStr = SecretStr("")
+    smtp: Annotated[SecretStr, AfterValidator(_smtp)] = SecretStr("")
     """The second way by e-mail, as smtp://user:password@host:587 or smtps://host; see `email` in
-    owners.toml."""
-    smtp_from: str = "driftloop@localhost"
+    owners.toml. A password goes over TLS alone."""
+    smtp_from: Annotated[str, Field(pattern=ADDRESS)] = "driftloop@localhost"
     """Who these e-mails are from."""
-    webhook: SecretStr = SecretStr("")
+    webhook: Annotated[SecretStr, AfterValidator(_hook)] = SecretStr("")
     """The second way by HTTP: an address that each incident is posted to, as JSON."""
 
     watch_every: Seconds = 600.0
@@ -568,7 +597,7 @@ def explained(**given: object) -> tuple[Setting, ...]:
     return tuple(
         Setting(
             name=name,
-            value="" if (value := shown[name]) is None else _shown(value),
+            value="" if (value := shown[name]) is None else _shown(value, whole=name != "webhook"),
             origin=origins.get(name, "default"),
             what=_what(name),
         )
@@ -680,10 +709,11 @@ def _by_driver(address: str, driver: str) -> str:
     return f"postgresql+{driver}:{address.partition(':')[2]}"
 
 
-def _shown(value: object) -> str:
-    """Return a value for people: of a secret address all but its password."""
+def _shown(value: object, *, whole: bool = True) -> str:
+    """Return a value for people: of a secret address all but its password, or its path too."""
     if isinstance(value, SecretStr):
-        return masked(value.get_secret_value()) or str(value)
+        said = masked(value.get_secret_value())
+        return (said if whole else said and said.removesuffix(urlsplit(said).path)) or str(value)
     said = _plain(value)
     return masked(said) or said
 

@@ -20,6 +20,10 @@ SHARED: dict[str, Any] = {
     "prefect_database": "postgresql://ours:hush@db.example/prefect?sslmode=require",
     "artifacts": "/shared/models",
 }
+SECOND = {
+    "smtp": "smtp://ours:hush@mail.example:587",
+    "webhook": "https://hooks.example/services/hush?token=hush",
+}
 
 
 def test_each_tool_gets_the_address_as_it_needs_it() -> None:
@@ -66,13 +70,15 @@ def test_a_child_reads_the_addresses_that_its_parent_had(monkeypatch: pytest.Mon
 
 def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by repr nor dump nor `driftloop settings`, which shows the rest of an address."""
-    for name, value in SHARED.items():
+    for name, value in {**SHARED, **SECOND}.items():
         monkeypatch.setenv(f"DRIFTLOOP_{name.upper()}", value)
     found = {each.name: each.value for each in explained()}
     settings = read_settings()
     assert "hush" not in f"{found}{settings!r}{settings.model_dump_json()}"
     assert found["ledger"] == "postgresql://ours:***@db.example:5433/ledger"
     assert found["s3_secret"] == "**********"
+    assert found["smtp"] == "smtp://ours:***@mail.example:587"
+    assert found["webhook"] == "https://hooks.example"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,16 @@ def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"s3_endpoint": "host:9000"}, "is not an address like https://host:9000"),
         ({"mlflow": "ftp://h/x"}, "is not http://host:port, or an address like postgresql://"),
         ({"mlflow": "http://u:hush@h"}, "has a password in it"),
+        ({"smtp": "http://u:hush@h"}, "is not an address like smtp://user:password@host:587"),
+        ({"smtp": "smtp://u:hush@"}, "is not an address like smtp://"),
+        ({"smtp": "smtps://u:hush@h/x"}, "is not an address like smtp://"),
+        ({"smtp": "smtp://u:hu/sh@h"}, "write :, /, @, # or [ in a password as %3A"),
+        ({"smtp": "smtp://:hush@h"}, "has a user or a password without the other"),
+        ({"smtp": "mail.example:587"}, "is not an address like smtp://"),
+        ({"smtp_from": "ours"}, "Who these e-mails are from"),
+        ({"smtp_from": "a@b\nBcc: c@d"}, "Who these e-mails are from"),
+        ({"webhook": "ftp://h/hush"}, "is not an address like https://host/path"),
+        ({"webhook": "https:///hush"}, "is not an address like https://host/path"),
         ({"prefect": "h:4200"}, "is not an address like http://host:4200/api"),
         ({"prefect": "http://u:hush@h/api"}, "has a password in it"),
         (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from driftloop import __version__
+from driftloop.commands.digest import digest_command
 from driftloop.commands.features import add_feature_commands
 from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
@@ -649,6 +650,7 @@ def watchdog() -> None:
 add_feature_commands(app, lambda: _system(), lambda: _installed())  # noqa: PLW0108 - they are defined below
 app.command("replay")(replay_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
+app.command("digest")(digest_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 

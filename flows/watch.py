@@ -31,9 +31,9 @@ async def watch() -> State:
     system = the_system()
     seen = await to_thread.run_sync(system.watcher.watch)
     problems = [f"{each.model}: {each.problem}" for each in seen if each.problem]
-    for each in seen:
-        for notice in each.notices:
-            problems += await _tried(each.model, system.teller.tell, notice)
+    # All at once: what has one cause is one message.
+    called_for = [notice for each in seen for notice in each.notices]
+    problems += await _tried("the owners", system.teller.tell_all, called_for)
     problems += await _tried("earlier notices", system.teller.tell_unsent)
     # Owners are told first: what follows waits for Prefect, should it be down.
     for each in seen:

@@ -32,7 +32,7 @@ from driftloop.records import (
     Measured,
     ModelHistory,
     ModelId,
-    Notice,
+    Noted,
     Order,
     Partition,
     Prediction,
@@ -275,14 +275,6 @@ class Measure(Protocol):
 class Pager(Protocol):
     """A channel where owners read."""
 
-    def open(self, notice: Notice, *, reconcile: bool) -> Receipt:
-        """Post the incident's message; with `reconcile` look for it in the channel first."""
-        ...
-
-    def follow(self, notice: Notice, receipt: Receipt, *, reconcile: bool) -> None:
-        """Update the incident's message and write `notice` into its thread, once."""
-        ...
-
     def post(self, incident: Incident, to: Address, *, reconcile: bool) -> Receipt:
         """Post the incident's message; with `reconcile` look for it in the channel first.
 
@@ -412,6 +404,18 @@ class Registry(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Incidents that facts were appended to, and models whose champion or rollout changed.
+
+    `upto` is what to ask after the next time.
+    """
+
+    upto: int
+    incidents: frozenset[str] = frozenset()
+    models: frozenset[ModelId] = frozenset()
+
+
 class Ledger(Protocol):
     """Append-only facts; intents make outward acts safe to repeat."""
 
@@ -517,6 +521,18 @@ class Ledger(Protocol):
 
     def reopen(self, key: str) -> None:
         """Let what was finished be claimed again."""
+        ...
+
+    def append_all(self, facts: Sequence[tuple[Fact, str]]) -> None:
+        """Append each fact under its key, all at once; those whose kind has the key are left."""
+        ...
+
+    def untold(self) -> tuple[Noted, ...]:
+        """Return what was noted and not told yet, oldest first."""
+        ...
+
+    def changes(self, after: int) -> Changes:
+        """Return what of incidents, and of what answers, changed since `after`; -1: from now on."""
         ...
 
 

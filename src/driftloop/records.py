@@ -485,7 +485,12 @@ class Severity(StrEnum):
 
 
 class Stage(StrEnum):
-    """How far an incident has come; each is told once."""
+    """How far an incident has come; each is told once.
+
+    From ACTED on they are about the telling itself: what people did, and who was called again.
+    EXPLAINS is that a smaller incident is told as part of this one; AGAIN that its message was
+    deleted, or refused where it belongs, and stands here now.
+    """
 
     OPENED = "opened"
     WORSENED = "worsened"
@@ -506,6 +511,8 @@ class Stage(StrEnum):
     ESCALATED = "escalated"
     EXPIRED = "expired"
     RELAYED = "relayed"
+    EXPLAINS = "explains"
+    AGAIN = "again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -568,6 +575,8 @@ class Notice:
     chart: Chart | None = None
     version: int | None = None
     """The challenger that it is about."""
+    until: datetime | None = None
+    """It is over by itself then."""
     about: str = ""
     """What is at fault, where that has a name: a column, as in "x03"."""
     retrains: bool = False
@@ -641,7 +650,8 @@ class Incident:
     likewise. `opened` is when it was noted first; `since` when what it is about began. `until` is
     when the acknowledgement or the silence ends, and `until_version` says that the silence ends
     with the next version. `level` counts the escalations so far. `explained_by` is a larger
-    incident that this one is part of. `asks` are what a person may do now.
+    incident that this one is part of. `told` is when its message was posted first. `asks` are what
+    a person may do now.
     """
 
     id: str
@@ -660,6 +670,7 @@ class Incident:
     until_version: bool = False
     level: int = 0
     explained_by: str | None = None
+    told: datetime | None = None
     resolved: datetime | None = None
     asks: tuple[Act, ...] = ()
 

@@ -58,13 +58,10 @@ class Town:
 
     def machine(self, name: str, **given: Any) -> Settings:
         """Return the settings of a machine: a home of its own, and the stores."""
-        ports = dict(
-            zip(
-                ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port"),
-                free_ports(5),
-                strict=True,
-            )
-        )
+        names = ("online", "pages", "slack", "desk", "mlflow", "prefect")
+        ports = {
+            f"{name}_port": port for name, port in zip(names, free_ports(len(names)), strict=True)
+        }
         paces = {"ingest_every": 0.2, "seal_every": 0.2, "poll_every": 0.2, "watchdog_every": 1.0}
         return Settings(
             home=self.folder / name,

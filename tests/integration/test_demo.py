@@ -38,7 +38,8 @@ class Ran:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The demo, on ports and in a home of its own."""
     home = tmp_path_factory.mktemp("demo")
-    ports = dict(zip(("online", "pages", "slack", "mlflow", "prefect"), free_ports(5), strict=True))
+    names = ("online", "pages", "slack", "desk", "mlflow", "prefect")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     given = {f"DRIFTLOOP_{name.upper()}_PORT": str(port) for name, port in ports.items()}
     # As long as it takes for a few passes to come about in it: 0.6 where nothing is slow or busy.
     minutes = min(3.0, max(0.6, 0.3 * yardstick()))

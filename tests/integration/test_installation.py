@@ -185,13 +185,14 @@ class Fleet:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """`driftloop up` over two models, watched all the time, the clock standing at March 1st."""
     folder = tmp_path_factory.mktemp("installation")
-    online, pages, slack, mlflow, prefect = free_ports(5)
+    online, pages, slack, desk, mlflow, prefect = free_ports(6)
     settings = Settings(
         home=folder / "home",
         monitors=monitors_in(folder / "monitors"),
         online_port=online,
         pages_port=pages,
         slack_port=slack,
+        desk_port=desk,
         mlflow_port=mlflow,
         prefect_port=prefect,
         watch_every=2.0,
@@ -239,7 +240,7 @@ def test_up_starts_everything(house: Fleet) -> None:
     ran = house.run("status")
     said = f"{ran.stdout}\n{house.log_tails()}"
     assert "online" in ran.stdout, said
-    for name in ("online", "pages", "slack", "prefect"):
+    for name in ("online", "pages", "slack", "desk", "prefect"):
         port = getattr(house.settings, f"{name}_port")
         assert httpx.get(f"http://127.0.0.1:{port}/", timeout=30).status_code < 500, name
     assert "2 models" in house.said.read_text()

@@ -32,7 +32,9 @@ from driftloop.up import status
 CHECKOUT = Path(__file__).parents[2]
 PACKAGES = {"driftloop": "src/driftloop", "flows": "flows", "dashboards": "dashboards"}
 pytestmark = pytest.mark.timeout(900)
-SERVICES = {"online", "pages", "slack", "prefect", "mlflow", "worker", "ingester", "watchdog"}
+SERVICES = {
+    *("online", "pages", "slack", "desk", "prefect", "mlflow", "worker", "ingester", "watchdog"),
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def test_the_wheel_holds_what_the_repository_does(installed: Installed) -> None:
     assert sorted(wanted) == sorted(names)
     assert {name for name in wanted if not name.endswith(".py")} >= {
         "dashboards/templates/fleet.html",
-        "driftloop/page/sandbox.html",
+        "driftloop/page/sandbox/page.html",
         "driftloop/py.typed",
         "driftloop/starter/monitors/parcels.toml",
     }
@@ -146,7 +148,8 @@ def test_a_day_without_a_checkout(installed: Installed, tmp_path: Path) -> None:
     All settings come from the file that `init` wrote, edited as a person would.
     """
     assert installed.run("driftloop", "init", cwd=tmp_path).returncode == 0
-    ports = dict(zip(("online", "pages", "slack", "mlflow", "prefect"), free_ports(5), strict=True))
+    names = ("online", "pages", "slack", "desk", "mlflow", "prefect")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     file = tmp_path / "driftloop.toml"
     text = file.read_text()
     for name, port in ports.items():

@@ -67,13 +67,14 @@ class Home:
         shutil.copytree(MONITORS, monitors)
         with (monitors / "eta.toml").open("a") as file:
             file.write('\n[retrain]\nrecipe = "patient_recipes:patient"\n')
-        online, pages, slack, mlflow, prefect = free_ports(5)
+        online, pages, slack, desk, mlflow, prefect = free_ports(6)
         self.settings = Settings(
             home=folder / "home",
             monitors=monitors,
             online_port=online,
             pages_port=pages,
             slack_port=slack,
+            desk_port=desk,
             mlflow_port=mlflow,
             prefect_port=prefect,
             maintain_every=3600,

@@ -110,7 +110,7 @@ class World:
 
     @property
     def renewer(self) -> Renewer:
-        teller = Teller(ledger=self.ledger, pager=FakePager(), clock=self.clock)
+        teller = Teller(fleet=self.fleet, ledger=self.ledger, pager=FakePager(), clock=self.clock)
         return Renewer(
             fleet=self.fleet,
             log=self.log,

@@ -91,7 +91,7 @@ class World:
 
     @property
     def teller(self) -> Teller:
-        return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
+        return Teller(fleet=self.fleet, ledger=self.ledger, pager=self.pager, clock=self.clock)
 
     def train(self, model: ModelId, *, checked: bool = True) -> Renewed:
         """Have a version made by hand, as `driftloop train` does."""
@@ -136,8 +136,11 @@ class World:
         ).watch()
         said = [notice for each in seen for notice in each.notices]
         kept = [n for n in said if n.stage in {Stage.QUARANTINED, Stage.RELEASED, Stage.DOUBTED}]
-        for notice in kept if tells else ():
-            self.teller.tell(notice)
+        if tells:
+            self.teller.tell_all(kept)
+            # What is of one day and kind is told together, once it has gathered.
+            self.clock.shown += timedelta(seconds=2)
+            self.teller.tell_unsent()
         return [notice.stage for notice in kept]
 
     def break_day(self, day: datetime, model: ModelId = ONE) -> None:

@@ -48,7 +48,9 @@ class Lived:
             handover=FakeHandover(),
             ledger=self.ledger,
             clock=self.clock,
-            teller=Teller(ledger=self.ledger, pager=FakePager(), clock=self.clock),
+            teller=Teller(
+                fleet=self.fleet, ledger=self.ledger, pager=FakePager(), clock=self.clock
+            ),
             table=held_out,
         )
 

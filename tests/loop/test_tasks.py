@@ -16,7 +16,7 @@ from driftloop.ledger import SqlLedger
 from driftloop.loop.renew import Renewer
 from driftloop.loop.watch import first_orders
 from driftloop.records import Head, Kind, LogSummary, ModelId, Reading, Stage, State, Task
-from driftloop.spec import Family, Fleet
+from driftloop.spec import Family, Fleet, Routes
 
 if TYPE_CHECKING:
     from conftest import StoppedClock
@@ -94,7 +94,11 @@ def world_of(
 ) -> Iterator[OfTasks]:
     ledger = SqlLedger(f"sqlite:///{folder / 'ledger.db'}")
     made = OfTasks(
-        fleet=replace(fleet, families=(family,)), clock=clock, ledger=ledger, measure=Measure()
+        # Nobody is called again to what is told once.
+        fleet=replace(fleet, families=(family,), routes=Routes(repeat=timedelta(days=365))),
+        clock=clock,
+        ledger=ledger,
+        measure=Measure(),
     )
     (order,) = first_orders(made.fleet, ledger.heads(), clock.now())
     assert made.renewer.renew(order).outcome == "promoted"

@@ -46,7 +46,7 @@ from driftloop.records import (
     Stage,
     State,
 )
-from driftloop.spec import Fleet
+from driftloop.spec import Fleet, Platform, Routes
 from driftloop.trace import steps
 
 if TYPE_CHECKING:
@@ -73,15 +73,22 @@ class World:
 
     @property
     def teller(self) -> Teller:
-        return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
+        return Teller(fleet=self.fleet, ledger=self.ledger, pager=self.pager, clock=self.clock)
 
-    def watch(self, *, later: timedelta = timedelta(days=1)) -> dict[ModelId, Watched]:
+    def watch(
+        self, *, later: timedelta = timedelta(days=1), gathers: bool = True
+    ) -> dict[ModelId, Watched]:
         """One pass, a day on: decide and tell; renewals are the test's to start."""
         seen = self.decide(later=later)
-        for watched in seen:
-            for notice in watched.notices:
-                self.teller.tell(notice)
+        self.teller.tell_all([notice for watched in seen for notice in watched.notices])
+        if gathers:
+            self.gathered()
         return {watched.model: watched for watched in seen}
+
+    def gathered(self) -> None:
+        """So much later that what is told together has gathered."""
+        self.clock.shown += timedelta(seconds=2)
+        self.teller.tell_unsent()
 
     def decide(self, *, later: timedelta = timedelta(days=1)) -> tuple[Watched, ...]:
         """One pass whose process dies before it tells anybody."""
@@ -125,7 +132,9 @@ class World:
 def world(fleet: Fleet, clock: "StoppedClock", tmp_path: Path) -> Iterator[World]:
     """A fleet of one regression model, with its first champion released."""
     ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    made = World(fleet=fleet.only((DE,)), clock=clock, ledger=ledger)
+    # Nobody is called again to what is told once.
+    quiet = replace(fleet.only((DE,)), routes=Routes(repeat=timedelta(days=365)))
+    made = World(fleet=quiet, clock=clock, ledger=ledger)
     (order,) = first_orders(made.fleet, ledger.heads(), clock.now())
     assert made.renewer.renew(order).outcome == "promoted"
     clock.shown += timedelta(days=10)  # past the cooldown of the first version
@@ -432,10 +441,10 @@ def test_a_page_waits_for_slack_and_goes_out_once(world: World) -> None:
 def test_a_stage_waits_for_the_one_before_it(world: World) -> None:
     """Slack back between two stages: the later one does not overtake the earlier."""
     world.measure.error = 14.0
-    world.pager.refuse = 1
+    world.pager.refuse = 2
     watched = world.watch()[DE]
-    world.renew(watched)
     assert world.stages() == []
+    world.renew(watched)
     world.teller.tell_unsent()
     assert world.stages() == [Stage.OPENED, Stage.RETRAINING, Stage.PROMOTED]
     assert world.pager.told[0].shown.stage == Stage.PROMOTED
@@ -445,21 +454,41 @@ def test_a_lost_reply_does_not_page_twice(world: World) -> None:
     """The message was posted, the answer lost: the next attempt finds it in the channel."""
     world.measure.error = 14.0
     world.pager.lose_reply = 1
-    world.watch()
+    world.watch(gathers=False)
     assert world.stages() == []
     world.teller.tell_unsent()
     assert world.stages() == [Stage.OPENED]
     assert len(world.pager.told) == 1
 
 
-def test_a_channel_that_is_not_there_is_given_up_on_with_its_reason(world: World) -> None:
-    """What cannot be delivered is not tried for ever."""
+def test_what_a_channel_refuses_for_good_is_told_the_platforms_owner(world: World) -> None:
+    """A page is never lost: who owns the platform reads it, and which channel does not take it."""
+    world.measure.error = 14.0
+    nowhere = world.fleet.owners["logistics"].model_copy(update={"channel": "C0000000"})
+    owners = {**world.fleet.owners, "logistics": nowhere}
+    world.fleet = replace(world.fleet, owners=owners, platform=Platform(owner="growth"))
+    world.watch()
+    (message,) = world.pager.told
+    assert (message.to.channel, message.opened.stage) == ("#ml-growth", Stage.OPENED)
+    assert "C0000000 does not take it (unknown channel)" in message.thread[0].headline
+    assert world.stages() == [Stage.OPENED]
+    assert world.teller.tell_unsent() == ()
+
+
+def test_a_page_that_no_channel_takes_waits(world: World) -> None:
+    """Nobody else to tell: it is tried again, rarely, and is not counted as told."""
     world.measure.error = 14.0
     nowhere = world.fleet.owners["logistics"].model_copy(update={"channel": "C0000000"})
     world.fleet = Fleet(families=world.fleet.families, owners={"logistics": nowhere})
     world.watch()
-    assert world.teller.tell_unsent() == ()
     assert world.stages() == []
+    assert world.teller.waiting() == 1
+    teller = world.teller
+    teller.tell_unsent()
+    teller.tell_unsent()
+    asked = world.pager.asked
+    assert teller.tell_unsent() == ()
+    assert world.pager.asked == asked
 
 
 @pytest.mark.parametrize(
@@ -739,7 +768,7 @@ def test_a_cause_that_cannot_be_looked_for_holds_up_no_page(world: World) -> Non
 
 
 def test_models_that_share_a_cause_name_each_other(world: World, fleet: Fleet) -> None:
-    """One column is wrong in two models: each page names the other."""
+    """One column is wrong in two models: one page, in which each names the other."""
     world.fleet = fleet.only((DE, FR))
     (order,) = first_orders(world.fleet, world.ledger.heads(), world.clock.now())
     world.renewer.renew(order)
@@ -747,7 +776,8 @@ def test_models_that_share_a_cause_name_each_other(world: World, fleet: Fleet) -
     world.measure.error = 14.0
     seen = world.watch()
     assert [seen[model].cause.shared for model in (DE, FR)] == [(FR,), (DE,)]  # type: ignore[union-attr]
-    values = [told.shown.evidence[0].value for told in world.pager.told]
+    (message,) = world.pager.told
+    values = [notice.evidence[0].value for notice in message.incident.notices]
     assert [value.rsplit("; ", 1)[1] for value in values] == [
         "the same in 1 other model (eta-fr)",
         "the same in 1 other model (eta-de)",

@@ -60,7 +60,9 @@ class Site:
             handover=FakeHandover(),
             ledger=self.ledger,
             clock=self.clock,
-            teller=Teller(ledger=self.ledger, pager=FakePager(), clock=self.clock),
+            teller=Teller(
+                fleet=self.fleet, ledger=self.ledger, pager=FakePager(), clock=self.clock
+            ),
             table=self.table,
         )
         return renewer.renew(ordered(family, DE, key=key, reason="asked", now=self.clock.shown))

@@ -91,8 +91,8 @@ def _asked() -> argparse.Namespace:
 
 
 def _settings(folder: Path, every: float) -> Settings:
-    names = ("online_port", "pages_port", "slack_port", "mlflow_port", "prefect_port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    names = ("online", "pages", "slack", "desk", "mlflow", "prefect")
+    ports = {f"{name}_port": port for name, port in zip(names, free_ports(len(names)), strict=True)}
     return Settings(home=folder / "home", monitors=folder / "monitors", watch_every=every, **ports)  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from driftloop.incident.stages import OF_TELLING
 from driftloop.records import Act, Chart, Incident, ModelId, Notice, Stage
 
 Said = tuple[str | datetime, ...]
@@ -16,7 +17,7 @@ Said = tuple[str | datetime, ...]
 CAUSE = "Cause"
 """What the line of evidence is called that tells why."""
 
-OF_PEOPLE = frozenset({Stage.ACTED, Stage.REMINDED, Stage.ESCALATED, Stage.EXPIRED, Stage.RELAYED})
+OF_PEOPLE = OF_TELLING
 """Stages of telling it, not of what it is about."""
 
 STAGES: Mapping[Stage, str] = {
@@ -39,6 +40,8 @@ STAGES: Mapping[Stage, str] = {
     Stage.ESCALATED: "Escalated: nobody acknowledged",
     Stage.EXPIRED: "Open again: the acknowledgement has ended",
     Stage.RELAYED: "Told another way: Slack was out of reach",
+    Stage.EXPLAINS: "Part of this one",
+    Stage.AGAIN: "Told once more",
 }
 
 _ACTS: Mapping[Act, str] = {

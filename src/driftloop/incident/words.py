@@ -4,7 +4,7 @@ None of this has markup; who shows it escapes it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from driftloop.incident.lines import (
     OF_PEOPLE,
@@ -58,11 +58,11 @@ def headline(incident: Incident) -> str:
     models = incident.models
     if len(models) > 1:
         return _of_many(incident)
-    telling = _telling(incident.notices)
-    if telling is None:
+    notice = telling(incident)
+    if notice is None:
         return f"{', '.join(models) or incident.owner}: {incident.group or incident.id}"
-    said = one_line(telling.headline)
-    return said if telling.model in said else f"{telling.model}: {said}"
+    said = one_line(notice.headline)
+    return said if notice.model in said else f"{notice.model}: {said}"
 
 
 def stands(incident: Incident) -> Said:
@@ -117,6 +117,23 @@ def doing(incident: Incident) -> str:
     return "; ".join(f"{counted(n)}: {STAGES[stage].lower()}" for stage, n in counts.items()) + "."
 
 
+def telling(incident: Incident) -> Notice | None:
+    """Return the notice that says best what is wrong: the newest that does, None without any."""
+    found = None
+    for notice in incident.notices:
+        if notice.stage in WRONG or (
+            notice.stage not in OF_PEOPLE and (found is None or found.stage not in WRONG)
+        ):
+            found = notice
+    return found
+
+
+def standing(incident: Incident) -> Stage | None:
+    """Return the stage that needs most of a person, of what is not over; None where all is."""
+    newest = [n.stage for n in _newest(incident).values() if n.stage not in _OVER]
+    return next((stage for stage in _NEEDS if stage in newest), newest[-1]) if newest else None
+
+
 def _of_many(incident: Incident) -> str:
     kind, _, rest = incident.group.partition("/")
     place, _, metric = rest.partition("/")
@@ -160,17 +177,6 @@ def _things(about: tuple[str, ...], place: str) -> str:
     return f"{named} of {where}" if source else named
 
 
-def _telling(notices: Iterable[Notice]) -> Notice | None:
-    """Return the notice that says best what is wrong: the newest that does."""
-    found = None
-    for notice in notices:
-        if notice.stage in WRONG or (
-            notice.stage not in OF_PEOPLE and (found is None or found.stage not in WRONG)
-        ):
-            found = notice
-    return found
-
-
 def _newest(incident: Incident) -> dict[str, Notice]:
     """Return each alert's newest notice that is about the models and not about people."""
     return {n.incident: n for n in incident.notices if n.stage not in OF_PEOPLE}
@@ -182,9 +188,8 @@ def _need(incident: Incident) -> str:
         return "Nothing yet."
     if newest[-1].model == PLATFORM:
         return newest[-1].doing.strip() or "Look at `driftloop status`."
-    by_stage = {notice.stage: notice for notice in newest}
-    stage = next(stage for stage in (*_NEEDS, newest[-1].stage) if stage in by_stage)
-    notice = by_stage[stage]
+    stage = standing(incident) or newest[-1].stage
+    notice = next(notice for notice in newest if notice.stage is stage)
     if stage in (Stage.OPENED, Stage.WORSENED):
         if Origin.DATA in (incident.origin, notice.origin):
             stage = Stage.BLOCKED

@@ -1,7 +1,7 @@
 """The ledger in an SQL database."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from driftloop.errors import LedgerError, StaleHead
 from driftloop.ledger.engine import engine_of
 from driftloop.ledger.migrations import bring_up
 from driftloop.ledger.trace import INCIDENT, is_release, trace_of
+from driftloop.ports import Changes
 from driftloop.records import (
     REMEMBERED,
     Advanced,
@@ -25,6 +26,7 @@ from driftloop.records import (
     ModelHistory,
     ModelId,
     Moved,
+    Noted,
     Ordered,
     Paged,
     Rollout,
@@ -37,6 +39,8 @@ UNSAID = tuple(
     f',"{name}":null' for name in ("low", "high", "p_value", "baseline", "problem", "segment")
 )
 """What most readings have not; left out, it is read as None. No text has an unescaped quote."""
+LATE = 100
+"""So many facts that were seen are looked at again for one between them that was written late."""
 PAGE = 500
 """Facts that are read at once where there may be a million."""
 
@@ -126,15 +130,7 @@ class SqlLedger:
     def append(self, fact: Fact, *, key: str | None = None) -> bool:
         """Append `fact`; False, and nothing written, when its kind already has `key`."""
         # Not by counting: of an insert PostgreSQL's driver does not tell how many rows it made.
-        row = {
-            "kind": type(fact).__name__,
-            "model": fact.model,
-            "at": _text(fact.at),
-            "written": self._wall(),
-            "key": key,
-            "body": _encoded(fact),
-            "trace": self._trace(fact, key),
-        }
+        row = self._row(fact, key, self._wall())
         with self._told("written"), self._engine.begin() as connection:
             return connection.execute(self._appending, row).first() is not None
 
@@ -377,6 +373,47 @@ class SqlLedger:
         values = {"outcome": None, "lease_until": 0.0}
         self._write(self._sa.update(table).where(table.c.key == key).values(values))
 
+    def append_all(self, facts: Sequence[tuple[Fact, str]]) -> None:
+        """Append each fact under its key, all at once; those whose kind has the key are left."""
+        now = self._wall()
+        rows = [self._row(fact, key, now) for fact, key in facts]
+        if rows:
+            add = self._insert(self._facts).on_conflict_do_nothing()
+            with self._told("written"), self._engine.begin() as connection:
+                connection.execute(add, rows)
+
+    def untold(self) -> tuple[Noted, ...]:
+        """Return what was noted and not told yet, oldest first."""
+        sa, facts = self._sa, self._facts
+        told = facts.alias()
+        same = sa.exists().where((told.c.kind == Paged.__name__) & (told.c.key == facts.c.key))
+        query = sa.select(facts.c.body).where(facts.c.kind == Noted.__name__, ~same)
+        return tuple(_decoded(row[0], Noted) for row in self._read(query.order_by(facts.c.id)))
+
+    def changes(self, after: int) -> Changes:
+        """Return what of incidents, and of what answers, changed since `after`; -1: from now on.
+
+        PostgreSQL may show a fact after a later one: the newest are looked at again each time.
+        """
+        sa, facts = self._sa, self._facts
+        newest = self._read(sa.select(sa.func.max(facts.c.id)))[0][0] or 0
+        if newest == after or after < 0:
+            return Changes(newest)
+        again = after - LATE if self._engine.dialect.name == "postgresql" else after
+        query = sa.select(facts.c.trace, facts.c.kind, facts.c.model).where(
+            facts.c.id > again,
+            facts.c.id <= newest,
+            facts.c.trace.startswith(INCIDENT, autoescape=True) | facts.c.kind.in_(ROUTED),
+        )
+        found = self._read(query)
+        return Changes(
+            newest,
+            frozenset(
+                trace.removeprefix(INCIDENT) for trace, kind, _ in found if kind not in ROUTED
+            ),
+            frozenset(ModelId(model) for _, kind, model in found if kind in ROUTED),
+        )
+
     def thin(self, *, model: ModelId, before: datetime, dry_run: bool = False) -> int:
         """Return how many old measurements of `model` were removed, or would be.
 
@@ -435,6 +472,17 @@ class SqlLedger:
     def count(self) -> int:
         """Return how many facts there are."""
         return int(self._read(self._sa.select(self._sa.func.count(self._facts.c.id)))[0][0])
+
+    def _row(self, fact: Fact, key: str | None, now: float) -> dict[str, object]:
+        return {
+            "kind": type(fact).__name__,
+            "model": fact.model,
+            "at": _text(fact.at),
+            "written": now,
+            "key": key,
+            "body": _encoded(fact),
+            "trace": self._trace(fact, key),
+        }
 
     def _newest_of(self, kinds: Collection[str]) -> list[Any]:
         """Return (kind, model, body) of each model's newest fact of each of `kinds`."""

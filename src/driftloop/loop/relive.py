@@ -33,7 +33,6 @@ from driftloop.records import (
     Measured,
     ModelId,
     Moved,
-    Notice,
     Order,
     Ordered,
     Partition,
@@ -190,14 +189,7 @@ class Numbered:
 
 @dataclass(slots=True)
 class Unheard:
-    """Takes every notice, and tells nobody; implements `ports.Pager`."""
-
-    def open(self, notice: Notice, *, reconcile: bool) -> Receipt:  # noqa: ARG002 - the port's
-        """Return that it was told."""
-        return Receipt(channel=notice.channel, ts=notice.key)
-
-    def follow(self, notice: Notice, receipt: Receipt, *, reconcile: bool) -> None:
-        """Let it be."""
+    """Takes every incident, and tells nobody; implements `ports.Pager`."""
 
     def post(self, incident: Incident, to: Address, *, reconcile: bool) -> Receipt:  # noqa: ARG002 - the port's
         """Return that it was told."""

@@ -1,103 +1,188 @@
-"""Tell a notice once: an intent, then the act, then its record."""
+"""Tell a notice once: it is noted, and Slack is brought to what the notes say."""
 
-import logging
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
-import msgspec
-
-from driftloop.errors import PagerError
-from driftloop.loop.notices import OF_QUARANTINE, OF_ROLLOUT
+from driftloop.incident import explainer
+from driftloop.loop.noting import Noter
+from driftloop.loop.settle import Pauses, Settled, Settler, Told
+from driftloop.loop.standing import Standing, noted
 from driftloop.ports import Clock, Ledger, Pager
-from driftloop.records import ModelId, Notice, Paged, Receipt, Stage
+from driftloop.records import Incident, ModelId, Notice, Paged, Rollout
+from driftloop.spec import Fleet
 
-_log = logging.getLogger(__name__)
-LEASE = timedelta(seconds=60)
-PREFIX = "notice/"
+__all__ = ["Teller", "Told", "noted"]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What came of a notice: told now, told before, or not yet and why."""
+@dataclass(slots=True)
+class _Known:
+    """A live incident: how it stood when it was looked at last, and when to look again."""
 
-    notice: Notice
-    told: bool
-    why: str
+    incident: Incident
+    explained_by: str | None = None
+    due: datetime | None = None
+    again: float | None = None
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a process remembers of live incidents, so that it looks only at what changed."""
+
+    upto: int = -1
+    known: dict[str, _Known] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teller:
-    """Tells notices through a pager, remembered in the ledger."""
+    """Tells notices through a pager, remembered in the ledger.
 
+    Args:
+        fleet: has the owners and the routes.
+        ledger: what was noted, told and done.
+        pager: a channel where owners read.
+        clock: the loop's time.
+        wall: seconds since 1970, for how long a pager is left in peace.
+    """
+
+    fleet: Fleet
     ledger: Ledger
     pager: Pager
     clock: Clock
+    wall: Callable[[], float] = time.time
+    _pauses: Pauses = field(default_factory=Pauses)
+    _memory: _Memory = field(default_factory=_Memory)
+
+    @property
+    def standing(self) -> Standing:
+        """What reads incidents as they stand."""
+        return Standing(fleet=self.fleet, ledger=self.ledger)
 
     def tell(self, notice: Notice) -> Told:
         """Return what came of telling `notice`; never raises for the pager's trouble.
 
-        What could not be told stays in the ledger as an unfinished intent with the notice in
-        it: `tell_unsent` goes on from there, in this process or in another.
+        What could not be told stays noted in the ledger: `tell_unsent` goes on from there, in
+        this process or in another. So does what waits for others like it, or for quiet hours.
         """
-        key = PREFIX + notice.key
-        body = msgspec.json.encode(notice).decode()
-        intent = self.ledger.claim(key, lease=LEASE, body=body)
-        if not intent.mine:
-            return Told(notice, told=False, why="told before, or being told by another process")
-        receipt = self._receipt(notice.incident, notice.model)
-        opens = notice.stage is Stage.OPENED or (
-            # Of what is in no incident's thread, whatever is told first opens one.
-            receipt is None and notice.incident.startswith((OF_ROLLOUT, OF_QUARANTINE))
+        return self.tell_all((notice,))[0]
+
+    def tell_all(self, notices: Sequence[Notice]) -> tuple[Told, ...]:
+        """Return what came of each of `notices`, noted all before any is told: see `tell`."""
+        if not notices:
+            return ()
+        before = self.ledger.appended(Paged, [notice.key for notice in notices])
+        homes = self._noter.note(notices)
+        settled = {home: self._settler.settle(home) for home in dict.fromkeys(homes.values())}
+        after = self.ledger.appended(Paged, [notice.key for notice in notices])
+        return tuple(
+            Told(
+                notice,
+                told=notice.key in after - before,
+                why=_why(notice, before, after, homes, settled),
+            )
+            for notice in notices
         )
-        if not opens and (receipt is None or self._behind(notice)):
-            self.ledger.release(key)
-            return Told(notice, told=False, why="what came before it is not told yet")
-        try:
-            if opens:
-                receipt = receipt or self.pager.open(notice, reconcile=intent.retaken)
-            elif receipt is not None:
-                self.pager.follow(notice, receipt, reconcile=intent.retaken)
-        except PagerError as error:
-            _log.warning("not told: %s", error, extra={"trace": notice.incident})
-            if error.retry:
-                self.ledger.release(key)
-            else:
-                self.ledger.finish(key, f"gave up: {error}")
-            return Told(notice, told=False, why=str(error))
-        if receipt is not None:
-            paged = Paged(model=notice.model, at=self.clock.now(), notice=notice, receipt=receipt)
-            self.ledger.append(paged, key=notice.key)
-        self.ledger.finish(key, "told")
-        _log.info(
-            "told in %s: %s",
-            notice.channel,
-            notice.headline,
-            extra={"trace": notice.incident, "ts": receipt.ts if receipt is not None else None},
-        )
-        return Told(notice, told=True, why="told")
 
     def tell_unsent(self) -> tuple[Told, ...]:
-        """Return what came of telling, oldest first, what earlier attempts could not."""
-        return tuple(self.tell(notice) for notice in self._waiting(PREFIX))
+        """Return what came of telling what waited, and of what time made due.
 
-    def _behind(self, notice: Notice) -> bool:
-        # An older stage told after a newer one would turn the message back.
-        return any(
-            _turn(earlier) < _turn(notice)
-            for earlier in self._waiting(f"{PREFIX}{notice.incident}/")
+        It costs one look at what is new in the ledger where nothing is.
+        """
+        memory = self._memory
+        with memory.lock:
+            changes = self.ledger.changes(memory.upto)
+            touched = set(changes.incidents)
+            if memory.upto < 0:
+                self._noter.take_up_old()
+                touched |= set(self.standing.live_ids())
+                touched |= {fact.incident for fact in self.ledger.untold()}
+            touched |= {
+                name
+                for name, known in memory.known.items()
+                if changes.models & set(known.incident.models)
+            }
+            self._refresh(touched)
+            told: list[Told] = []
+            for name in self._due(touched):
+                told += self._settled(name)
+            memory.upto = changes.upto
+            return tuple(told)
+
+    def waiting(self) -> int:
+        """Return how many notices are not told yet, for whatever reason."""
+        return len(self.ledger.untold()) + len(self.ledger.live("early/"))
+
+    @property
+    def _noter(self) -> Noter:
+        return Noter(standing=self.standing, ledger=self.ledger, clock=self.clock)
+
+    @property
+    def _settler(self) -> Settler:
+        return Settler(
+            standing=self.standing,
+            ledger=self.ledger,
+            pager=self.pager,
+            clock=self.clock,
+            wall=self.wall,
+            pauses=self._pauses,
         )
 
-    def _waiting(self, prefix: str) -> list[Notice]:
-        bodies = [body for _, body in self.ledger.unfinished(prefix)]
-        return sorted((msgspec.json.decode(body, type=Notice) for body in bodies), key=_turn)
+    def _refresh(self, touched: Iterable[str]) -> None:
+        """Read again what changed, and find which incident explains which."""
+        known, now = self._memory.known, self.clock.now()
+        names = list(touched)
+        rollouts: Mapping[ModelId, Rollout] = (
+            {each.model: each for each in self.ledger.rollouts()} if names else {}
+        )
+        for name in names:
+            found = self.standing.folded(self.ledger.incident(name), now, rollouts)
+            if found is not None:
+                known[name] = _Known(found, due=now)
+        if not names:
+            return
+        near: dict[str, list[Incident]] = {}
+        for each in known.values():
+            for model in each.incident.models:
+                near.setdefault(model, []).append(each.incident)
+        for each in known.values():
+            others = near[each.incident.models[0]] + near.get("driftloop", [])
+            by = explainer(each.incident, others)
+            if by != each.explained_by:
+                each.explained_by, each.due = by, now
 
-    def _receipt(self, incident: str, model: ModelId) -> Receipt | None:
-        for fact in self.ledger.facts(Paged, model=model):
-            # The first that was told is what opened it.
-            if fact.notice.incident == incident:
-                return fact.receipt
-        return None
+    def _due(self, touched: Iterable[str]) -> list[str]:
+        now, wall, known = self.clock.now(), self.wall(), self._memory.known
+        due = [
+            name
+            for name, each in known.items()
+            if name in touched
+            or (each.due is not None and each.due <= now)
+            or (each.again is not None and each.again <= wall)
+        ]
+        return sorted(due, key=lambda name: (known[name].incident.opened, name))
+
+    def _settled(self, name: str) -> tuple[Told, ...]:
+        found, known = self._settler.settle(name), self._memory.known
+        if found.incident is None or (found.due is None and found.again is None and found.is_over):
+            known.pop(name, None)
+        else:
+            known[name].due, known[name].again = found.due, found.again
+        return found.told
 
 
-def _turn(notice: Notice) -> tuple[datetime, int]:
-    return notice.at, list(Stage).index(notice.stage)
+def _why(
+    notice: Notice,
+    before: frozenset[str],
+    after: frozenset[str],
+    homes: Mapping[str, str],
+    settled: Mapping[str, Settled],
+) -> str:
+    if notice.key in before:
+        return "told before"
+    if notice.key in after:
+        return "told"
+    home = homes.get(notice.key)
+    return settled[home].why if home is not None else "what came before it is not told yet"

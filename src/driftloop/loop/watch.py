@@ -28,6 +28,7 @@ from driftloop.loop.called_for import notices_of
 from driftloop.loop.causes import found_cause, kept
 from driftloop.loop.notices import Places
 from driftloop.loop.quarantine import Quarantine
+from driftloop.loop.standing import noted
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
@@ -46,7 +47,6 @@ from driftloop.records import (
     Notice,
     Order,
     Ordered,
-    Paged,
     Passed,
     Reading,
     Trained,
@@ -192,7 +192,7 @@ class Watcher:
                 if decision is not None
                 for notice in self._notices(decision, before)
             }
-            told = self.ledger.appended(Paged, called_for)
+            told = noted(self.ledger, called_for.keys())
             notices = tuple(
                 notice
                 for decision, before in dict.fromkeys(

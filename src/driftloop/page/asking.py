@@ -98,6 +98,8 @@ class Line:
         if not _TOKEN.fullmatch(token.strip()):
             raise PagerError("the Slack token is not one", hint=_TOKEN_HINT, retry=False)
         self.client = _client(token.strip(), base_url, timeout)
+        self.names: dict[str, str] = {}
+        """What people call a channel, by its id: errors name it so."""
         self._now, self._sleep = now, sleep
         self._lock = threading.Lock()
         self._limited: dict[tuple[str, str], float] = {}
@@ -122,7 +124,7 @@ class Line:
         for waited in range(_WAITS + 1):
             self._heed((method, where), patient=patient)
             try:
-                return _asked(getattr(self.client, method), where, asked)
+                return _asked(getattr(self.client, method), self._named(where), asked)
             except Refused as refused:
                 if refused.code not in _LIMITED:
                     raise
@@ -171,6 +173,9 @@ class Line:
             if not cursor:
                 return
 
+    def _named(self, where: str) -> str:
+        return self.names.get(where, where)
+
     def _heed(self, limit: tuple[str, str], *, patient: bool) -> None:
         """Wait for the end of a limit, or raise if that is far."""
         with self._lock:
@@ -179,7 +184,7 @@ class Line:
                 self._limited.pop(limit, None)
                 return
         if not patient or left > PATIENCE:
-            raise _limited(limit[1], left)
+            raise _limited(self._named(limit[1]), left)
         self._sleep(left)
 
 

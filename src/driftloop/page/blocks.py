@@ -1,184 +1,251 @@
-"""A notice as Slack's Block Kit: pure, within Slack's limits, escaped.
+"""Incidents, entries of their threads and digests as Slack's Block Kit.
 
-An incident has one message. It keeps the headline and the proof it was opened with; its state
-and what the loop is doing about it are replaced as things move on. The thread keeps the story.
+Pure, within Slack's limits, and escaped: names, reasons and numbers may say anything. Each
+function returns the text that a notification shows, and the blocks that are read.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
 
+from driftloop.incident.lines import (
+    CAUSE,
+    OF_PEOPLE,
+    STAGES,
+    acted,
+    cause,
+    one_line,
+    pictured,
+    utc,
+    without,
+    worst,
+)
+from driftloop.incident.words import doing, headline, needs, standing, stands, telling
+from driftloop.page.buttons import Block, buttons
+from driftloop.page.text import (
+    FIELDS,
+    HEADER,
+    SECTION,
+    fit,
+    line,
+    link,
+    mention_of,
+    timed,
+    visible,
+    when,
+)
 from driftloop.records import (
-    PLATFORM,
     Address,
+    Answer,
     Digest,
     Entry,
     Evidence,
     Incident,
     Link,
+    ModelId,
     Notice,
+    Severity,
     Stage,
+    Status,
 )
 
-Block = dict[str, Any]
-"""One Block Kit block, as JSON would hold it."""
+__all__ = ["answered", "entry", "message", "summary"]
 
-HEADER = 150
-SECTION = 3000
-FIELD = 2000
-FIELDS = 10
-BLOCKS = 50
-"""Slack's limits: characters of a header, a section and a field; fields; blocks."""
-
-_FALLBACK = 1000
-_LINKS = 2000
-_SHOWN: Mapping[Stage, tuple[str, str]] = {
-    Stage.OPENED: ("🔴", "Open"),
-    Stage.WORSENED: ("🔴", "Open: now it predicts worse"),
-    Stage.BLOCKED: ("⛔", "Blocked: bad data"),
-    Stage.RETRAINING: ("🟡", "Retraining"),
-    Stage.PROMOTED: ("🔵", "New version serving"),
-    Stage.REFUSED: ("🟠", "Candidate refused"),
-    Stage.FAILED: ("❌", "Retraining failed"),
-    Stage.HELD: ("⏸️", "Rollout held"),
-    Stage.STUCK: ("⛔", "Promotion stuck"),
-    Stage.ROLLED_BACK: ("↩️", "Rolled back"),
-    Stage.RECOVERED: ("🟢", "Recovered"),
-    Stage.QUARANTINED: ("⛔", "In quarantine: trains nothing"),
-    Stage.RELEASED: ("🟢", "Released: trains again"),
-    Stage.DOUBTED: ("❔", "Labels in doubt"),
+_FALLBACK = 400
+_HEADLINE, _SAID, _WHY, _PART, _ROW, _ACT = 1000, 1200, 800, 200, 250, 200
+_ROWS = 10
+_LINKS = 1500
+_SECTIONS = 20
+_SIGNS: Mapping[Status, str] = {
+    Status.WAITING: "⏳",
+    Status.ACKED: "👀",
+    Status.SILENCED: "🔕",
+    Status.EXPLAINED: "🔗",
+    Status.RESOLVED: "🟢",
 }
-_NEEDS_A_PERSON = frozenset(
-    {Stage.OPENED, Stage.WORSENED, Stage.BLOCKED, Stage.REFUSED, Stage.FAILED}
-    | {Stage.HELD, Stage.STUCK, Stage.ROLLED_BACK, Stage.QUARANTINED}
-)
-_GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}
-_REFERENCE = re.compile(r"<[@!][A-Za-z0-9^|_.-]+>")
-_ENTITY = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_STAGE_SIGNS: Mapping[Stage, str] = {
+    Stage.OPENED: "🔴",
+    Stage.WORSENED: "🔴",
+    Stage.BLOCKED: "⛔",
+    Stage.RETRAINING: "🟡",
+    Stage.PROMOTED: "🔵",
+    Stage.REFUSED: "🟠",
+    Stage.FAILED: "❌",
+    Stage.HELD: "⏸️",
+    Stage.STUCK: "⛔",
+    Stage.ROLLED_BACK: "↩️",
+    Stage.RECOVERED: "🟢",
+    Stage.QUARANTINED: "⛔",
+    Stage.RELEASED: "🟢",
+    Stage.DOUBTED: "❔",
+    Stage.ACTED: "👤",
+    Stage.REMINDED: "🔔",
+    Stage.ESCALATED: "⏫",
+    Stage.EXPIRED: "🔴",
+    Stage.RELAYED: "✉️",
+    Stage.EXPLAINS: "🔗",
+    Stage.AGAIN: "🔁",
+}
 
 
-def opening(notice: Notice) -> tuple[str, list[Block]]:
-    """Return the fallback text and the blocks of an incident's message.
-
-    The fallback is what a phone shows; the blocks carry the ids `headline`, `state`,
-    `evidence`, `doing` and `links`, of which an update replaces `state` and `doing`.
-    """
-    title = _title(notice)
+def message(
+    incident: Incident, to: Address, *, picture: str | None = None
+) -> tuple[str, list[Block]]:
+    """Return an incident's message as it is to be now; `picture` is Slack's id of its chart."""
+    said = headline(incident)
+    notice = telling(incident)
+    links = _links_of(incident, notice)
+    rows = buttons(incident, _report(links))
     blocks = [
-        {
-            "type": "header",
-            "block_id": "headline",
-            "text": {"type": "plain_text", "text": fit(title, HEADER), "emoji": True},
-        },
-        _state(notice, mention=True),
+        _header(said),
+        _state(incident, to),
+        *_whole(said),
+        *_titled("needs", "What you need to do", needs(incident), _SAID),
+        *_titled("doing", "What the loop is doing", doing(incident), _SAID),
+        *_titled("cause", "Why", cause(incident), _WHY),
+        *(_models(incident) if len(incident.models) > 1 else _evidence(_numbers(notice))),
+        *_picture(incident, picture),
+        *_acts(incident),
+        *rows,
+        *_by_hand(incident, rows),
+        _footer(incident),
+        *_links(links),
     ]
-    if fit(title, HEADER) != fit(title, SECTION):
-        blocks.append(_section("full-headline", fit(title, SECTION)))
-    blocks += [*_evidence(notice.evidence), _doing(notice), *_links(notice.links)]
-    return _fallback(notice, fit(title, HEADER)), blocks
+    return _fallback(_sign(incident), _word(incident), said, needs(incident)), blocks
 
 
-def updated(notice: Notice, standing: Sequence[Block]) -> tuple[str, list[Block]]:
-    """Return the incident's message after `notice`: its standing facts, the new state.
-
-    A standing message without a state of ours is written anew.
-    """
-    fresh = {"state": _state(notice, mention=True), "doing": _doing(notice)}
-    if not fresh.keys() <= {block.get("block_id") for block in standing}:
-        return opening(notice)
-    kept = [fresh.get(block.get("block_id", ""), block) for block in standing]
-    headline = next((text for block in standing[:1] for text in _texts(block)), "")
-    return _fallback(notice, headline or fit(_title(notice), HEADER)), kept
-
-
-def reply(notice: Notice, standing: Sequence[Block] = ()) -> tuple[str, list[Block]]:
-    """Return the fallback text and the blocks that tell `notice` in the incident's thread.
-
-    What already stands in the incident's message (`standing`) is not said again; the owner is
-    mentioned only when a person has to look.
-    """
-    said = {text for block in standing for text in _texts(block)}
-    headline = _section("headline", f"*{fit(_line(notice.headline), SECTION - 2)}*")
-    title = fit(_title(notice), HEADER)
-    extra = [*_evidence(notice.evidence), *_links(notice.links)]
-    blocks = [
-        _state(notice, mention=notice.stage in _NEEDS_A_PERSON, at=notice.at),
-        *([] if title in said else [headline]),
-        *([_section("doing", fit(notice.doing, SECTION))] if notice.doing.strip() else []),
-        *(block for block in extra if not said.issuperset(_texts(block))),
-    ]
-    return _fallback(notice, title), blocks
-
-
-def fit(text: str, limit: int) -> str:
-    """Return `text` escaped for Slack in at most `limit` characters, an ellipsis where cut.
-
-    >>> fit("MAE < 13 & falling", 40)
-    'MAE &lt; 13 &amp; falling'
-    >>> fit("MAE < 13 & falling", 9)
-    'MAE &lt;…'
-    """
-    pieces = [_ENTITY.get(character, character) for character in text]
-    if sum(map(len, pieces)) <= limit:
-        return "".join(pieces)
-    kept, size = [], 0
-    for piece in pieces:
-        if size + len(piece) > limit - 1:
-            break
-        kept.append(piece)
-        size += len(piece)
-    return "".join(kept).rstrip() + "…"
-
-
-def mention_of(mention: str) -> str:
-    """Return an owner's mention as Slack notifies by it; anything else as plain text.
-
-    >>> mention_of("@here"), mention_of("<@U0123>"), mention_of("<b>")
-    ('<!here>', '<@U0123>', '&lt;b&gt;')
-    """
-    if mention in _GROUPS:
-        return _GROUPS[mention]
-    return mention if _REFERENCE.fullmatch(mention) else fit(_line(mention), HEADER)
-
-
-def _title(notice: Notice) -> str:
-    headline = _line(notice.headline)
-    return headline if notice.model in headline else f"{notice.model}: {headline}"
-
-
-def _fallback(notice: Notice, escaped_title: str) -> str:
-    emoji, word = _SHOWN[notice.stage]
-    said = f"{emoji} {word}: {escaped_title}"
-    return said + " - " + fit(_line(notice.doing), _FALLBACK - len(said))
-
-
-def _state(notice: Notice, *, mention: bool, at: datetime | None = None) -> Block:
-    emoji, word = _SHOWN[notice.stage]
-    said = [f"{emoji} *{word}*"]
-    if at is not None:
-        said.append(_when(at))
-    elif notice.stage is Stage.RECOVERED:
-        lasted = notice.at - notice.since
-        said.append(f"{_when(notice.since)} to {_when(notice.at)} ({_lasting(lasted)})")
+def entry(entry: Entry) -> tuple[str, list[Block]]:
+    """Return what an incident's thread is told: notices of one stage, few or hundreds."""
+    notices = entry.notices
+    newest = notices[-1]
+    models = tuple(dict.fromkeys(notice.model for notice in notices))
+    stage, sign = newest.stage, _STAGE_SIGNS[newest.stage]
+    word = STAGES[stage] if len(models) == 1 else f"{STAGES[stage]}: {len(models):,} models"
+    state = f"{sign} *{fit(word, HEADER)}* · {when(newest.at)}"
+    mention = mention_of(entry.mention) if entry.mention.strip() else ""
+    blocks = [_section("state", f"{state} · {mention}" if mention else state)]
+    if len(notices) > 1:
+        said = f"{len(models):,} models" if len(models) > 1 else models[0]
+        blocks += _same(notices)
     else:
-        said.append(f"since {_when(notice.since)}")
-    if at is None:
-        said.insert(1, f"`{fit(_line(notice.model), FIELD)}`")
-    if mention and notice.mention:
-        said.append(mention_of(notice.mention))
-    return _section("state", " · ".join(said))
+        said = _named(newest)
+        blocks += [
+            _section("headline", f"*{line(said, _HEADLINE)}*"),
+            *_titled("doing", "", newest.doing, _SAID),
+            *_titled("cause", "Why", _cause(newest), _WHY),
+            *_evidence(_numbers(newest)),
+            *_links(newest.links),
+        ]
+    return _fallback(sign, STAGES[stage], said, newest.doing), blocks
 
 
-def _doing(notice: Notice) -> Block:
-    lead = "*What to do*\n" if notice.model == PLATFORM else "*What the loop is doing*\n"
-    return _section("doing", lead + fit(notice.doing, SECTION - len(lead)))
+def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
+    """Return a day of an owner's models; it wakes nobody, whoever `to` would mention."""
+    del to
+    blocks = [_header(digest.headline), *_whole(digest.headline)]
+    room = 10_000
+    for number, (title, lines) in enumerate(digest.sections[:_SECTIONS]):
+        text = _listed(lines, min(SECTION - HEADER - 10, max(room, 200)))
+        room -= len(text)
+        blocks.append(_section(f"section-{number}", f"*{line(title, HEADER)}*\n{text}".strip()))
+    if len(digest.sections) > _SECTIONS:
+        more = len(digest.sections) - _SECTIONS
+        blocks.append(_context("more", f"and {more} sections more"))
+    told = f"For {line(digest.owner, HEADER)} · {when(digest.at)} ({utc(digest.at)})"
+    blocks += [_context("footer", told), *_links(digest.links)]
+    text = digest.headline if visible(digest.headline) else "Digest"
+    return line(text, _FALLBACK), blocks
+
+
+def answered(answer: Answer) -> str:
+    """Return what who clicked is told, seen by them alone."""
+    return f"{'✅' if answer.done else '⚠️'} {fit(answer.said, _SAID)}"
+
+
+def _header(said: str) -> Block:
+    text = line(said, HEADER)
+    shown = text if visible(text) else "driftloop"
+    return {
+        "type": "header",
+        "block_id": "headline",
+        "text": {"type": "plain_text", "text": shown, "emoji": True},
+    }
+
+
+def _whole(said: str) -> list[Block]:
+    """Return a headline that its header cut."""
+    if line(said, HEADER) == line(said, _HEADLINE):
+        return []
+    return [_section("full-headline", line(said, _HEADLINE))]
+
+
+def _state(incident: Incident, to: Address) -> Block:
+    first, *rest = stands(incident)
+    lead = fit(str(first).strip(), _PART)
+    said = f"{_sign(incident)} *{lead}*" + (" " if str(first).endswith(" ") else "")
+    parts = [said + timed(tuple(rest), _PART)]
+    if incident.status in (Status.OPEN, Status.WAITING):
+        if incident.severity is Severity.CRITICAL:
+            parts.append("*critical*")
+        if to.mention.strip():
+            parts.append(mention_of(to.mention))
+    return _section("state", " · ".join(parts))
+
+
+def _sign(incident: Incident) -> str:
+    if incident.status in _SIGNS:
+        return _SIGNS[incident.status]
+    return _STAGE_SIGNS[standing(incident) or Stage.OPENED]
+
+
+def _word(incident: Incident) -> str:
+    """Return how it stands in a word, for a notification."""
+    if incident.status is Status.OPEN:
+        return STAGES[standing(incident) or Stage.OPENED]
+    return incident.status.value.capitalize()
+
+
+def _models(incident: Incident) -> list[Block]:
+    rows = worst(incident)
+    title = f"{len(rows):,} models, worst first"
+    lines = [_row(model, said) for model, said in rows[:_ROWS]]
+    if len(rows) > _ROWS:
+        lines.append(f"and {len(rows) - _ROWS:,} more: `driftloop incidents {_id(incident)}`")
+    return [_section("models", "\n".join((f"*{title}*", *lines)))]
+
+
+def _row(model: ModelId, said: str) -> str:
+    return f"• `{_code(model)}`  {line(said, _ROW - 80)}"
+
+
+def _code(name: str) -> str:
+    """Return a name to stand in code, which a backtick would end."""
+    return line(name.replace("`", "'"), 80) or "?"
+
+
+def _same(notices: Sequence[Notice]) -> list[Block]:
+    """Return what many notices of one stage say: once what is common to all."""
+    doings = {without(one_line(notice.doing), notice.model) for notice in notices}
+    common = next(iter(doings)) if len(doings) == 1 else ""
+    said = [
+        _row(n.model, without(one_line(n.headline if common or not n.doing else n.doing), n.model))
+        for n in notices[:_ROWS]
+    ]
+    if len(notices) > _ROWS:
+        said.append(f"and {len(notices) - _ROWS:,} more")
+    return [*_titled("doing", "", common, _SAID), _section("models", "\n".join(said))]
+
+
+def _numbers(notice: Notice | None) -> tuple[Evidence, ...]:
+    return () if notice is None else tuple(e for e in notice.evidence if e.what != CAUSE)
+
+
+def _cause(notice: Notice) -> str:
+    return next((e.value for e in notice.evidence if e.what == CAUSE), "")
 
 
 def _evidence(evidence: Sequence[Evidence]) -> list[Block]:
     if not evidence:
         return []
-    fields = [{"type": "mrkdwn", "text": _field(one)} for one in evidence[:FIELDS]]
+    fields = [_mrkdwn(_field(one)) for one in evidence[:FIELDS]]
     blocks: list[Block] = [{"type": "section", "block_id": "evidence", "fields": fields}]
     if len(evidence) > FIELDS:
         blocks.append(_context("more-evidence", f"and {len(evidence) - FIELDS} more"))
@@ -186,95 +253,121 @@ def _evidence(evidence: Sequence[Evidence]) -> list[Block]:
 
 
 def _field(one: Evidence) -> str:
-    part = FIELD // 4
-    limit = f" · limit {fit(_line(one.limit), part)}" if one.limit else ""
-    told = f"*{fit(_line(one.what), part)}*\n{fit(_line(one.value), part)}{limit}"
-    return told if one.n is None else f"{told}\n{_counted(one.n, 'row')}"
+    limit = f" · limit {line(one.limit, _PART)}" if one.limit.strip() else ""
+    told = f"*{line(one.what, _PART)}*\n{line(one.value, _PART)}{limit}"
+    if one.n is None:
+        return told
+    return f"{told}\n{one.n:,} {'row' if one.n == 1 else 'rows'}"
+
+
+def _picture(incident: Incident, picture: str | None) -> list[Block]:
+    charts = [notice.chart for notice in incident.notices if notice.chart is not None]
+    if picture is None:
+        return []
+    alt = pictured(charts[-1]) if charts else headline(incident)
+    return [
+        {
+            "type": "image",
+            "block_id": "picture",
+            "slack_file": {"id": picture},
+            "alt_text": line(alt, _WHY),
+        }
+    ]
+
+
+def _acts(incident: Incident) -> list[Block]:
+    said = [timed(act, _ACT) for act in acted(incident)]
+    return [_context("acts", "\n".join(f"👤 {one}" for one in said))] if said else []
+
+
+def _by_hand(incident: Incident, rows: Iterable[Block]) -> list[Block]:
+    """Return how to do on the command line what no button is there for."""
+    if incident.status in (Status.RESOLVED, Status.EXPLAINED):
+        return []
+    if any(block["type"] == "actions" for block in rows):
+        return []
+    id_ = _id(incident)
+    text = f"On the command line: `driftloop ack {id_}`, `driftloop silence {id_}`"
+    return [_context("by-hand", text)]
+
+
+def _footer(incident: Incident) -> Block:
+    began = f"began {utc(incident.since)}"
+    return _context("footer", f"`{_id(incident)}` · {began} · {line(incident.owner, HEADER)}")
+
+
+def _id(incident: Incident) -> str:
+    return line(incident.id.replace("`", "'"), HEADER) or "?"
+
+
+def _links_of(incident: Incident, notice: Notice | None) -> tuple[Link, ...]:
+    if len(incident.models) < 2:  # noqa: PLR2004 - one, or many
+        told = [each.links for each in incident.notices if each.links]
+        return notice.links if notice is not None and notice.links else (told or [()])[-1]
+    first = worst(incident)[0][0]
+    told = [each.links for each in incident.notices if each.model == first and each.links]
+    return tuple(Link(text=f"{one.text} of {first}", url=one.url) for one in (told or [()])[-1])
+
+
+def _report(links: Sequence[Link]) -> Link | None:
+    return next((one for one in links if "report" in one.text), None)
 
 
 def _links(links: Sequence[Link]) -> list[Block]:
     if not links:
         return []
     shown: list[str] = []
-    for link in links:
-        label = fit(_line(link.text), HEADER).replace("|", "/")
-        one = f"<{_address(link.url)}|{label}>"
-        if sum(map(len, shown)) + len(one) > _LINKS:
+    for one in links:
+        said = link(one.text if visible(one.text) else one.url, one.url)
+        if sum(map(len, shown)) + len(said) > _LINKS:
             break
-        shown.append(one)
+        shown.append(said)
     if len(shown) < len(links):
         shown.append(f"and {len(links) - len(shown)} more")
     return [_context("links", "  ·  ".join(shown))]
 
 
-def _address(url: str) -> str:
-    coded = url.replace("|", "%7C").replace("<", "%3C").replace(">", "%3E").replace(" ", "%20")
-    return coded.replace("&", "&amp;")
+def _listed(lines: Sequence[str], room: int) -> str:
+    """Return lines as a list within `room`, and how many are not shown."""
+    shown: list[str] = []
+    for one in lines:
+        said = f"• {line(one, _ROW)}"
+        if sum(map(len, shown)) + len(shown) + len(said) + 20 > room:
+            break
+        shown.append(said)
+    if len(shown) < len(lines):
+        shown.append(f"and {len(lines) - len(shown):,} more")
+    return "\n".join(shown)
+
+
+def _named(notice: Notice) -> str:
+    said = one_line(notice.headline)
+    if not said:
+        return notice.model
+    told_of_people = notice.stage in OF_PEOPLE
+    return said if told_of_people or notice.model in said else f"{notice.model}: {said}"
+
+
+def _titled(id_: str, title: str, text: str, limit: int) -> list[Block]:
+    if not visible(text):
+        return []
+    lead = f"*{title}*\n" if title else ""
+    return [_section(id_, lead + fit(text.strip(), limit))]
+
+
+def _fallback(sign: str, word: str, said: str, rest: str) -> str:
+    lead = f"{sign} {word}: {line(said, _FALLBACK)}"
+    return f"{lead} - {line(rest, _FALLBACK)}" if visible(rest) else lead
 
 
 def _section(block_id: str, text: str) -> Block:
-    return {"type": "section", "block_id": block_id, "text": {"type": "mrkdwn", "text": text}}
+    return {"type": "section", "block_id": block_id, "text": _mrkdwn(text)}
 
 
 def _context(block_id: str, text: str) -> Block:
-    return {
-        "type": "context",
-        "block_id": block_id,
-        "elements": [{"type": "mrkdwn", "text": text}],
-    }
+    return {"type": "context", "block_id": block_id, "elements": [_mrkdwn(text)]}
 
 
-def _texts(block: Block) -> Iterable[str]:
-    parts = [block.get("text"), *block.get("fields", ()), *block.get("elements", ())]
-    return [part["text"] for part in parts if isinstance(part, dict) and "text" in part]
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _when(at: datetime) -> str:
-    return f"{at.day} {at:%b %Y %H:%M} UTC"
-
-
-def _lasting(lasted: timedelta) -> str:
-    hours, minutes = lasted.seconds // 3600, lasted.seconds // 60
-    if lasted.days:
-        return _counted(lasted.days, "day")
-    return _counted(hours, "hour") if hours else _counted(minutes, "minute")
-
-
-def _counted(n: int, unit: str) -> str:
-    return f"{n:,} {unit}" if n == 1 else f"{n:,} {unit}s"
-
-
-def message(
-    incident: Incident, to: Address, *, picture: str | None = None
-) -> tuple[str, list[Block]]:
-    """Return an incident's message, in short."""
-    notice = incident.notices[-1]
-    title = fit(f"{notice.model}: {_line(notice.headline)}", HEADER)
-    image = {
-        "type": "image",
-        "block_id": "picture",
-        "slack_file": {"id": picture},
-        "alt_text": title,
-    }
-    said = f"{incident.status} {notice.doing} {to.mention}"
-    return title, [
-        {"type": "header", "text": {"type": "plain_text", "text": title}},
-        _section("state", fit(said, SECTION)),
-        *([image] if picture else []),
-    ]
-
-
-def entry(entry: Entry) -> tuple[str, list[Block]]:
-    """Return what is added to an incident's thread, in short."""
-    text = "; ".join(notice.headline for notice in entry.notices)
-    return text, [_section("entry", fit(f"{text} {entry.mention}", SECTION))]
-
-
-def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
-    """Return a digest, in short."""
-    text = f"{digest.headline} {to.mention}".rstrip()
-    return text, [_section("digest", fit(text, SECTION))]
+def _mrkdwn(text: str) -> Block:
+    # Verbatim: "@channel" or an address in a name is nothing but its letters.
+    return {"type": "mrkdwn", "text": text, "verbatim": True}

@@ -69,8 +69,8 @@ def value_of(
     >>> value_of("eta/1", version=3)
     '{"incident":"eta/1","version":3}'
     """
-    target = Target(incident=incident, model=model, version=version, silence=silence)
-    return target.model_dump_json(exclude_defaults=True)
+    given = {"incident": incident, "model": model, "version": version, "silence": silence}
+    return json.dumps({key: said for key, said in given.items() if said}, separators=(",", ":"))
 
 
 def option_of(incident: str, silence: str) -> str:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from driftloop.errors import PagerError
 from driftloop.page import blocks
 from driftloop.page.asking import Line, Refused
-from driftloop.page.former import Former
 from driftloop.page.pictures import Pictures, illustrated
 from driftloop.page.standing import (
     Messages,
@@ -59,7 +58,7 @@ class Bot(NamedTuple):
     team: str
 
 
-class SlackPager(Former):
+class SlackPager:
     """A `ports.Pager` and `ports.People` that speaks as the bot of `token`.
 
     Args:
@@ -92,25 +91,26 @@ class SlackPager(Former):
         """Post the incident's message and return where it stands.
 
         With `reconcile` the channel's newest messages are searched first, and a message that
-        already stands for the incident is returned instead. `Receipt.blind` says that they could
-        not be read, again and again: then it may stand twice. The incident's picture follows.
+        already stands for the incident is brought up to date instead. `Receipt.blind` says that
+        they could not be read, again and again: then it may stand twice. The picture follows.
 
         Raises:
             PagerError: Slack did not take it; with `retry`, come again with `reconcile`.
         """
         look = partial(self._in_channel, to.channel, incident.id) if reconcile else None
         receipt, blind = self._looked(f"{incident.id} in {to.channel}", look)
-        if receipt is None:
-            ways = (blocks.message(incident, to),)
-            carried = metadata_of(incident, blind=blind)
-            if to.mention:
-                carried["event_payload"]["mention"] = to.mention
-            answer = self._posted(to.channel, ways, metadata=carried)
-            receipt = Receipt(channel=answer["channel"], ts=answer["ts"], blind=blind)
-            standing = self._messages.of(receipt)
-            with standing.lock:
-                standing.at, standing.mention, standing.read = newest(incident), to.mention, True
-        self._illustrate(self._messages.of(receipt), incident, ours=True)
+        if receipt is not None:
+            return self.update(incident, receipt)
+        carried = metadata_of(incident, blind=blind)
+        if to.mention:
+            carried["event_payload"]["mention"] = to.mention
+        ways = (blocks.message(incident, to),)
+        answer = self._posted(to.channel, ways, metadata=carried)
+        receipt = Receipt(channel=answer["channel"], ts=answer["ts"], blind=blind)
+        standing = self._messages.of(receipt)
+        with standing.lock:
+            standing.at, standing.mention, standing.read = newest(incident), to.mention, True
+        self._illustrate(standing, incident, ours=True)
         return receipt
 
     def update(self, incident: Incident, receipt: Receipt) -> Receipt:
@@ -189,9 +189,19 @@ class SlackPager(Former):
         **asked: Any,  # noqa: ANN401 - what Slack takes
     ) -> "SlackResponse":
         place = self._ids.get(channel, channel)
-        answer = _in_some_way(partial(self._slack.post, place, **asked), place, ways)
-        self._ids[channel] = answer["channel"]
+        try:
+            answer = _in_some_way(partial(self._slack.post, place, **asked), channel, ways)
+        except Refused as refused:
+            if refused.code == "channel_not_found":
+                # There may be another of its name by now.
+                self._ids.pop(channel, None)
+            raise
+        self._name(channel, answer["channel"])
         return answer
+
+    def _name(self, channel: str, place: str) -> None:
+        if channel != place:
+            self._ids[channel], self._slack.names[place] = place, channel
 
     def _show(self, standing: Standing, *, strictly: bool = False) -> None:
         """Bring a message to what it should show, `strictly` in no plainer way."""
@@ -308,7 +318,8 @@ class SlackPager(Former):
                 types="public_channel,private_channel",
             )
             for page in pages:
-                self._ids |= {f"#{one['name']}": one["id"] for one in page["channels"]}
+                for one in page["channels"]:
+                    self._name(f"#{one['name']}", one["id"])
         return self._ids.get(channel)
 
     def _read(self, standing: Standing) -> None:

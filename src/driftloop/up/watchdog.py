@@ -18,20 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 
 from driftloop.errors import DriftloopError, LedgerError, PagerError
 from driftloop.heartbeat import beat
+from driftloop.incident import alone
 from driftloop.loop.addressed import addressed
-from driftloop.loop.tell import PREFIX
 from driftloop.loop.watch import NO_CHAMPION
 from driftloop.records import (
     PLATFORM,
+    Address,
     Compared,
     Disputed,
     Kind,
     Level,
     Link,
+    Noted,
     Notice,
     Paged,
     Passed,
@@ -202,7 +203,7 @@ class Watchdog:
 
     def _untold(self) -> Reading:
         try:
-            waiting = len(self._system.ledger.unfinished(PREFIX))
+            waiting = self._system.teller.waiting()
         except LedgerError as error:
             return _reading("untold", None, problem=str(error))
         return _reading("untold", float(waiting), n=waiting)
@@ -220,12 +221,15 @@ class Watchdog:
     # -- telling ----------------------------------------------------------------------------
 
     def _left_open(self) -> dict[str, Streak]:
-        told = self._system.ledger.facts(Paged, model=PLATFORM)
-        over = {fact.notice.incident for fact in told if fact.notice.stage is Stage.RECOVERED}
+        ledger = self._system.ledger
+        # What an older driftloop told it had not noted.
+        told = [fact.notice for fact in ledger.facts(Paged, model=PLATFORM)]
+        told += [fact.notice for fact in ledger.facts(Noted, model=PLATFORM)]
+        over = {notice.incident for notice in told if notice.stage is Stage.RECOVERED}
         return resumed(
-            (fact.notice.incident, fact.notice.since)
-            for fact in told
-            if fact.notice.stage is Stage.OPENED and fact.notice.incident not in over
+            (notice.incident, notice.since)
+            for notice in told
+            if notice.stage is Stage.OPENED and notice.incident not in over
         )
 
     def _tell(self, notice: Notice) -> None:
@@ -243,7 +247,8 @@ class Watchdog:
         if notice.stage is not Stage.OPENED or notice.incident in self._told:
             return
         try:
-            self._system.pager.open(notice, reconcile=True)
+            to = Address(channel=notice.channel, mention=notice.mention)
+            self._system.pager.post(alone(notice), to, reconcile=True)
         except PagerError as refused:
             _log.error("%s was not told: %s", notice.key, refused)
         else:
@@ -251,12 +256,8 @@ class Watchdog:
 
     def _tell_left(self) -> None:
         """Tell what earlier looks could not: whoever else does may be what is down."""
-        try:
-            left = self._system.ledger.unfinished(f"{PREFIX}{PLATFORM}/")
-        except LedgerError:
-            return
-        for _, body in left:
-            self._tell(msgspec.json.decode(body, type=Notice))
+        with suppress(LedgerError):
+            self._system.teller.tell_unsent()
 
     def _remember(self, verdicts: tuple[Verdict, ...], now: datetime) -> None:
         """Keep the readings as a fact whenever a level changes, and not at every look."""

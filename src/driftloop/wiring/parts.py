@@ -184,10 +184,10 @@ class Parts:
             pages=self.settings.pages_url, prefect=self.settings.prefect_api.removesuffix("/api")
         )
 
-    @property
+    @cached_property
     def teller(self) -> Teller:
-        """What tells notices once."""
-        return Teller(ledger=self.ledger, pager=self.pager, clock=self.clock)
+        """What tells notices once; it remembers what it saw, so there is one in a process."""
+        return Teller(fleet=self.fleet, ledger=self.ledger, pager=self.pager, clock=self.clock)
 
     @property
     def desk(self) -> Desk:

@@ -104,7 +104,7 @@ class Replaying(Parts):
                     handover=Nobody(),
                     ledger=own,
                     clock=clock,
-                    teller=Teller(ledger=own, pager=Unheard(), clock=clock),
+                    teller=Teller(fleet=fleet, ledger=own, pager=Unheard(), clock=clock),
                     table=read_table,
                     quarantine=quarantine,
                 )

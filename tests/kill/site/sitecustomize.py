@@ -75,7 +75,7 @@ POINTS: dict[str, tuple[tuple[str, str, Callable[..., bool]], ...]] = {
         ("_asked", "update", _asked("chat_update", thread=False)),
         ("_asked", "reply", _asked("chat_postMessage", thread=True)),
     ),
-    "driftloop.page.sandbox_store": (("Store.add", "keep", _always),),
+    "driftloop.page.sandbox.store": (("Store.add", "keep", _always),),
     "driftloop.registry": (
         ("MlflowRegistry.register", "register", _always),
         ("MlflowRegistry.point", "alias", _always),

@@ -85,7 +85,7 @@ def renewing(place: Callable[..., Any]) -> Renewing:
     renewer = replace(
         system.renewer,
         registry=registry,
-        teller=Teller(ledger=system.ledger, pager=pager, clock=system.clock),
+        teller=Teller(fleet=system.fleet, ledger=system.ledger, pager=pager, clock=system.clock),
     )
     return Renewing(here, renewer, registry, pager)
 

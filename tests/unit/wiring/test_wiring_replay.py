@@ -79,7 +79,7 @@ def lived(place: Callable[..., Any]) -> Any:
     here.ingest()
     here.history(range(56, 0, -1))
     system = here.system
-    teller = Teller(ledger=system.ledger, pager=FakePager(), clock=system.clock)
+    teller = Teller(fleet=system.fleet, ledger=system.ledger, pager=FakePager(), clock=system.clock)
     renewer = replace(system.renewer, registry=FakeRegistry(), teller=teller)
     assert renewer.renew(here.order("first")).outcome == "promoted"
     start = system.clock.now()

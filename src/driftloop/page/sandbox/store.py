@@ -1,4 +1,4 @@
-"""The local Slack's memory: channels and messages in one SQLite file.
+"""The local Slack's memory: channels, messages, files and people in one SQLite file.
 
 Every call opens the file, works in one transaction and closes it, so threads need no lock of
 ours and a message that was answered survives a kill.
@@ -8,7 +8,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ CREATE TABLE IF NOT EXISTS messages (
     body TEXT NOT NULL,
     PRIMARY KEY (channel, at)
 );
+CREATE TABLE IF NOT EXISTS archived (channel TEXT PRIMARY KEY REFERENCES channels (id));
+CREATE TABLE IF NOT EXISTS files (id TEXT PRIMARY KEY, told TEXT NOT NULL, content BLOB);
+CREATE TABLE IF NOT EXISTS people (id TEXT PRIMARY KEY, told TEXT NOT NULL);
 """
 _ROWS = "SELECT channel, at, thread, body FROM messages"
 _MILLION = 1_000_000
@@ -63,14 +66,28 @@ def micros_of(ts: str) -> int:
     return int(seconds) * _MILLION + int(rest.ljust(6, "0")[:6])
 
 
-class Store:
-    """Channels and messages in the SQLite file `file`, which is made when it is missing."""
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file: what is told of it, and its bytes, None until they have arrived."""
 
-    def __init__(self, file: Path) -> None:
+    id: str
+    told: dict[str, Any]
+    content: bytes | None = None
+
+
+class Store:
+    """All of it in the SQLite file `file`, which is made when it is missing.
+
+    `people` are there from the first start on: what is told of users (U...) and groups (S...).
+    """
+
+    def __init__(self, file: Path, people: Mapping[str, dict[str, Any]] | None = None) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._file = file
+        rows = [(id_, json.dumps(told)) for id_, told in (people or {}).items()]
         with self._open() as db:
             db.executescript(_SCHEMA)
+            db.executemany("INSERT OR IGNORE INTO people VALUES (?, ?)", rows)
 
     def channels(self) -> dict[str, str]:
         """Return the names of all channels, without "#", by id, in the names' order."""
@@ -83,6 +100,17 @@ class Store:
         with self._open() as db:
             db.execute("INSERT OR IGNORE INTO channels VALUES (?, ?)", (id_, name))
         return id_
+
+    def archived(self) -> frozenset[str]:
+        """Return the ids of the channels that are archived."""
+        with self._open() as db:
+            return frozenset(id_ for (id_,) in db.execute("SELECT channel FROM archived"))
+
+    def archive(self, channel: str, *, archived: bool) -> None:
+        """Archive the channel, or take it back."""
+        verb = "INSERT OR IGNORE INTO archived VALUES (?)"
+        with self._open() as db:
+            db.execute(verb if archived else "DELETE FROM archived WHERE channel = ?", (channel,))
 
     def add(self, channel: str, body: dict[str, Any], *, thread: int | None) -> Stored:
         """Return a new message, with a timestamp that its channel has not seen yet."""
@@ -109,6 +137,13 @@ class Store:
                 (json.dumps(message.body), message.channel, message.at),
             )
 
+    def delete(self, message: Stored) -> None:
+        """Forget a message."""
+        with self._open() as db:
+            db.execute(
+                "DELETE FROM messages WHERE channel = ? AND at = ?", (message.channel, message.at)
+            )
+
     def message(self, channel: str, at: int) -> Stored | None:
         """Return one message, None when there is none."""
         found = self._read(f"{_ROWS} WHERE channel = ? AND at = ?", channel, at)
@@ -125,6 +160,32 @@ class Store:
     def messages(self) -> tuple[Stored, ...]:
         """Return every message there is, oldest first."""
         return self._read(f"{_ROWS} ORDER BY at")
+
+    def keep_file(self, file: StoredFile) -> None:
+        """Keep a file, in place of the one with its id; without bytes it has those it had."""
+        with self._open() as db:
+            db.execute(
+                "INSERT INTO files VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "told = excluded.told, content = coalesce(excluded.content, content)",
+                (file.id, json.dumps(file.told), file.content),
+            )
+
+    def file(self, id_: str) -> StoredFile | None:
+        """Return one file, None when there is none."""
+        with self._open() as db:
+            row = db.execute("SELECT told, content FROM files WHERE id = ?", (id_,)).fetchone()
+        return None if row is None else StoredFile(id_, json.loads(row[0]), row[1])
+
+    def keep_person(self, id_: str, told: dict[str, Any]) -> None:
+        """Keep what is told of a user or a group."""
+        with self._open() as db:
+            db.execute("INSERT OR REPLACE INTO people VALUES (?, ?)", (id_, json.dumps(told)))
+
+    def people(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return what is told of all users (`kind` "U") or all groups ("S"), by id."""
+        query = "SELECT id, told FROM people WHERE substr(id, 1, 1) = ? ORDER BY id"
+        with self._open() as db:
+            return {id_: json.loads(told) for id_, told in db.execute(query, (kind,))}
 
     def _read(self, query: str, *given: object) -> tuple[Stored, ...]:
         with self._open() as db:

@@ -1,0 +1,71 @@
+"""Which larger incident a smaller one is part of."""
+
+from collections.abc import Iterable, Mapping
+
+from driftloop.incident.stages import OF_QUARANTINE, OF_ROLLOUT
+from driftloop.records import PLATFORM, Incident, ModelId, Origin, Status
+
+MAKES: Mapping[str, tuple[str, ...]] = {
+    "unhealthy/worker": ("driftloop/passes_missed/",),
+    "unhealthy/keeper": ("driftloop/passes_missed/",),
+    "unhealthy/prefect": ("driftloop/passes_missed/", "driftloop/unhealthy/worker/"),
+    "unhealthy/ingester": ("driftloop/ingest_lag/", "driftloop/spool_mib/"),
+    "unhealthy/online": ("driftloop/error_rate/", "driftloop/p99_ms/"),
+    "disk_free": ("driftloop/unhealthy/", "driftloop/ingest_lag/", "driftloop/error_rate/"),
+}
+"""What else is wrong of the platform where this is: each with how incidents of it begin."""
+STARVES = ("ingest_lag", "unhealthy/ingester", "passes_missed")
+"""Of the platform: what lets the rows of models look missing, or old."""
+STARVED = ("/freshness", "/volume")
+"""How the groups end of models whose rows look so."""
+
+
+def explainer(incident: Incident, others: Iterable[Incident]) -> str | None:
+    """Return the id of which of `others` explains `incident`, the largest; None where none does.
+
+    One that is open explains another if all its models are among its own, and it has more of
+    them, or says that data are at fault where the other does not; the platform's explains what it
+    is known to make. What waits for its quiet hours to end explains nothing more urgent.
+    """
+    if incident.status is Status.RESOLVED:
+        return None
+    larger = [other for other in others if _explains(other, incident)]
+    return max(larger, key=lambda other: (*_size(other), other.id)).id if larger else None
+
+
+def _explains(larger: Incident, smaller: Incident) -> bool:
+    if larger.id == smaller.id or larger.status is Status.RESOLVED:
+        return False
+    if larger.told is None and _rank(larger) < _rank(smaller):
+        return False
+    if larger.models == (PLATFORM,):
+        return _makes(larger, smaller)
+    if smaller.models == (PLATFORM,) or _is_one_of(larger, OF_ROLLOUT, OF_QUARANTINE):
+        return False
+    if _is_one_of(smaller, OF_ROLLOUT) or larger.origin is not smaller.origin is Origin.DATA:
+        return False
+    left = {member.model for member in smaller.members if member.over is None}
+    return left <= _open_models(larger) and _size(larger) > _size(smaller)
+
+
+def _makes(platform: Incident, other: Incident) -> bool:
+    kind = platform.id.removeprefix(f"{PLATFORM}/").rpartition("/")[0]
+    if other.models == (PLATFORM,):
+        return other.id.startswith(MAKES.get(kind, ("\n",)))
+    return kind in STARVES and other.group.endswith(STARVED)
+
+
+def _size(incident: Incident) -> tuple[int, int]:
+    return len(_open_models(incident)), int(incident.origin is Origin.DATA)
+
+
+def _open_models(incident: Incident) -> frozenset[ModelId]:
+    return frozenset(member.model for member in incident.members if member.over is None)
+
+
+def _is_one_of(incident: Incident, *prefixes: str) -> bool:
+    return all(member.alert.startswith(prefixes) for member in incident.members)
+
+
+def _rank(incident: Incident) -> int:
+    return list(type(incident.severity)).index(incident.severity)

@@ -52,4 +52,8 @@ class Receiving(Telling):
 
         The first is what people wait for: it comes round every `tell_every` seconds.
         """
-        return {"telling": self.teller.tell_unsent, "digests": self.digests.tell_due}
+        return {
+            "telling": self.teller.tell_unsent,
+            "the second way": self.relay.relay,
+            "digests": self.digests.tell_due,
+        }

@@ -26,6 +26,7 @@ from driftloop.judge import (
 from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
 from driftloop.loop.called_for import notices_of
 from driftloop.loop.causes import found_cause, kept
+from driftloop.loop.charts import with_charts
 from driftloop.loop.notices import Places
 from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.standing import noted
@@ -118,7 +119,7 @@ class Watcher:
             histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now, shares)
-        seen = self._explained(seen, past, now)
+        seen = [self._drawn(each) for each in self._explained(seen, past, now)]
         if self.quarantine is not None:
             left += [
                 Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
@@ -198,7 +199,12 @@ class Watcher:
                 for decision, before in dict.fromkeys(
                     called for key, called in called_for.items() if key not in told
                 )
-                for notice in self._notices(decision, before, self._cause_of(decision))
+                for notice in with_charts(
+                    self._notices(decision, before, self._cause_of(decision)),
+                    self.ledger,
+                    decision,
+                    family,
+                )
                 if notice.key not in told
             )
             order = self._not_begun(family, history)
@@ -246,6 +252,15 @@ class Watcher:
             )
             for each in seen
         ]
+
+    def _drawn(self, watched: Watched) -> Watched:
+        """Return what was seen, what is told of it with its picture: once, as it reads much."""
+        decision = watched.decision
+        if decision is None or not watched.notices:
+            return watched
+        family = self.fleet.family(watched.model)
+        drawn = with_charts(watched.notices, self.ledger, decision, family)
+        return replace(watched, notices=drawn)
 
     def _notices(
         self, decision: Decision, before: Decision | None, cause: Cause | None = None

@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
 from driftloop.judge import (
+    COUNTED,
     LOOKED,
     can_page,
     decide,
+    denied_pages,
     expected_gain,
     explains,
     heeded,
@@ -33,6 +35,7 @@ from driftloop.loop.standing import noted
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
+    Acted,
     Cause,
     Decided,
     Decision,
@@ -85,7 +88,8 @@ class Watcher:
     """Everything a pass needs of the world.
 
     `budget` is the seconds of fitting it may start. Snapshots of what was measured go into the
-    folder `reports`: of the decisions that call for something, or `every` one.
+    folder `reports`: of the decisions that call for something, or `every` one. Pages have `charts`
+    where somebody reads them.
     """
 
     fleet: Fleet
@@ -98,6 +102,7 @@ class Watcher:
     reports: Path | None = None
     every: bool = False
     quarantine: Quarantine | None = None
+    charts: bool = False
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -114,12 +119,13 @@ class Watcher:
         for model in self.fleet.models:
             past[model] = self.ledger.history(model)
         able = [m for f in self.fleet.families for m in f.models if can_page(f, past[m])]
-        shares = rates(self.fleet, able)
+        denied = denied_pages(self.ledger.facts(Acted, since=now - COUNTED), now)
+        shares = rates(self.fleet, able, denied)
         for family in self.fleet.families:
             histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now, shares)
-        seen = [self._drawn(each) for each in self._explained(seen, past, now)]
+        seen = self._charted(self._explained(seen, past, now))
         if self.quarantine is not None:
             left += [
                 Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
@@ -199,12 +205,7 @@ class Watcher:
                 for decision, before in dict.fromkeys(
                     called for key, called in called_for.items() if key not in told
                 )
-                for notice in with_charts(
-                    self._notices(decision, before, self._cause_of(decision)),
-                    self.ledger,
-                    decision,
-                    family,
-                )
+                for notice in self._notices(decision, before, self._cause_of(decision))
                 if notice.key not in told
             )
             order = self._not_begun(family, history)
@@ -253,14 +254,22 @@ class Watcher:
             for each in seen
         ]
 
-    def _drawn(self, watched: Watched) -> Watched:
-        """Return what was seen, what is told of it with its picture: once, as it reads much."""
-        decision = watched.decision
-        if decision is None or not watched.notices:
-            return watched
-        family = self.fleet.family(watched.model)
-        drawn = with_charts(watched.notices, self.ledger, decision, family)
-        return replace(watched, notices=drawn)
+    def _charted(self, seen: Sequence[Watched]) -> list[Watched]:
+        """Return what was seen, with charts in what is told of it first."""
+        if not self.charts:
+            return list(seen)
+        drawn: set[tuple[str, str]] = set()
+        return [
+            each
+            if each.decision is None
+            else replace(
+                each,
+                notices=with_charts(
+                    each.notices, self.ledger, each.decision, self.fleet.family(each.model), drawn
+                ),
+            )
+            for each in seen
+        ]
 
     def _notices(
         self, decision: Decision, before: Decision | None, cause: Cause | None = None

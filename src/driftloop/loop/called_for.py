@@ -2,7 +2,6 @@
 
 from driftloop.judge import harmed
 from driftloop.loop.addressed import addressed
-from driftloop.loop.charts import with_charts
 from driftloop.loop.notices import OF_DATA, Places, blocked, of_data, opened, recovered, worsened
 from driftloop.ports import Ledger
 from driftloop.records import Cause, Decision, Grouped, Noted, Notice, Paged, State
@@ -59,7 +58,7 @@ def notices_of(
         if beside is not None:
             said = recovered(decision, family, owner, places, of=OF_DATA)
             notices.append(to(said, beside))
-    return with_charts(notices, ledger, decision, family)
+    return tuple(notices)
 
 
 def _reader(fleet: Fleet, ledger: Ledger, incident: str | None) -> str | None:

@@ -94,6 +94,11 @@ class Pauses:
                 if wall < self.until.get(each, 0.0):
                     raise self.error[each]
 
+    def is_pausing(self, channel: str, wall: float) -> bool:
+        """Say whether a channel is left in peace now."""
+        with self.lock:
+            return any(wall < self.until.get(each, 0.0) for each in ("", channel))
+
     def after(self, channel: str, error: PagerError, wall: float) -> float:
         """Return when to try again: at once after the first failure, then later and later."""
         with self.lock:
@@ -456,7 +461,8 @@ class Settler:
         if refused.channel is None:
             again = wall + BUSY
         else:
-            _log.warning("not told yet: %s", error, extra={"trace": incident})
+            if not self.pauses.is_pausing(refused.channel, wall):
+                _log.warning("not told yet: %s", error, extra={"trace": incident})
             again = self.pauses.after(refused.channel, error, wall)
         seen = self._look(incident)
         if seen is None:

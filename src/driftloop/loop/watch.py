@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
 from driftloop.judge import (
+    COUNTED,
     LOOKED,
     can_page,
     decide,
+    denied_pages,
     expected_gain,
     explains,
     heeded,
@@ -33,6 +35,7 @@ from driftloop.loop.standing import noted
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
+    Acted,
     Cause,
     Decided,
     Decision,
@@ -116,7 +119,8 @@ class Watcher:
         for model in self.fleet.models:
             past[model] = self.ledger.history(model)
         able = [m for f in self.fleet.families for m in f.models if can_page(f, past[m])]
-        shares = rates(self.fleet, able)
+        denied = denied_pages(self.ledger.facts(Acted, since=now - COUNTED), now)
+        shares = rates(self.fleet, able, denied)
         for family in self.fleet.families:
             histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)

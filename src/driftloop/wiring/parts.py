@@ -23,10 +23,8 @@ from driftloop.loop.release import Releaser
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.ports import Desk, Measure, Trainer
+from driftloop.ports import Measure, Trainer
 from driftloop.records import (
-    Answer,
-    Click,
     Head,
     ModelId,
     Moved,
@@ -196,11 +194,6 @@ class Parts:
         return Teller(fleet=self.fleet, ledger=self.ledger, pager=self.pager, clock=self.clock)
 
     @property
-    def desk(self) -> Desk:
-        """What takes clicks."""
-        return _NoDesk()
-
-    @property
     def watcher(self) -> Watcher:
         """What measures and decides."""
         return Watcher(
@@ -351,11 +344,3 @@ class Parts:
         with own_sidecar() as sidecar:
             for failure in Slots(alone, load=loader(sidecar)).refresh([head])[1]:
                 raise failure.error
-
-
-class _NoDesk:
-    """Takes nothing, and says so."""
-
-    def take(self, click: Click) -> Answer:
-        """Return that nothing was done."""
-        return Answer(done=False, said=f"{click.act} cannot be done from here yet.")

@@ -18,6 +18,7 @@ from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
 from driftloop.commands.route import people, route_command
+from driftloop.commands.slack_sandbox import slack_sandbox
 from driftloop.commands.token import token_commands
 from driftloop.errors import (
     BadRequest,
@@ -661,6 +662,7 @@ app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW
 app.command("digest")(digest_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("route")(route_command(lambda: _system()))  # noqa: PLW0108 - it is defined below
+app.command("slack-sandbox")(slack_sandbox)
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 
@@ -722,10 +724,16 @@ def sidecar(
 def slack() -> None:
     """Run the local stand-in for Slack."""
     from driftloop.page.sandbox import sandbox_app
+    from driftloop.page.signing import local_secret
 
     settings = _settings()
     _configure_logs("slack")
-    _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
+    asgi = sandbox_app(
+        settings.home / "slack.db",
+        actions_url=settings.actions_url,
+        signing_secret=local_secret(settings.home),
+    )
+    _serve(asgi, settings.host, settings.slack_port)
 
 
 @app.command("_desk", hidden=True)

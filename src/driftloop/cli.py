@@ -16,6 +16,7 @@ from driftloop.commands.features import add_feature_commands
 from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
+from driftloop.commands.route import people, route_command
 from driftloop.commands.token import token_commands
 from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError, TrainingFailed
 from driftloop.records import Task
@@ -181,6 +182,7 @@ def check() -> None:
             system.check_recipe(family)
         except TrainingFailed as error:
             faults.append(error)
+    warned += _say_people(system)
     faults += system.unfit_tables()
     if faults:
         raise SpecError((*faults, *unread))
@@ -652,6 +654,7 @@ app.command("replay")(replay_command(lambda: _installed()))  # noqa: PLW0108 - i
 app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("digest")(digest_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
+app.command("route")(route_command(lambda: _system()))  # noqa: PLW0108 - it is defined below
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 
@@ -821,6 +824,14 @@ def _length(text: str, option: str) -> timedelta:
         raise BadRequest(f"{text!r} {error}", where=option) from error
     assert isinstance(length, timedelta)  # noqa: S101 - it gives nothing else for a text
     return length
+
+
+def _say_people(system: "System") -> int:
+    """Say who is told, and return how many warnings that came to."""
+    said = tuple(people(system.fleet, system.clock.now()))
+    for line, is_warning in said:
+        typer.echo(f"warning: {line}" if is_warning else line)
+    return sum(is_warning for _, is_warning in said)
 
 
 def _wrapped(names: Sequence[str]) -> list[str]:

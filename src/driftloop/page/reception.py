@@ -20,7 +20,8 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.webhook import WebhookClient
 
 from driftloop.errors import DriftloopError
-from driftloop.page.clicks import WHY, WHY_BLOCK, WHY_INPUT
+from driftloop.page.buttons import why_view
+from driftloop.page.clicks import WHY_BLOCK
 from driftloop.page.payloads import Asked, Asks, Nothing, Pressed, Unclear
 from driftloop.ports import Desk
 from driftloop.records import Answer, Click
@@ -124,7 +125,7 @@ class Reception:
 
     def _ask(self, asked: Asks, turn: "_Turn") -> None:
         """Open the modal; what opened it is good for three seconds, and once."""
-        view = _why_view(asked.metadata)
+        view = why_view(asked.metadata)
         try:
             self._client.views_open(trigger_id=asked.trigger, view=view)
         except (SlackClientError, OSError, HTTPException, ValueError) as error:
@@ -185,30 +186,6 @@ class _Turn:
         """Return the answer; whoever comes with one from now on is late."""
         self.answer({})
         return self.reply.result()
-
-
-def _why_view(metadata: str) -> dict[str, Any]:
-    return {
-        "type": "modal",
-        "callback_id": WHY,
-        "private_metadata": metadata,
-        "title": {"type": "plain_text", "text": "Not a problem"},
-        "submit": {"type": "plain_text", "text": "Not a problem"},
-        "close": {"type": "plain_text", "text": "Cancel"},
-        "blocks": [
-            {
-                "type": "input",
-                "block_id": WHY_BLOCK,
-                "label": {"type": "plain_text", "text": "Why is it none?"},
-                "element": {
-                    "type": "plain_text_input",
-                    "action_id": WHY_INPUT,
-                    "multiline": True,
-                    "max_length": LONGEST,
-                },
-            }
-        ],
-    }
 
 
 def _refusal(said: str) -> Body:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TIMEOUT = 10
 """Seconds that Slack may take to say where to connect."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-PING_EVERY = 5.0
+PING_EVERY = 3.0
 """Seconds between looks whether the connection stands; one that is lost is opened anew."""
 
 _log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Who is told, and when: the tree of routes, shifts and quiet hours. Pure."""
 
-from driftloop.route.calendar import is_quiet, morning, on_call, quiet_until
+from driftloop.route.calendar import is_quiet, mention, morning, on_call, quiet_until
 from driftloop.route.groups import (
     at_fault,
     group,
@@ -10,12 +10,15 @@ from driftloop.route.groups import (
 )
 from driftloop.route.severity import rank, severity_of, severity_of_stage
 from driftloop.route.tree import Routed, routed
+from driftloop.route.turns import Turn, turns
 
 __all__ = [
     "Routed",
+    "Turn",
     "at_fault",
     "group",
     "is_quiet",
+    "mention",
     "morning",
     "on_call",
     "origin_of",
@@ -26,4 +29,5 @@ __all__ = [
     "routed",
     "severity_of",
     "severity_of_stage",
+    "turns",
 ]

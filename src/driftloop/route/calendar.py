@@ -30,6 +30,12 @@ def on_call(owner: Owner, at: datetime) -> str | None:
     return rota.people[turn % len(rota.people)] if turn >= 0 else None
 
 
+def mention(owner: Owner, at: datetime) -> str:
+    """Return whom to call to a message of `owner`: who is on call, else its `mention`."""
+    who = on_call(owner, at)
+    return owner.mention if who is None else f"<@{who}>"
+
+
 def quiet_until(owner: Owner, severity: Severity, at: datetime) -> datetime | None:
     """Return when the quiet hours end that `at` lies in, in UTC; None where it is told at once.
 

@@ -59,7 +59,9 @@ def test_check_lists_the_fleet(tmp_path: Path) -> None:
     assert ran.returncode == 0
     assert "eta: 2 models, 3 features, regression, owner logistics" in ran.stdout
     assert "\n  eta-de, eta-fr\n" in ran.stdout
-    assert ran.stdout.endswith("3 models in 2 families: all well\n")
+    assert "owner logistics (#ml-logistics)\n" in ran.stdout
+    assert "warning: logistics lists no members: nobody may press its buttons\n" in ran.stdout
+    assert ran.stdout.endswith("3 models in 2 families: 2 warnings\n")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_check_reads_the_log_of_others_and_warns(tmp_path: Path, monitors: Path)
         "1 rows repeat",
         "1 rows are of",
     ]
-    assert ran.stdout.endswith("3 models in 2 families: 3 warnings\n")
+    assert ran.stdout.endswith("3 models in 2 families: 5 warnings\n")
     cut = driftloop("--monitors", str(monitors), "--models", "eta-fr", "check", home=tmp_path)
     (strange,) = (line for line in cut.stdout.splitlines() if "none of these" in line)
     assert strange.startswith("  warning: 1 rows are of none of these models, and are passed over")

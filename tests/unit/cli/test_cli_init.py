@@ -23,12 +23,29 @@ def test_what_is_written_is_a_sound_installation(tmp_path: Path) -> None:
         "monitors/owners.toml",
         "monitors/parcels.toml",
         "monitors/platform.toml",
+        "monitors/routes.toml",
     }
     settings = read_settings(config=written[0])
     assert settings.home == tmp_path / "new" / "place" / ".driftloop"
     fleet = load_fleet(settings.monitors)
     assert fleet.models == ("parcels-north", "parcels-south")
     assert fleet.platform.owner == "operations"
+
+
+def test_what_is_switched_off_in_the_files_of_people_holds_too(tmp_path: Path) -> None:
+    """Switched on as it stands, with one more owner to go to."""
+    monitors = write_starter(tmp_path)[0].parent / "monitors"
+    for name in ("owners.toml", "routes.toml"):
+        file = monitors / name
+        on = re.sub(r"^# (?=[\[\]] ?|    |\w+ = )", "", file.read_text(), flags=re.MULTILINE)
+        more = '\n[somebody]\nchannel = "#somebody"\n' if name == "owners.toml" else ""
+        file.write_text(on + more)
+    fleet = load_fleet(monitors)
+    operations, (route,) = fleet.owners["operations"], fleet.routes.routes
+    assert operations.on_call is not None
+    assert len(operations.on_call.overrides) == 1
+    assert (operations.time_zone, operations.quiet) == ("Europe/Berlin", ("22:00-07:00",))
+    assert (route.owner, route.escalate) == ("operations", ("somebody",))
 
 
 def test_the_settings_file_has_every_setting_with_its_default(tmp_path: Path) -> None:

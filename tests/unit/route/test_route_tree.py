@@ -1,16 +1,17 @@
 """The tree of routes: who owns what, told as a table, and what is inherited."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from driftloop.errors import UnknownModel
 from driftloop.records import PLATFORM, ModelId, Origin, Severity
-from driftloop.route import routed
+from driftloop.route import routed, turns
 from driftloop.spec import Fleet, Owner, Platform, Route, Routes
 
 DE, FR, UK = ModelId("eta-de"), ModelId("eta-fr"), ModelId("churn-uk")
+NINE = datetime(2026, 3, 4, 9, tzinfo=UTC)
 TREE = Routes.model_validate(
     {
         "repeat": timedelta(hours=4),
@@ -119,3 +120,16 @@ def test_a_star_stands_for_any_ending() -> None:
     asked = [("eta-2", "de"), ("churn", "de"), ("churned", "de"), ("eta", "fr")]
     found = [route.takes(*each, Origin.DATA, Severity.INFO) for each in asked]
     assert found == [True, True, False, False]
+
+
+def test_the_next_is_told_in_their_own_waking_hours(routes: Fleet) -> None:
+    """Each waits so long for an acknowledgement of the one before, and for its quiet hours."""
+    asleep = Owner(channel="#boss", quiet=("09:00-10:00",))
+    fleet = replace(routes, owners={**routes.owners, "boss": asleep})
+    route = routed(fleet, DE, origin=Origin.RELATION, severity=Severity.WARNING)
+    found = turns(route, fleet.owners, Severity.WARNING, NINE)
+    assert [(turn.owner, turn.at - NINE, turn.waits) for turn in found] == [
+        ("logistics", timedelta(seconds=30), False),
+        ("nights", timedelta(minutes=15, seconds=30), False),
+        ("boss", timedelta(hours=1), True),
+    ]

@@ -17,7 +17,7 @@ from driftloop.page.sandbox.asked import Body, Refused
 from driftloop.page.sandbox.clicks import Click, Clicks
 from driftloop.page.sandbox.faults import FaultBox, Faults, Limits, Meter
 from driftloop.page.sandbox.page import fragment, render
-from driftloop.page.sandbox.socket import Sockets, opened
+from driftloop.page.sandbox.sockets import Sockets, opened
 from driftloop.page.sandbox.store import Store, Stored
 from driftloop.page.sandbox.workspace import Method, Whisper, Workspace
 
@@ -97,7 +97,7 @@ def _add_api(
         channel = await asyncio.to_thread(_names, slack.store, asked)
         if (fault := faults.refusing(method, channel)) is not None:
             return _refusal(fault.error, fault.answered, fault.retry_after)
-        if meter is not None and (wait := meter.wait(method, min(channel, default=""))):
+        if meter is not None and (wait := meter.wait(method, channel[-1] if channel else "")):
             return _refusal("ratelimited", 429, wait)
         answer = await asyncio.to_thread(_answer, slack, methods, method, asked)
         if answer["ok"] and (fault := faults.losing(method, channel)) is not None:
@@ -225,14 +225,14 @@ def _add_seeds(app: FastAPI, slack: Workspace, clicks: Clicks) -> None:
         return {"ok": True, "channel": slack.store.channel(name)}
 
 
-def _names(store: Store, asked: Body) -> frozenset[str]:
-    """Return the names of the channel that a call is about, its id among them."""
+def _names(store: Store, asked: Body) -> tuple[str, ...]:
+    """Return the id and the name of the channel that a call is about, if it is about one."""
     given = asked.get("channel") or asked.get("channel_id")
     if not given:
-        return frozenset()
+        return ()
     wanted, channels = str(given).removeprefix("#"), store.channels()
     id_ = next((id_ for id_, name in channels.items() if wanted in {id_, name}), wanted)
-    return frozenset({id_, channels.get(id_, wanted)})
+    return id_, channels.get(id_, wanted)
 
 
 async def _out(fault: Faults) -> Response:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from driftloop.page.sandbox.asked import BOT, DOMAIN, TS, Body, Refused, decoded, flag, part
 from driftloop.page.sandbox.blocks import faults_of, with_ids
-from driftloop.page.sandbox.files import shown_file
+from driftloop.page.sandbox.files import file_id, shown_file
 from driftloop.page.sandbox.people import named
 from driftloop.page.sandbox.store import Store, Stored, micros_of, ts_of
 from driftloop.page.sandbox.workspace import Method, Whisper, Workspace
@@ -259,10 +259,7 @@ def _found(store: Store, channel: str, asked: Body, error: str) -> Stored:
 
 
 def _has(slack: Workspace, file: Mapping[str, object]) -> bool:
-    id_ = str(file.get("id") or "")
-    if not id_ and (url := str(file.get("url") or "")):
-        id_ = url.partition("/files-pri/")[2].partition("/")[0].rpartition("-")[2]
-    found = slack.store.file(id_)
+    found = slack.store.file(file_id(file))
     if found is None or not found.told["done"]:
         return False
     # As at Slack, what was just uploaded may not be ready to be shown.

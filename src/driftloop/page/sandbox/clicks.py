@@ -19,7 +19,7 @@ from driftloop.page.sandbox.asked import APP, DOMAIN, TEAM, TS, Body, Refused
 from driftloop.page.sandbox.blocks import elements_of
 from driftloop.page.sandbox.chat import channel_of, shown
 from driftloop.page.sandbox.people import named
-from driftloop.page.sandbox.socket import Sockets
+from driftloop.page.sandbox.sockets import Sockets
 from driftloop.page.sandbox.store import Stored, micros_of, ts_of
 from driftloop.page.sandbox.views import answered
 from driftloop.page.sandbox.workspace import Workspace

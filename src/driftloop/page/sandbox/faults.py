@@ -69,15 +69,15 @@ class FaultBox:
         with self._lock:
             return next((one for one, end in self._faults if one.outage and now < end), None)
 
-    def refusing(self, method: str, channel: frozenset[str]) -> Faults | None:
+    def refusing(self, method: str, channel: Sequence[str]) -> Faults | None:
         """Return the fault that this call is refused by, and count it."""
         return self._take("fail_next", method, channel)
 
-    def losing(self, method: str, channel: frozenset[str]) -> Faults | None:
+    def losing(self, method: str, channel: Sequence[str]) -> Faults | None:
         """Return the fault that this call's reply is lost by, and count it."""
         return self._take("lose_reply_next", method, channel) if method in _WRITES else None
 
-    def _take(self, count: str, method: str, channel: frozenset[str]) -> Faults | None:
+    def _take(self, count: str, method: str, channel: Sequence[str]) -> Faults | None:
         now = time.monotonic()
         with self._lock:
             for one, end in self._faults:

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from driftloop.page.sandbox.asked import BOT, TEAM, TS, Body, Refused, decoded
 from driftloop.page.sandbox.store import Store, StoredFile, micros_of
@@ -33,6 +34,23 @@ def take(store: Store, ticket: str, content: bytes) -> int:
     return len(content)
 
 
+def file_id(file: Mapping[str, object]) -> str:
+    """Return the id of a block's `slack_file`, which names it by id or by address.
+
+    >>> file_id({"url": "http://host/files-pri/T0LOCAL-F0A/a-b.png"})
+    'F0A'
+    """
+    if file.get("id"):
+        return str(file["id"])
+    _, __, place = str(file.get("url") or "").partition("/files-pri/")
+    return place.partition("/")[0].rpartition("-")[2]
+
+
+def address_of(file: StoredFile) -> str:
+    """Return the path at which the bytes of a file are."""
+    return f"files-pri/{TEAM}-{file.id}/{quote(file.told['name'])}"
+
+
 def media_type(content: bytes) -> str | None:
     """Return the type of an image that a page may show, None for everything else.
 
@@ -47,6 +65,7 @@ def shown_file(file: StoredFile) -> Body:
     """Return a file as Slack tells it."""
     told = file.told
     mimetype, filetype, pretty = _kind(file.content or b"")
+    address = f"{told['base']}{address_of(file)}"
     return {
         "id": file.id,
         "created": told["created"],
@@ -68,9 +87,9 @@ def shown_file(file: StoredFile) -> Body:
         "public_url_shared": False,
         "display_as_bot": False,
         "username": "",
-        "url_private": f"{told['base']}files-pri/{TEAM}-{file.id}/{told['name']}",
-        "url_private_download": f"{told['base']}files-pri/{TEAM}-{file.id}/{told['name']}",
-        "permalink": f"{told['base']}files-pri/{TEAM}-{file.id}/{told['name']}",
+        "url_private": address,
+        "url_private_download": address,
+        "permalink": address,
         "channels": list(told["shares"]),
         "groups": [],
         "ims": [],

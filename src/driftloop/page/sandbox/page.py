@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from driftloop.page.sandbox.asked import Body
-from driftloop.page.sandbox.files import media_type, shown_file
+from driftloop.page.sandbox.files import address_of, file_id, media_type, shown_file
 from driftloop.page.sandbox.store import Store, Stored
 from driftloop.page.sandbox.workspace import Workspace
 
@@ -240,19 +240,19 @@ def _with_pictures(store: Store, block: Body) -> Body:
 def _pictured(store: Store, block: Body) -> Body:
     if block.get("type") != "image":
         return block
-    file = block.get("slack_file") or {}
-    id_ = str(file.get("id") or str(file.get("url", "")).rpartition("-")[2].partition("/")[0])
-    found = store.file(id_) if id_ else None
+    found = store.file(file_id(block.get("slack_file") or {}))
     # What stands elsewhere is not fetched: the page calls nobody.
-    return block | {"src": "" if found is None else f"/files-pri/{id_}/{found.told['name']}"}
+    return block | {"src": "" if found is None else f"/{address_of(found)}"}
 
 
 def _files(store: Store, ids: Iterable[str]) -> Iterable[Body]:
     for file in map(store.file, ids):
         if file is not None:
             told = shown_file(file)
-            src = f"/files-pri/{file.id}/{told['name']}"
-            yield told | {"src": src, "drawn": media_type(file.content or b"") is not None}
+            yield told | {
+                "src": f"/{address_of(file)}",
+                "drawn": media_type(file.content or b"") is not None,
+            }
 
 
 def _http(url: str) -> str:

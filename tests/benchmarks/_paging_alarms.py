@@ -56,7 +56,7 @@ def per_alarm(raw: Raw, month: Month, lines: Sequence[Line], *, every: timedelta
 
 
 def _passes(fault: Fault, every: timedelta) -> list[datetime]:
-    """Return when a fault is seen: what was rolled back is seen once, anything else until it ends."""
+    """Return when a fault is seen: one that was rolled back once, any other until it ends."""
     ends = fault.opens if fault.kind == "rolled-back" else fault.closes - timedelta(seconds=1)
     return [fault.opens + n * every for n in range(max(0, (ends - fault.opens) // every) + 1)]
 
@@ -67,7 +67,9 @@ def _posted(raw: Raw, client: WebClient, fault: Fault, at: datetime) -> None:
         try:
             client.chat_postMessage(channel=f"#ml-{owner}", text=f"{model}: {fault.kind} alarm")
         except (SlackClientError, OSError) as error:
-            raw.note("alarm", fault=fault.name, model=model, at=at.isoformat(), lost=str(error)[:80])
+            raw.note(
+                "alarm", fault=fault.name, model=model, at=at.isoformat(), lost=str(error)[:80]
+            )
         else:
             right = owner == fault.owner
             raw.note("alarm", fault=fault.name, model=model, at=at.isoformat(), right=right)
@@ -90,9 +92,7 @@ def idle(raw: Raw, *, incidents: int) -> None:
         set_clock(settings, ORIGIN)
         system = System(settings)
         pager = FakePager()
-        teller = Teller(
-            fleet=system.fleet, ledger=system.ledger, pager=pager, clock=system.clock
-        )
+        teller = Teller(fleet=system.fleet, ledger=system.ledger, pager=pager, clock=system.clock)
         began = time.perf_counter()
         teller.tell_all([_opened(system, model) for model in system.fleet.models])
         teller.tell_unsent()

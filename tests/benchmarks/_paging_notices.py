@@ -78,9 +78,7 @@ def _of_decision(system: System, fault: Fault, model: ModelId, turn: str) -> tup
         None if opens else before,
         _cause(fault),
     )
-    system.ledger.append(
-        Decided(model=model, at=decision.at, decision=decision), key=decision.key
-    )
+    system.ledger.append(Decided(model=model, at=decision.at, decision=decision), key=decision.key)
     if not opens or family.name == "churn" or fault.kind == "upstream":
         return made
     return tuple(replace(each, chart=_chart(fault)) for each in made)

@@ -36,6 +36,8 @@ class Sandbox:
                 "--limits" if limits else "--no-limits",
             ],
             stdout=subprocess.PIPE,
+            # It says at length what it was told to do wrong.
+            stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": _path()},
             text=True,
         )

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from driftloop.errors import DriftloopError
+from driftloop.records import Passed
 from driftloop.settings import read_settings
 from driftloop.up.desk import Chore
 from driftloop.wiring import System
@@ -48,6 +49,8 @@ def note(month: Month, journal: Path) -> None:
                 decided.add(step)
             if made:
                 system.teller.tell_all(made)
+            # That a pass came to its end: without one there are no digests.
+            system.ledger.append(Passed(at=now, looked=month.models, seconds=1.0))
             _write(journal, "done", step=step)
             done.add(step)
         time.sleep(EVERY)

@@ -1,6 +1,7 @@
 """The month itself: faults, restarts and outages at random times; what stands in Slack after it."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -157,8 +158,7 @@ def _through(run: Run, *, quick: bool) -> None:
     steps = sorted(times(run.month.faults()), key=lambda each: each[0])
     openings = sum(turn == "opens" for _, _, turn in steps)
     troubles = _troubles(run.random, openings, quick=quick)
-    at, every = ORIGIN, (4 if quick else 6) * HOUR
-    long_until = 0.0
+    at, every = ORIGIN, (8 if quick else 6) * HOUR
     for number, (when, fault, turn) in enumerate(steps):
         if number == len(steps) // 4:
             run.begin("teller-2")
@@ -169,17 +169,14 @@ def _through(run: Run, *, quick: bool) -> None:
             _jump(run, at)
         at = max(at, when)
         trouble = ""
-        if turn == "opens" and time.time() >= long_until:
+        if turn == "opens":
             trouble = "killed" if fault.kind == "upstream" else (troubles or [""]).pop(0)
-            long_until = _make(run, trouble, fault)
+            _make(run, trouble, fault)
         _jump(run, when, wait=False)
         step = f"{fault.name}/{turn}"
         _until(lambda step=step: run.is_done(step))
-        if time.time() >= long_until:
-            run.settle()
-        else:
-            time.sleep(1.0)
-        run.raw.note("step", step=step, trouble=trouble, outage=time.time() < long_until)
+        run.settle()
+        run.raw.note("step", step=step, trouble=trouble, wall=time.time())
     run.settle()
 
 
@@ -201,7 +198,7 @@ def _until(done: Callable[[], bool], patience: float = PATIENCE) -> None:
 
 def _ended(run: Run) -> None:
     """Let the last quiet hours end, and whatever else waits for the time."""
-    last = max(max(each.closes for each in run.month.faults()), run.system.clock.now())
+    last = max(run.system.clock.now(), *(each.closes for each in run.month.faults()))
     for hours in (1, 5, 9, 13):
         _jump(run, last + hours * HOUR)
 
@@ -215,14 +212,15 @@ def _troubles(random: Random, openings: int, *, quick: bool) -> list[str]:
     if quick:
         once = ["killed", "lost-drop", "storm", "unread", "long"]
         return [*once, *[""] * max(0, openings - len(once))]
-    once += ["hang", "lost-error", "lost-delay", "killed", "killed", "killed", "error", "killed"]
-    made = once + [""] * max(0, openings - len(once))
+    once += ["hang", "lost-error", "lost-delay", "killed", "shot", "killed", "error", "shot"]
+    # The upstream fault's is chosen apart.
+    made = once + [""] * max(0, openings - 1 - len(once))
     random.shuffle(made)
-    return made[:openings]
+    return made
 
 
-def _make(run: Run, trouble: str, fault: Fault) -> float:
-    """Make trouble, and return until when Slack is away; 0 where it is not."""
+def _make(run: Run, trouble: str, fault: Fault) -> None:
+    """Make trouble while a fault is told."""
     random, began = run.random, time.time()
     if trouble:
         run.raw.note("trouble", kind=trouble, fault=fault.name, wall=began)
@@ -231,8 +229,10 @@ def _make(run: Run, trouble: str, fault: Fault) -> float:
         points = POINTS if who == "noter" else POINTS[3:]
         (run.orders / f"{who}.{random.choice(points)}").touch()
         if fault.kind == "upstream":
-            (run.orders / f"noter.{random.choice(points)}").touch()
+            (run.orders / "noter.noted-after").touch()
             (run.orders / "teller.act-after").touch()
+    elif trouble == "shot":
+        threading.Timer(random.uniform(0.0, 1.0), _shot, (run,)).start()
     elif trouble.startswith("lost-"):
         by = trouble.removeprefix("lost-")
         lost = {"lose_reply_next": 1, "lose_by": by, "method": POST, "delay": 7.0}
@@ -244,7 +244,9 @@ def _make(run: Run, trouble: str, fault: Fault) -> float:
         )
         run.trouble_until = began + 4.0
     elif trouble == "storm":
-        run.slack.control({"fail_next": 2 + 2 * (run.month.days > 7), "error": "ratelimited", "retry_after": 1})
+        run.slack.control(
+            {"fail_next": 2 + 2 * (run.month.days > 7), "error": "ratelimited", "retry_after": 1}
+        )
     elif trouble == "5xx":
         run.slack.control({"fail_next": 3, "error": "internal_error"})
     elif trouble in OUTAGES:
@@ -262,8 +264,12 @@ def _make(run: Run, trouble: str, fault: Fault) -> float:
             ends=(fault.opens + timedelta(hours=2)).isoformat(),
         )
         run.trouble_until = began + seconds
-        return began + seconds
-    return 0.0
+
+
+def _shot(run: Run) -> None:
+    """Kill all there is, whatever it is at."""
+    for lives in list(run.lives.values()):
+        lives.kill()
 
 
 # -- what stands there ----------------------------------------------------------------------

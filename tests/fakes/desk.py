@@ -1,5 +1,7 @@
 """A desk over a real ledger: a fake world of people, rollouts and messages around it."""
 
+import os
+import signal
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -109,12 +111,16 @@ class FakeTeller:
 
 @dataclass
 class FakeSteps:
-    """Steps rollouts in the ledger as the releaser does; `fails` once, before or `after` it."""
+    """Steps rollouts in the ledger as the releaser does; `fails` once, before or `after` it.
+
+    Where it `dies` its process is killed after the step.
+    """
 
     ledger: Ledger
     clock: Clock
     fails: BaseException | None = None
     after: bool = False
+    dies: bool = False
     done: list[tuple[str, str, str]] = field(default_factory=list)
 
     def hold(self, model: ModelId, *, who: str) -> Rollout:
@@ -146,6 +152,8 @@ class FakeSteps:
         at = self.clock.now()
         self.ledger.advance(Advanced(model=model, at=at, rollout=stepped, who=who))
         self.done.append((what, model, who))
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
         self._fail()
         return stepped
 

@@ -20,6 +20,7 @@ from driftloop.incident.lines import (
 from driftloop.incident.stages import OF_TELLING
 from driftloop.records import (
     PLATFORM,
+    Act,
     Incident,
     ModelId,
     Notice,
@@ -114,6 +115,8 @@ def needs(incident: Incident) -> str:
 
 def doing(incident: Incident) -> str:
     """Return what the loop does about it, "" where it says nothing."""
+    if (closed := _closed(incident)) is not None:
+        return closed
     newest = _newest(incident)
     running = [n for n in newest.values() if n.stage not in _OVER] or list(newest.values())
     if not running or running[-1].model == PLATFORM:
@@ -142,6 +145,18 @@ def standing(incident: Incident) -> Stage | None:
     """Return the stage that needs most of a person, of what is not over; None where all is."""
     newest = [n.stage for n in _newest(incident).values() if n.stage not in _OVER]
     return next((stage for stage in _NEEDS if stage in newest), newest[-1]) if newest else None
+
+
+def _closed(incident: Incident) -> str | None:
+    """Return how people ended what was not over by itself, None where they did not."""
+    if incident.status is not Status.RESOLVED or all(m.over for m in incident.members):
+        return None
+    ends = [act for act in incident.acts if act.act in (Act.RESOLVE, Act.NO_PROBLEM)]
+    if not ends:
+        return None
+    found = "closed it" if ends[-1].act is Act.RESOLVE else "found that it is not a problem"
+    why = f": {one_line(ends[-1].why)}" if ends[-1].why.strip() else ""
+    return f"{ends[-1].who} {found}{why}"
 
 
 def _of_many(incident: Incident) -> str:
@@ -213,7 +228,9 @@ def _said(incident: Incident, stage: Stage, notice: Notice) -> str:
             stage = Stage.BLOCKED
         elif notice.retrains:
             return _ITSELF
-    version = "the new version" if notice.version is None else f"version {notice.version}"
+    rolling = [m.version for m in incident.members if m.model == notice.model and m.version]
+    number = notice.version or next(iter(rolling), None)
+    version = "the new version" if number is None else f"version {number}"
     said = _NEEDS.get(stage, "Nothing yet.")
     return said.format(version=version, mend=_mend(incident) if "{mend}" in said else "")
 

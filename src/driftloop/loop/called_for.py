@@ -25,10 +25,8 @@ def notices_of(
     bad, worse = _turned_bad(decision, before), _turned_worse(decision, before)
     if not (decision.opens or bad or worse or decision.resolves is not None):
         return ()
-    family, severity = (
-        fleet.family(decision.model),
-        severity_of(decision, fleet.family(decision.model)),
-    )
+    family = fleet.family(decision.model)
+    severity = severity_of(decision, family)
     origin, feature = origin_of(decision, cause), at_fault(decision, cause)
     route = routed(fleet, decision.model, origin=origin, severity=severity, feature=feature)
 

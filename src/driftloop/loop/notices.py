@@ -351,6 +351,26 @@ def released(fact: Released, of: Quarantined, owner: Owner, *, key: str) -> Noti
     )
 
 
+def let_go(facts: Sequence[Quarantined], owner: Owner, *, key: str, at: datetime) -> Notice:
+    """Return that a quarantine is over by itself, in the thread that told of it."""
+    first, last = facts[0], facts[-1]
+    return Notice(
+        key=f"{key}/{Stage.RELEASED}/over",
+        incident=key,
+        model=first.model,
+        stage=Stage.RELEASED,
+        at=at,
+        since=first.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are out of quarantine",
+        doing=(
+            f"It ended on {last.until:%Y-%m-%d %H:%M} UTC: they are checked again before they"
+            " train, and are in quarantine anew if they are as bad."
+        ),
+    )
+
+
 def doubted(
     partition: Partition, why: Sequence[str], decision: Decision, owner: Owner, at: datetime
 ) -> Notice:

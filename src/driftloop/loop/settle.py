@@ -17,6 +17,7 @@ from driftloop.incident import (
     timed,
 )
 from driftloop.incident.plan import Plan, plan
+from driftloop.incident.words import headline
 from driftloop.loop.standing import INCIDENT, Standing, who_acked
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import (
@@ -383,7 +384,9 @@ class Settler:
             incident=larger.id,
             stage=Stage.EXPLAINS,
             at=now,
+            headline=headline(incident),
             doing="It is told as part of this one, and by itself should it outlast it.",
+            evidence=(),
             chart=None,
         )
         self.note(larger, line)

@@ -358,7 +358,7 @@ def _named(notice: Notice) -> str:
     said = one_line(notice.headline)
     if not said:
         return notice.model
-    if notice.stage in OF_TELLING:
+    if notice.stage in OF_TELLING - {Stage.EXPLAINS}:
         said = without(said, notice.model)
         return said[:1].upper() + said[1:]
     return said if notice.model in said else f"{notice.model}: {said}"

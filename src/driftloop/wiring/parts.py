@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,9 +129,14 @@ class Parts:
     @cached_property
     def pager(self) -> "SlackPager":
         """Slack, or the local stand-in."""
+        from driftloop.page.asking import BURST
         from driftloop.page.slack import SlackPager
 
-        return SlackPager(self.settings.bot_token, self.settings.slack_base)
+        # The stand-in that comes with us takes all it is sent.
+        ours = self.settings.slack_token is None and not self.settings.slack_api
+        return SlackPager(
+            self.settings.bot_token, self.settings.slack_base, burst=inf if ours else BURST
+        )
 
     @cached_property
     def registry(self) -> "MlflowRegistry":

@@ -8,6 +8,8 @@ from driftloop.incident.lines import badness, common, plain, worst
 from driftloop.incident.words import doing, headline, needs, standing, stands
 from driftloop.records import (
     PLATFORM,
+    Act,
+    Acted,
     Evidence,
     Incident,
     Member,
@@ -209,6 +211,23 @@ def test_what_the_loop_does_for_many_is_counted() -> None:
     differ = (*same, note("b", Stage.REFUSED, doing="Refused."), note("c", Stage.REFUSED))
     assert doing(made(*differ)) == "1 model: retraining; 2 models: candidate refused."
     assert doing(made(note(PLATFORM))) == ""
+
+
+def test_what_people_closed_says_who_and_why() -> None:
+    """Not what the loop was doing when somebody ended it."""
+    act = Acted(
+        key="k",
+        model=ModelId("m"),
+        at=AT,
+        incident="i",
+        act=Act.NO_PROBLEM,
+        who="Ada",
+        why="Easter",
+    )
+    closed = made(note("m"), status=Status.RESOLVED, resolved=AT, acts=(act,))
+    assert doing(closed) == "Ada found that it is not a problem: Easter"
+    over = made(note("m"), note("m", Stage.RECOVERED, doing="Fresh."), status=Status.RESOLVED)
+    assert doing(replace(over, acts=(act,))) == "Fresh."
 
 
 def test_the_worst_come_first_and_the_recovered_last() -> None:

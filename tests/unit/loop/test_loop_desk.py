@@ -1,12 +1,16 @@
 """The desk: who may do what in which state, what is said, and that it is done once."""
 
+import multiprocessing
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from fakes.desk import ADA, DE, EDITH, EVE, FR, GRACE, TURN, Killed, Office
 
@@ -16,6 +20,7 @@ from driftloop.loop.watch import order
 from driftloop.records import (
     Act,
     Acted,
+    Advanced,
     Answer,
     ModelId,
     Ordered,
@@ -372,13 +377,70 @@ def _killed(*_: object) -> None:
 
 
 def test_a_click_that_came_twice_at_once_is_done_once(office: Office) -> None:
-    """As from HTTP and Socket Mode, to two processes: both say the same."""
+    """As from HTTP and Socket Mode: all say the same."""
     office.rolled_out(DE, 5)
     click = office.click(Act.PROMOTE, office.opened(DE), version=5)
     answers = _at_once(lambda: office.desk.take(click), 6)
     assert len(set(answers)) == 1
     assert answers[0].done
     assert (len(office.steps.done), len(office.acts())) == (1, 1)
+
+
+def test_a_click_that_came_to_two_processes_at_once_is_done_once(
+    office: Office, tmp_path: Path
+) -> None:
+    """Each has a ledger of its own to open, and both say the same."""
+    office.rolled_out(DE, 5)
+    click = office.click(Act.PROMOTE, office.opened(DE), version=5)
+
+    def one(said: Path) -> None:
+        said.write_bytes(msgspec.json.encode(_elsewhere(office, tmp_path).desk.take(click)))
+
+    said = [tmp_path / "first", tmp_path / "second"]
+    assert _forked(*(partial(one, each) for each in said)) == [0, 0]
+    assert len({each.read_bytes() for each in said}) == 1
+    assert b"promoted the challenger" in said[0].read_bytes()
+    assert len(office.acts()) == 1
+    assert [step.who for step in office.ledger.facts(Advanced)] == [None, "Ada"]
+
+
+def test_a_process_that_is_killed_at_an_act_leaves_it_to_the_next(
+    office: Office, tmp_path: Path
+) -> None:
+    """SIGKILL after the rollout's step and before it is kept: another keeps it, and tells it."""
+    office.rolled_out(DE, 5)
+    click = office.click(Act.PROMOTE, office.opened(DE), version=5)
+
+    def one() -> None:
+        elsewhere = _elsewhere(office, tmp_path)
+        elsewhere.steps.after = True
+        elsewhere.steps.dies = True
+        elsewhere.desk.take(click)
+
+    assert _forked(one) == [-signal.SIGKILL]
+    assert office.acts() == ()
+    threading.Event().wait(0.35)
+    (answer,) = office.desk.finish_left()
+    assert answer == Answer(done=True, said="Ada promoted the challenger (eta-de, version 5)")
+    assert office.steps.done == []
+    assert [step.who for step in office.ledger.facts(Advanced)] == [None, "Ada"]
+
+
+def _elsewhere(office: Office, tmp_path: Path) -> Office:
+    """Return the same office as another process opens it."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    return Office(office.fleet, ledger, office.clock)
+
+
+def _forked(*acts: Callable[[], None]) -> list[int | None]:
+    """Return how the processes ended that did each of `acts`, all at once."""
+    fork = multiprocessing.get_context("fork")
+    started = [fork.Process(target=act) for act in acts]
+    for each in started:
+        each.start()
+    for each in started:
+        each.join(60)
+    return [each.exitcode for each in started]
 
 
 def test_of_two_people_who_acknowledge_at_once_one_has_it(office: Office) -> None:

@@ -511,6 +511,16 @@ def test_an_entry_wakes_whom_it_names(notice: Notice) -> None:
         assert "<!here>" not in state
 
 
+def test_an_entry_about_the_telling_names_no_model_but_the_one_that_joins(notice: Notice) -> None:
+    """A reminder is of the whole incident; what is part of a larger one is called by its name."""
+    remind = replace(notice, stage=Stage.REMINDED, headline="eta-de: it is still open")
+    joins = replace(notice, stage=Stage.EXPLAINS)
+    for one, told in ((remind, "It is still open"), (joins, notice.headline)):
+        text, blocks = entry(Entry(key="k", incident="i", notices=(one,)))
+        assert f"*{told}* · " in said(blocks)["state"]
+        assert told in text
+
+
 def test_a_stage_of_many_models_is_one_entry(notice: Notice) -> None:
     """What is common is said once, then the models, then how many more."""
     notices = tuple(

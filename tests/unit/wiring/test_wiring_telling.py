@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fakes.sandbox_server import SandboxServer, running
 
 from driftloop.records import ModelId, Notice, Passed, Stage
 from driftloop.settings import Settings
+from driftloop.up.watchdog import Watchdog
 from driftloop.wiring import System
 
 MONITORS = Path(__file__).parents[2] / "monitors"
@@ -62,7 +64,6 @@ def start(tmp_path: Path, slack: SandboxServer, box: Mailbox, hook: Hook) -> Cal
         monitors=monitors,
         slack_token="xoxb-test",  # type: ignore[arg-type]  # pydantic makes secrets of them
         slack_api=slack.api,
-        slack_down=1.0,
         smtp=f"smtp://127.0.0.1:{box.port}",  # type: ignore[arg-type]
         webhook=hook.url,  # type: ignore[arg-type]
     )
@@ -86,6 +87,11 @@ def notice() -> Notice:
     )
 
 
+def wait(system: System) -> None:
+    """Let the time pass, for what waits to be told, after which the second way is used."""
+    vars(system)["relay"] = replace(system.relay, wall=lambda: time.time() + 601.0)
+
+
 def until(holds: Callable[[], object], what: Callable[[], object]) -> None:
     """Do `what` over and over until something holds."""
     end = time.monotonic() + 20.0
@@ -100,16 +106,21 @@ def test_an_outage_is_got_over_with_the_second_way(
 ) -> None:
     """Both ways are used once each, after the time that is set; Slack has all of it afterwards.
 
-    A restart in between changes nothing.
+    A restart in between changes nothing. Meanwhile `driftloop status` shows what waits for long.
     """
     first = start()
     with slack.away():
         first.teller.tell(notice())
         assert first.relay.relay() == ()
-        until(lambda: len(box.taken) == 2 and len(hook.taken) == 2, first.relay.relay)
+        wait(first)
+        assert len(first.relay.relay()) == 4
         second = start()
+        wait(second)
         assert second.relay.relay() == ()
-        assert second.relay.late()
+        untold = Watchdog(second)._untold()
+        assert untold.value is not None
+        assert untold.value >= 2
+        assert "Slack does not take driftloop/slack/" in str(untold.problem)
     to = {message["To"]: message["Subject"] for _, message in box.taken}
     assert to == {
         "gil@example.org": "[driftloop] eta-de: errors doubled",

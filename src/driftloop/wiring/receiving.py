@@ -56,5 +56,6 @@ class Receiving(Acting, Telling):
         return {
             "telling": self.teller.tell_unsent,
             "acts": self.desk.finish_left,
+            "the second way": self.relay.relay,
             "digests": self.digests.tell_due,
         }

@@ -62,6 +62,13 @@ _SIGNS: Mapping[Status, str] = {
     Status.EXPLAINED: "🔗",
     Status.RESOLVED: "🟢",
 }
+_WORDS: Mapping[Status, str] = {
+    Status.WAITING: "Soon to be told",
+    Status.ACKED: "Acknowledged",
+    Status.SILENCED: "Silenced",
+    Status.EXPLAINED: "Part of a larger one",
+    Status.RESOLVED: "Resolved",
+}
 _STAGE_SIGNS: Mapping[Stage, str] = {
     Stage.OPENED: "🔴",
     Stage.WORSENED: "🔴",
@@ -199,10 +206,11 @@ def _sign(incident: Incident) -> str:
 
 
 def _word(incident: Incident) -> str:
-    """Return how it stands in a word, for a notification."""
-    if incident.status is Status.OPEN:
-        return STAGES[standing(incident) or Stage.OPENED]
-    return incident.status.value.capitalize()
+    """Return how it stands in a word or two, for a notification."""
+    if incident.status is not Status.OPEN:
+        return _WORDS[incident.status]
+    stage = standing(incident) if len(incident.models) == 1 else None
+    return STAGES[stage or Stage.OPENED]
 
 
 def _doing(incident: Incident) -> str:

@@ -54,7 +54,7 @@ _FALLBACK = 400
 _HEADLINE, _SAID, _WHY, _PART, _ROW, _ACT = 1000, 1200, 800, 200, 250, 200
 _ROWS = 10
 _LINKS = 1500
-_SECTIONS = 20
+_SECTIONS, _LISTED = 20, 7_000
 _SIGNS: Mapping[Status, str] = {
     Status.WAITING: "⏳",
     Status.ACKED: "👀",
@@ -150,7 +150,7 @@ def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
     """Return a day of an owner's models; it wakes nobody, whoever `to` would mention."""
     del to
     blocks = [_header(digest.headline), *_whole(digest.headline)]
-    room = 10_000
+    room = _LISTED
     for number, (title, lines) in enumerate(digest.sections[:_SECTIONS]):
         text = _listed(lines, min(SECTION - HEADER - 10, max(room, 200)))
         room -= len(text)

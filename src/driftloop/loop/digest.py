@@ -1,7 +1,7 @@
 """The daily digest: what the ledger has of an owner's day, told once."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -9,6 +9,7 @@ from driftloop.errors import BadRequest, PagerError
 from driftloop.incident.day import DAY, Day, digest_of, due, due_at
 from driftloop.judge import rates
 from driftloop.judge.partitions import standing
+from driftloop.loop.standing import Standing
 from driftloop.ports import Clock, FactT, Ledger, Pager
 from driftloop.records import (
     PLATFORM,
@@ -24,6 +25,7 @@ from driftloop.records import (
     Link,
     ModelId,
     Moved,
+    Noted,
     Ordered,
     Passed,
     Quarantined,
@@ -44,17 +46,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digests:
-    """Tells each owner once a day how their models are.
-
-    `incidents` returns what was open at a time, and what ended since another: called with the
-    two, the earlier first.
-    """
+    """Tells each owner once a day how their models are."""
 
     fleet: Fleet
     ledger: Ledger
     clock: Clock
     pager: Pager
-    incidents: Callable[[datetime, datetime], tuple[Incident, ...]]
+    standing: Standing
     links: tuple[Link, ...] = ()
     _over: set[str] = field(default_factory=set)
 
@@ -133,7 +131,7 @@ class Digests:
         models = tuple(model for family in families for model in family.models)
         latest = {model: self._latest(model, until) for model in models}
         heads = {head.model for head in self.ledger.heads()}
-        incidents = tuple(each for each in self.incidents(since, until) if each.owner == name)
+        incidents = tuple(self._incidents(name, since, until))
         whole = name == self.fleet.platform.owner
         theirs = {each.id for each in incidents}
         relayed = self.ledger.facts(Relayed, since=since, before=until)
@@ -160,6 +158,18 @@ class Digests:
             problems=self._problems(since, until) if whole else (),
             relayed=tuple(each for each in relayed if whole or each.incident in theirs),
         )
+
+    def _incidents(self, owner: str, since: datetime, until: datetime) -> Iterator[Incident]:
+        """Yield the incidents that were open at `until`, and those that ended since `since`."""
+        touched = {fact.incident for fact in self.ledger.facts(Noted, since=since)}
+        touched |= {fact.incident for fact in self.ledger.facts(Acted, since=since)}
+        for incident in sorted(touched | {*self.standing.live_ids()}):
+            facts = [fact for fact in self.ledger.incident(incident) if fact.at < until]
+            found = self.standing.of(facts, until)
+            if found is None or found.owner != owner:
+                continue
+            if found.resolved is None or found.resolved >= since:
+                yield found
 
     def _of(
         self,

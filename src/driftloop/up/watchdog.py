@@ -203,10 +203,12 @@ class Watchdog:
 
     def _untold(self) -> Reading:
         try:
-            waiting = self._system.teller.waiting()
+            waiting, late = self._system.teller.waiting(), self._system.relay.late()
         except LedgerError as error:
             return _reading("untold", None, problem=str(error))
-        return _reading("untold", float(waiting), n=waiting)
+        more = f" and {len(late) - 1} more" if late[1:] else ""
+        problem = f"Slack does not take {late[0]}{more} for long" if late else None
+        return _reading("untold", float(waiting), n=waiting, problem=problem)
 
     def _changed_monitors(self) -> Reading:
         if _digest(self._settings.monitors) == self._monitors:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from driftloop.wiring.parts import Parts
+from driftloop.wiring.acting import Acting
+from driftloop.wiring.telling import Telling
 
 if TYPE_CHECKING:
     from driftloop.page.reception import Reception
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from driftloop.page.socket_mode import SocketMode
 
 
-class Receiving(Parts):
+class Receiving(Acting, Telling):
     """The parts of the desk's service; see `System`."""
 
     @cached_property
@@ -52,4 +53,9 @@ class Receiving(Parts):
 
         The first is what people wait for: it comes round every `tell_every` seconds.
         """
-        return {"telling": self.teller.tell_unsent}
+        return {
+            "telling": self.teller.tell_unsent,
+            "acts": self.desk.finish_left,
+            "the second way": self.relay.relay,
+            "digests": self.digests.tell_due,
+        }

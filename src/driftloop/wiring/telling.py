@@ -1,11 +1,11 @@
 """Who is told what no pass tells: the second way, and the daily digests."""
 
-from datetime import datetime
 from functools import cached_property
 
 from driftloop.loop.digest import Digests
+from driftloop.loop.relay import Relay
 from driftloop.ports import SecondWay
-from driftloop.records import Incident, Link
+from driftloop.records import Link
 from driftloop.wiring.parts import Parts
 
 
@@ -25,6 +25,17 @@ class Telling(Parts):
         return tuple(found)
 
     @cached_property
+    def relay(self) -> Relay:
+        """What tells the second way where Slack is out of reach for long."""
+        return Relay(
+            ledger=self.ledger,
+            clock=self.clock,
+            teller=self.teller,
+            ways=self.ways,
+            down=self.settings.slack_down,
+        )
+
+    @cached_property
     def digests(self) -> Digests:
         """What tells each owner once a day how their models are."""
         return Digests(
@@ -32,10 +43,6 @@ class Telling(Parts):
             ledger=self.ledger,
             clock=self.clock,
             pager=self.pager,
-            incidents=self._incidents,
+            standing=self.teller.standing,
             links=(Link(text="fleet", url=self.settings.pages_url),),
         )
-
-    def _incidents(self, _since: datetime, _until: datetime) -> tuple[Incident, ...]:
-        """Return the incidents that are open, and those that ended between the two."""
-        return ()

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import StoppedClock
+from fakes.pager import FakePager
 
 from driftloop.errors import BadRequest, PagerError
 from driftloop.ledger import SqlLedger
 from driftloop.loop.digest import LEASE, Digests
+from driftloop.loop.standing import Standing
+from driftloop.loop.tell import Teller
 from driftloop.records import (
     Act,
     Acted,
@@ -20,12 +23,14 @@ from driftloop.records import (
     Digest,
     Head,
     ModelId,
+    Notice,
     Order,
     Ordered,
     Passed,
     Quarantined,
     Receipt,
     Released,
+    Stage,
     State,
     Window,
 )
@@ -93,7 +98,7 @@ def digests(fleet: Fleet, ledger: SqlLedger, clock: StoppedClock, board: Board) 
         ledger=ledger,
         clock=clock,
         pager=board,  # type: ignore[arg-type]  # it needs no more of one
-        incidents=lambda since, until: (),
+        standing=Standing(fleet=fleet, ledger=ledger),
     )
 
 
@@ -160,7 +165,7 @@ def test_an_installation_has_no_digest_on_its_first_day(
         ledger=ledger,
         clock=clock,
         pager=board,  # type: ignore[arg-type]  # it needs no more of one
-        incidents=lambda since, until: (),
+        standing=Standing(fleet=fleet, ledger=ledger),
     )
     assert new.tell_due() == ()
     clock.shown = DUE + timedelta(days=1)
@@ -272,6 +277,56 @@ def test_denied_pages_and_quarantine_are_counted(digests: Digests, ledger: SqlLe
     said = dict(digest.sections)
     assert said["Left out"][0].endswith("eta-de (100 rows, until 2026-04-09)")
     assert said["Pages that were none"][0].startswith("2 in the last four weeks")
+
+
+def test_incidents_are_those_of_then(
+    digests: Digests, ledger: SqlLedger, clock: StoppedClock, fleet: Fleet
+) -> None:
+    """Open when the digest was due, or over since the one before; with what was done by then."""
+    teller = Teller(fleet=fleet, ledger=ledger, pager=FakePager(), clock=clock)
+    clock.shown = DUE - timedelta(days=3)
+    for name in ("old", "over", "mine"):
+        teller.tell(notice(name, Stage.OPENED, clock.shown))
+    clock.shown = DUE - timedelta(days=2)
+    teller.tell(notice("old", Stage.RECOVERED, clock.shown))
+    clock.shown = DUE - timedelta(hours=2)
+    teller.tell(notice("over", Stage.RECOVERED, clock.shown))
+    acted = Acted(
+        model=DE,
+        at=clock.shown,
+        incident="mine",
+        act=Act.ACK,
+        who="Ada",
+        until=DUE + timedelta(hours=6),
+    )
+    ledger.append(acted, key="click")
+    clock.shown = DUE + timedelta(hours=1)
+    teller.tell(notice("mine", Stage.RECOVERED, clock.shown))
+    digest = digests.of("logistics", day=DUE.date())
+    assert digest is not None
+    assert dict(digest.sections)["Incidents"] == (
+        "eta-de: mine. Ada has it until 10 Mar 2026 14:00 UTC; open since 7 Mar 2026 08:00 UTC.",
+        "over: eta-de: over",
+    )
+    theirs = digests.of("growth", day=DUE.date())
+    assert theirs is not None
+    assert theirs.sections == ()
+
+
+def notice(incident: str, stage: Stage, at: datetime) -> Notice:
+    return Notice(
+        key=f"{incident}/{stage}",
+        incident=incident,
+        model=DE,
+        stage=stage,
+        at=at,
+        since=at,
+        channel="#ml-logistics",
+        mention="",
+        headline=f"eta-de: {incident}",
+        doing="",
+        owner="logistics",
+    )
 
 
 def test_problems_of_passes_are_the_platforms_owners(digests: Digests, ledger: SqlLedger) -> None:

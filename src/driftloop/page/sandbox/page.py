@@ -35,6 +35,17 @@ _DOTS = {
     "🔵": "#2f6fde",
     "🟢": "#2a9d4b",
     "❌": "#7c1d1d",
+    "⛔": "#7c1d1d",
+    "⏫": "#d1293d",
+    "🔔": "#e8912d",
+    "👀": "#2f6fde",
+    "👤": "#6a676a",
+    "⏸️": "#6a676a",
+    "↩️": "#6a676a",
+    "🔕": "#a09ca0",
+    "🔗": "#a09ca0",
+    "⏳": "#a09ca0",
+    "❔": "#a09ca0",
 }
 _DOT = re.compile("|".join(_DOTS))
 _SCHEMES = frozenset({"http", "https", "mailto"})

@@ -475,7 +475,7 @@ def test_slack_that_is_away_is_said_and_nothing_is_lost(office: Office) -> None:
     office.teller.away = "Slack does not answer"
     answer = office.take(Act.ACK, id_, None)
     assert answer.done
-    assert answer.said.endswith("; Slack is told later (Slack does not answer)")
+    assert answer.said.endswith("; Slack shows it later: Slack does not answer")
 
 
 def test_a_ledger_that_is_down_is_no_answer(

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from dashboards import charts
 from dashboards.facts import RowFacts, last_pass, page_facts
 from dashboards.fleet import FleetView, fleet_view
+from dashboards.incidents import told
 from dashboards.model import ModelView, model_view
 from dashboards.moment import Moment
 from dashboards.words import figure, span, when
@@ -31,6 +32,10 @@ from driftloop.wiring import System
 
 REFRESH = 5
 """Seconds between two looks at the fleet page."""
+SHOWN = 12
+"""Incidents on the fleet page."""
+LISTED = 200
+"""Incidents on the page of those that are over, too."""
 NOTABLE = ("alarm", "warn")
 """Levels of the loop's own readings that are shown."""
 OWN = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -42,8 +47,8 @@ STAMP = re.compile(r"\d{8}T\d{6}")
 def pages_app(system: System) -> FastAPI:
     """Return the pages of one installation as an ASGI app; they read and never write.
 
-    Routes: `/`, `/models/{model}`, `/reports/{model}`, `/reports/{model}/{stamp}`, `/api/fleet`
-    and `/healthz`.
+    Routes: `/`, `/incidents`, `/models/{model}`, `/reports/{model}`, `/reports/{model}/{stamp}`,
+    `/api/fleet` and `/healthz`.
 
     Raises:
         LedgerError: the ledger cannot be opened.
@@ -52,6 +57,7 @@ def pages_app(system: System) -> FastAPI:
     pages = _Pages(system)
     app = FastAPI(title="driftloop", docs_url=None, redoc_url=None, openapi_url=None)
     app.get("/", response_class=HTMLResponse)(pages.fleet)
+    app.get("/incidents", response_class=HTMLResponse)(pages.incidents)
     app.get("/models/{model}", response_class=HTMLResponse)(pages.model)
     app.get("/reports/{model}", response_class=FileResponse)(pages.report_now)
     app.get("/reports/{model}/{stamp}", response_class=FileResponse)(pages.report_then)
@@ -75,9 +81,15 @@ class _Pages:
         return self._drawn(
             "fleet.html",
             view=self._view(),
+            incidents=told(self._system.incidents.live()),
+            most=SHOWN,
             vitals=[v for v in vitals(self._system.settings.home) if v["level"] in NOTABLE],
             refresh=None if still else REFRESH,
         )
+
+    def incidents(self) -> str:
+        found = self._system.incidents.all(last=LISTED)
+        return self._drawn("incidents.html", incidents=told(found), most=LISTED)
 
     def fleet_json(self) -> Response:
         return Response(msgspec.json.encode(self._view()), media_type="application/json")
@@ -90,6 +102,7 @@ class _Pages:
         return self._drawn(
             "model.html",
             view=view,
+            incidents=told(i for i in self._system.incidents.live() if name in i.models),
             drawing=_chart(view),
             mlflow=f"{settings.mlflow_page}/#/models/{quote(model)}",
         )

@@ -1,4 +1,7 @@
-"""`release`: take every open rollout a step on, or back, where what was seen of it says so."""
+"""`release`: take every open rollout a step on, or back, where what was seen of it says so.
+
+And start what people want retrained: it comes round more often than `watch`.
+"""
 
 from collections.abc import Sequence
 
@@ -11,6 +14,7 @@ from driftloop.loop.release import Released
 from flows.artifacts import table
 from flows.patience import patiently
 from flows.system import the_system
+from flows.watch import start_wanted
 
 COLUMNS = ("model", "version", "phase", "held by", "why")
 
@@ -20,8 +24,10 @@ async def release() -> State:
     """Return how many rollouts are open and how many moved; one model's trouble stays its own."""
     done = await to_thread.run_sync(the_system().releaser.release)
     moved = sum(each.moved for each in done)
-    problems = sum(each.problem is not None for each in done)
+    not_started = await start_wanted()
+    problems = sum(each.problem is not None for each in done) + len(not_started)
     said = f"{len(done)} rollouts, {moved} moved, {problems} problems"
+    said += "".join(f"; {problem}" for problem in not_started)
     if done:
         await patiently(
             acreate_markdown_artifact, key="release", markdown=_report(done), description=said

@@ -1,6 +1,6 @@
 """`watch`: measure and judge the whole fleet, page owners, start what renews a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 from anyio import to_thread
@@ -38,7 +38,8 @@ async def watch() -> State:
     # Owners are told first: what follows waits for Prefect, should it be down.
     for each in seen:
         if each.order is not None:
-            problems += await _started(each.order)
+            problems += await started(each.order)
+    problems += await start_wanted(but={each.model for each in seen if each.order is not None})
     said = _summary(seen, problems, skipped.get())
     await patiently(
         acreate_markdown_artifact,
@@ -63,7 +64,20 @@ async def run_of(order: Order, *, key: str, named: str = "ordered") -> FlowRun:
     )
 
 
-async def _started(order: Order) -> list[str]:
+async def start_wanted(*, but: Collection[ModelId] = ()) -> list[str]:
+    """Return the problems, if there are any, of starting what people want retrained.
+
+    Models in `but` have just been seen to.
+    """
+    try:
+        orders = await to_thread.run_sync(the_system().wanted)
+    except Exception as error:  # noqa: BLE001 - what the pass itself has come to counts all the same
+        return [f"what people want retrained could not be read: {error}"]
+    asked = [order for order in orders if order.model not in but]
+    return [problem for order in asked for problem in await started(order)]
+
+
+async def started(order: Order) -> list[str]:
     """Return the problem, if there is one, after seeing to it that `order` is carried out, once.
 
     Prefect gives the old run back for a key that it has seen. If that one ended and the order

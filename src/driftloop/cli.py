@@ -13,13 +13,22 @@ import typer
 from driftloop import __version__
 from driftloop.commands.digest import digest_command
 from driftloop.commands.features import add_feature_commands
+from driftloop.commands.incidents import add_incident_commands
 from driftloop.commands.quarantine import quarantine_command
 from driftloop.commands.replay import replay_command
 from driftloop.commands.rollout import rollout_command
 from driftloop.commands.route import people, route_command
+from driftloop.commands.slack_sandbox import slack_sandbox
 from driftloop.commands.token import token_commands
-from driftloop.errors import BadRequest, DriftloopError, LogError, SpecError, TrainingFailed
-from driftloop.records import Task
+from driftloop.errors import (
+    BadRequest,
+    DriftloopError,
+    LedgerError,
+    LogError,
+    SpecError,
+    TrainingFailed,
+)
+from driftloop.records import ModelId, Task
 
 if TYPE_CHECKING:
     import socket
@@ -146,8 +155,9 @@ def init(
 def check() -> None:
     """Check the monitor files and say what they declare; every fault at once, exit code 2.
 
-    Exit code 1 when they are sound, but a log of others cannot be read. Run it where the loop runs:
-    it reads these logs and the tables of sources.toml, and looks for handover commands.
+    Exit code 1 when they are sound, but a log of others, or the ledger, cannot be read. Run it
+    where the loop runs: it reads these and the tables of sources.toml, and looks for handover
+    commands.
     """
     from driftloop.judge import spending
     from driftloop.show import warn_of_clicks
@@ -157,13 +167,14 @@ def check() -> None:
     faults: list[DriftloopError] = []
     unread: list[DriftloopError] = []
     warned = warn_of_clicks(system.settings)
+    denied = _denied(system, unread)
     for family in fleet.families:
         task = f"{family.task}{f' of {len(family.classes)} classes' if family.classes else ''}"
         typer.echo(
             f"{family.name}: {len(family.models)} models, {len(family.features)} features, "
             f"{task}, owner {family.owner} ({fleet.owners[family.owner].channel})"
         )
-        typer.echo(f"  {spending(fleet, family)}")
+        typer.echo(f"  {spending(fleet, family, denied)}")
         try:
             for line in system.contents(family) or _wrapped(family.models):
                 typer.echo(f"  {line}")
@@ -289,7 +300,6 @@ def train(
 ) -> None:
     """Train, gate and release: the first version of models without one, or a new one by hand."""
     from driftloop.loop.watch import first_orders, order
-    from driftloop.records import ModelId
 
     system = _system()
     now = system.clock.now()
@@ -375,8 +385,6 @@ def report(
     ] = False,
 ) -> None:
     """Write Evidently's full report on a model as HTML and print where it is."""
-    from driftloop.records import ModelId
-
     key = f"{model}/{decision}" if decision else None
     system = _installed()
     made = system.snapshot if snapshot else system.report
@@ -415,8 +423,6 @@ def rollback(
 ) -> None:
     """Make an earlier champion answer again; a rollout under way is ended by it."""
     import getpass
-
-    from driftloop.records import ModelId
 
     head = _system().roll_back(ModelId(model), to=to, who=getpass.getuser())
     typer.echo(f"{model}: version {head.version} answers from epoch {head.epoch} on")
@@ -650,11 +656,13 @@ def watchdog() -> None:
 
 
 add_feature_commands(app, lambda: _system(), lambda: _installed())  # noqa: PLW0108 - they are defined below
+add_incident_commands(app, lambda: _installed())  # noqa: PLW0108 - it is defined below
 app.command("replay")(replay_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("quarantine")(quarantine_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("digest")(digest_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("rollout")(rollout_command(lambda: _installed()))  # noqa: PLW0108 - it is defined below
 app.command("route")(route_command(lambda: _system()))  # noqa: PLW0108 - it is defined below
+app.command("slack-sandbox")(slack_sandbox)
 app.add_typer(token_commands(lambda: _settings()), name="token")  # noqa: PLW0108 - it is defined below
 
 
@@ -716,10 +724,16 @@ def sidecar(
 def slack() -> None:
     """Run the local stand-in for Slack."""
     from driftloop.page.sandbox import sandbox_app
+    from driftloop.page.signing import local_secret
 
     settings = _settings()
     _configure_logs("slack")
-    _serve(sandbox_app(settings.home / "slack.db"), settings.host, settings.slack_port)
+    asgi = sandbox_app(
+        settings.home / "slack.db",
+        actions_url=settings.actions_url,
+        signing_secret=local_secret(settings.home),
+    )
+    _serve(asgi, settings.host, settings.slack_port)
 
 
 @app.command("_desk", hidden=True)
@@ -804,15 +818,24 @@ def _installed() -> "System":
     """Return an installation that is there: a command that only reads makes none."""
     from driftloop.wiring import System
 
-    settings = _settings()
+    system = System(_settings())
     # Elsewhere a database may hold the ledger, and this machine nothing yet.
-    if not settings.ledger.get_secret_value() and not settings.home.is_dir():
+    if not system.is_installed:
         raise BadRequest(
             "nothing is installed there",
-            where=str(settings.home),
+            where=str(system.settings.home),
             hint="see --home; `driftloop up` makes one",
         )
-    return System(settings)
+    return system
+
+
+def _denied(system: "System", unread: list[DriftloopError]) -> tuple[tuple[ModelId, ...], ...]:
+    """Return the models of each page that people denied; what cannot be read goes to `unread`."""
+    try:
+        return system.denied()
+    except LedgerError as error:
+        unread.append(error)
+        return ()
 
 
 def _length(text: str, option: str) -> timedelta:

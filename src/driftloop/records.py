@@ -1033,6 +1033,8 @@ class Acted:
 
     `until` is when an acknowledgement or a silence ends; `version` is the challenger that a
     rollout's act was about, or the champion at which a silence until the next version began.
+    `models` are those that are to be retrained, or whose page somebody found to be none. `key` is
+    the click's.
     """
 
     model: ModelId
@@ -1045,6 +1047,8 @@ class Acted:
     until: datetime | None = None
     until_version: bool = False
     version: int | None = None
+    models: tuple[ModelId, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

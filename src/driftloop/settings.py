@@ -398,7 +398,16 @@ class Settings(BaseSettings):
         """SQLAlchemy address of the ledger."""
         if given := self.ledger.get_secret_value():
             return _by_driver(given, "psycopg")
-        return f"sqlite:///{(self.home / 'ledger.db').absolute()}"
+        return f"sqlite:///{self._ledger_file.absolute()}"
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether a ledger was made in the home, or is kept elsewhere."""
+        return bool(self.ledger.get_secret_value()) or self._ledger_file.is_file()
+
+    @property
+    def _ledger_file(self) -> Path:
+        return self.home / "ledger.db"
 
     @property
     def mlflow_url(self) -> str:

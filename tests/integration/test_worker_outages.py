@@ -9,7 +9,6 @@ import pytest
 from integration.house import eventually
 from integration.worker_house import DE, Home, alive, home
 
-from driftloop.loop.tell import PREFIX
 from driftloop.records import Failed, Trained
 
 pytestmark = pytest.mark.long
@@ -150,10 +149,9 @@ def test_what_slack_did_not_take_is_told_once_when_it_is_back(here: Home) -> Non
     eventually(lambda: here.run(run)["state_type"] == "COMPLETED", "the run's end", within=PATIENCE)
     before = here.passes()
     eventually(lambda: len(here.passes() - before) > 3, "passes without Slack", within=PATIENCE)
-    waiting = here.system.ledger.unfinished(PREFIX)
-    assert len(waiting) == 2
+    assert here.system.teller.waiting() == 2
     here.start("slack")
-    eventually(lambda: not here.system.ledger.unfinished(PREFIX), "all to be told", within=PATIENCE)
+    eventually(lambda: not here.system.teller.waiting(), "all to be told", within=PATIENCE)
     told = here.passes()
     eventually(lambda: len(here.passes() - told) > 2, "passes after it", within=PATIENCE)
     thread = here.thread(incident)

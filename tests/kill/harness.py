@@ -52,6 +52,7 @@ class Orders:
             "KILL_LEASE": str(self.lease),
             "KILL_PAUSE": str(self.pause),
             "KILL_ACK": str(self.lease),
+            "KILL_BURST": "1000",
             "PYTHONPATH": path,
         }
 
@@ -171,13 +172,16 @@ def killed(code: int | None) -> bool:
 
 
 def untold(settings: Settings) -> list[str]:
-    """Return the notices that the ledger means to tell and has not, with what became of them."""
+    """Return the notices that are noted and not told, and incidents that are not at rest."""
     with closing(sqlite3.connect(settings.home / "ledger.db", timeout=30.0)) as db:
-        found = db.execute(
-            "SELECT key, coalesce(outcome, 'nothing') FROM intents WHERE key LIKE 'notice/%'"
-            " AND outcome IS NOT 'told'"
+        noted = db.execute(
+            "SELECT key FROM facts AS noted WHERE kind = 'Noted' AND NOT EXISTS"
+            " (SELECT 1 FROM facts WHERE kind = 'Paged' AND key = noted.key)"
         ).fetchall()
-    return [f"{key}: {outcome}" for key, outcome in found]
+        early = db.execute(
+            "SELECT key FROM intents WHERE key LIKE 'early/%' AND outcome IS NULL"
+        ).fetchall()
+    return [f"{key}: nothing" for (key,) in (*noted, *early)]
 
 
 def messages(settings: Settings) -> list[dict[str, Any]]:

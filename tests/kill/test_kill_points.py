@@ -32,8 +32,10 @@ MONITORS = HERE.parent / "monitors"
 WRITER = ("append-before", "append-after", "seal-before", "rename-before", "seal-after")
 INGESTER = ("commit-before", "insert-after", "commit-after", "take-after")
 TELLER = (
-    *("intent-before", "intent-after", "act-before", "act-after", "record-before", "record-after"),
-    *("finish-before", "finish-after", "update-after", "reply-before", "reply-after"),
+    *("grouped-before", "grouped-after", "noted-before", "noted-after", "lease-after"),
+    *("intent-before", "intent-after", "act-before", "act-after", "stands-before", "stands-after"),
+    *("record-before", "record-after", "finish-before", "finish-after"),
+    *("update-after", "reply-before", "reply-after", "end-before", "end-after"),
 )
 SLACK = ("keep-before", "keep-after")
 

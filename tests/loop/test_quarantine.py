@@ -234,7 +234,7 @@ def test_what_a_person_adds_trains_nothing_until_it_ends(world: World) -> None:
 
 
 def test_a_quarantine_that_ends_is_checked_again(world: World) -> None:
-    """Still bad: anew, and told once more. Mended meanwhile: it trains."""
+    """Still bad: anew, and told once more. Mended meanwhile: it trains. What is over says so."""
     (family,) = world.fleet.families
     short = family.quarantine.model_copy(update={"keep": 5 * DAY})
     longer = family.retrain.model_copy(update={"span": 40 * DAY})
@@ -254,6 +254,8 @@ def test_a_quarantine_that_ends_is_checked_again(world: World) -> None:
     world.watch()
     world.watch()
     assert len(world.pager.told) == 3
+    last = [message.thread[-1].stage for message in world.pager.told if message.thread]
+    assert last == [Stage.RELEASED, Stage.RELEASED]
 
 
 def test_a_bad_day_is_told_once_however_often_it_is_looked_at(world: World) -> None:

@@ -25,6 +25,7 @@ from driftloop.records import (
     Noted,
     Notice,
     Origin,
+    Phase,
     Posted,
     Rollout,
     Severity,
@@ -103,7 +104,7 @@ def fold(
         explained_by=explained_by if resolved is None else None,
         told=posted[0].at if posted else None,
         resolved=resolved,
-        asks=_asks(status, members, notices) if clickable else (),
+        asks=_asks(status, members, notices, rollouts or {}) if clickable else (),
     )
 
 
@@ -193,7 +194,12 @@ def _origin(notices: Sequence[Notice]) -> Origin:
     return known[-1] if known else Origin.UNKNOWN
 
 
-def _asks(status: Status, members: Sequence[Member], notices: Sequence[Notice]) -> tuple[Act, ...]:
+def _asks(
+    status: Status,
+    members: Sequence[Member],
+    notices: Sequence[Notice],
+    rollouts: Mapping[ModelId, Rollout],
+) -> tuple[Act, ...]:
     """Return what makes sense now: nothing of what is over, and of a model only what it has."""
     if status is Status.RESOLVED:
         return ()
@@ -202,14 +208,17 @@ def _asks(status: Status, members: Sequence[Member], notices: Sequence[Notice]) 
     left = [member for member in members if member.over is None]
     own = [m for m in left if not m.alert.startswith((OF_ROLLOUT, OF_QUARANTINE))]
     own = [member for member in own if member.model != PLATFORM]
-    rollouts = [member for member in left if member.version is not None]
+    going = [rollouts[member.model] for member in left if member.version is not None]
     faulty = {notice.incident for notice in notices if notice.origin is Origin.DATA}
     busy = {Stage.RETRAINING, Stage.PROMOTED, Stage.BLOCKED}
     if any(m.stage not in busy and m.version is None and m.alert not in faulty for m in own):
         asks.append(Act.RETRAIN)
-    if rollouts:
-        held = any(member.stage in (Stage.HELD, Stage.STUCK) for member in rollouts)
-        asks += [Act.RESUME if held else Act.HOLD, Act.PROMOTE, Act.ROLL_BACK]
+    if going:
+        held = any(each.held is not None or each.phase is Phase.STUCK for each in going)
+        asks.append(Act.RESUME if held else Act.HOLD)
+        # One that is watched answers already.
+        asks += [Act.PROMOTE] if any(each.phase is not Phase.WATCHED for each in going) else []
+        asks.append(Act.ROLL_BACK)
     if own:
         asks.append(Act.NO_PROBLEM)
     return tuple(asks)

@@ -9,16 +9,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from driftloop.incident.stages import OF_TELLING
-from driftloop.records import Act, Chart, Incident, ModelId, Notice, Stage
+from driftloop.records import Act, Incident, ModelId, Notice, Stage
 
 Said = tuple[str | datetime, ...]
 """A sentence with its times left as times: Slack shows each reader their own."""
 
 CAUSE = "Cause"
 """What the line of evidence is called that tells why."""
-
-OF_PEOPLE = OF_TELLING
-"""Stages of telling it, not of what it is about."""
 
 STAGES: Mapping[Stage, str] = {
     Stage.OPENED: "Open",
@@ -72,23 +69,39 @@ def cause(incident: Incident) -> str:
 
 
 def worst(incident: Incident) -> tuple[tuple[ModelId, str], ...]:
-    """Return each model with one line of its own, the worst first, those that recovered last."""
-    telling: dict[ModelId, Notice] = {}
-    for notice in incident.notices:
-        if notice.stage in WRONG or notice.model not in telling:
-            telling[notice.model] = notice
-    over = {m.model for m in incident.members if m.over} - {
-        m.model for m in incident.members if not m.over
-    }
+    """Return each model with one line of its own, the worst first, those that recovered last.
+
+    What `common` says of all is not said of each.
+    """
+    telling, shared = _telling(incident), common(incident)
+    left = {member.model for member in incident.members if member.over is None}
     stages = {member.model: member.stage for member in incident.members}
 
     def rank(model: ModelId) -> tuple[bool, float, str]:
-        return model in over, -badness(telling[model]) if model in telling else 0.0, model
+        bad = badness(telling[model]) if model in telling else 0.0
+        return model not in left, -bad, model
 
-    return tuple(
-        (model, _own_line(model, telling.get(model), stages[model], over=model in over))
-        for model in sorted(incident.models, key=rank)
-    )
+    def said(model: ModelId) -> str:
+        stage = stages[model]
+        line = _own_line(telling[model], shared=bool(shared)) if model in telling else ""
+        if stage in WRONG or stage in OF_TELLING or not left:
+            return line or STAGES[stage]
+        if model not in left:
+            return f"recovered; was: {line}" if line else "recovered"
+        return f"{lowered(STAGES[stage])}; {line}" if line else lowered(STAGES[stage])
+
+    return tuple((model, said(model)) for model in sorted(incident.models, key=rank))
+
+
+def common(incident: Incident) -> str:
+    """Return what the numbers of all models are of, and their limit; "" if they are of several."""
+    if len(incident.models) < 2:  # noqa: PLR2004 - one, or many
+        return ""
+    told = _telling(incident).values()
+    firsts = [next((e for e in n.evidence if e.what != CAUSE), None) for n in told]
+    same = {(e.what, e.limit) if e is not None else None for e in firsts}
+    (what, limit) = (same.pop() or ("", "")) if len(same) == 1 else ("", "")
+    return f"{one_line(what)}, limit {one_line(limit)}" if what and limit else one_line(what)
 
 
 def acted(incident: Incident, *, last: int = 3) -> tuple[Said, ...]:
@@ -97,21 +110,6 @@ def acted(incident: Incident, *, last: int = 3) -> tuple[Said, ...]:
         (f"{act.who} {_ACTS[act.act]} ", act.at, *((f": {one_line(act.why)}",) if act.why else ()))
         for act in incident.acts[-last:]
     )
-
-
-def pictured(chart: Chart) -> str:
-    """Return a chart in words, for who cannot see it.
-
-    >>> at = datetime(2026, 1, 1)
-    >>> pictured(Chart(title="MAE of eta", points=((at, 9.0), (at, 14.0)), unit="min", limit=13.0))
-    'MAE of eta: 14 min at the end, from 9 min; limit 13 min'
-    """
-    unit = f" {chart.unit}" if chart.unit else ""
-    values = [value for _, value in chart.points]
-    said = f"{values[-1]:.4g}{unit} at the end, from {values[0]:.4g}{unit}" if values else "empty"
-    limit = "" if chart.limit is None else f"; limit {chart.limit:.4g}{unit}"
-    usual = "" if chart.baseline is None else f"; {chart.baseline:.4g}{unit} when it was new"
-    return f"{one_line(chart.title)}: {said}{limit}{usual}"
 
 
 def badness(notice: Notice) -> float:
@@ -190,18 +188,24 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _own_line(model: ModelId, notice: Notice | None, stage: Stage, *, over: bool) -> str:
-    if notice is None:
-        return STAGES[stage]
-    said = without(one_line(notice.headline), model)
-    numbers = [e for e in notice.evidence if e.what != CAUSE]
-    if numbers and not re.search(r"\d", said):
-        first = numbers[0]
-        limit = f" (limit {one_line(first.limit)})" if first.limit else ""
-        said = f"{one_line(first.what)} {one_line(first.value)}{limit}"
-    if over:
-        return f"recovered; was: {said}"
-    return said if stage in WRONG or stage in OF_PEOPLE else f"{lowered(STAGES[stage])}; {said}"
+def _telling(incident: Incident) -> dict[ModelId, Notice]:
+    """Return of each model the newest notice that says what is wrong, or the first of all."""
+    telling: dict[ModelId, Notice] = {}
+    for notice in incident.notices:
+        if notice.stage in WRONG or notice.model not in telling:
+            telling[notice.model] = notice
+    return telling
+
+
+def _own_line(notice: Notice, *, shared: bool) -> str:
+    first = next((e for e in notice.evidence if e.what != CAUSE), None)
+    if first is None:
+        return without(one_line(notice.headline), notice.model)
+    value = one_line(first.value)
+    if shared:
+        return value
+    limit = f" (limit {one_line(first.limit)})" if first.limit.strip() else ""
+    return f"{one_line(first.what)} {value}{limit}"
 
 
 def _number(said: str) -> float | None:

@@ -4,10 +4,9 @@ None of this has markup; who shows it escapes it.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from driftloop.incident.lines import (
-    OF_PEOPLE,
     STAGES,
     WRONG,
     Said,
@@ -18,8 +17,10 @@ from driftloop.incident.lines import (
     without,
     worst,
 )
+from driftloop.incident.stages import OF_TELLING
 from driftloop.records import (
     PLATFORM,
+    Act,
     Incident,
     ModelId,
     Notice,
@@ -30,6 +31,7 @@ from driftloop.records import (
 )
 
 _OVER = frozenset({Stage.RECOVERED, Stage.RELEASED})
+_DECIDE = "Decide: retrain now, or say that it is no problem. It does not retrain by itself."
 _NEEDS: Mapping[Stage, str] = {
     Stage.STUCK: "Mend what stopped {version} and let it go on, or roll it back.",
     Stage.HELD: "Decide: promote {version}, let its rollout go on, or roll it back.",
@@ -37,8 +39,8 @@ _NEEDS: Mapping[Stage, str] = {
     Stage.REFUSED: "Nothing yet: it tries again. If that is refused too, look at data and recipe.",
     Stage.BLOCKED: "{mend} It does not retrain until then.",
     Stage.ROLLED_BACK: "Find out why {version} was worse; the one before it answers again.",
-    Stage.OPENED: "Decide: retrain now, or say that it is not a problem. It does not by itself.",
-    Stage.WORSENED: "Decide: retrain now, or say that it is not a problem. It does not by itself.",
+    Stage.OPENED: _DECIDE,
+    Stage.WORSENED: _DECIDE,
     Stage.QUARANTINED: "Look at the rows: mend where they come from, or release what is right.",
     Stage.DOUBTED: "Look at the labels: keep them out if they are wrong.",
     Stage.RETRAINING: "Nothing: it is being retrained, and what comes of it is told here.",
@@ -47,6 +49,16 @@ _NEEDS: Mapping[Stage, str] = {
 """What each stage needs of a person, the most demanding first."""
 
 _ITSELF = "Nothing: it retrains itself, and what comes of it is told here."
+_OF_MANY: Mapping[tuple[str, bool | None], str] = {
+    ("data", False): "{things} {are} broken: {many}",
+    ("data", True): "{metric} of {place} is not as it should be: {many}",
+    ("inputs", False): "{things} {have} changed: {many}",
+    ("inputs", True): "{metric} of {place} has changed: {many}",
+    ("relation", None): "{place}: the world has changed, {many} predict worse",
+    ("quarantine", None): "{place}: rows of {day} are in quarantine, {many}",
+}
+"""What a group says of its models, by how it begins, and whether it is of a whole family."""
+
 _NAMED = 3
 
 
@@ -67,7 +79,7 @@ def headline(incident: Incident) -> str:
 
 def stands(incident: Incident) -> Said:
     """Return how it stands with people: open since when, who has it until when, or how it ended."""
-    who = incident.who or "somebody"
+    who = _who(incident)
     match incident.status:
         case Status.RESOLVED:
             ended = incident.resolved or incident.since
@@ -78,7 +90,7 @@ def stands(incident: Incident) -> Said:
             return (f"Silenced by {who}", *_until(incident), "; open since ", incident.since)
         case Status.EXPLAINED:
             larger = incident.explained_by or "a larger incident"
-            return (f"Part of {larger}, which is told instead; open since ", incident.since)
+            return (f"Part of {larger}", ", which is told instead; open since ", incident.since)
         case Status.WAITING:
             return ("To be told soon; began ", incident.since)
         case Status.OPEN:
@@ -95,15 +107,16 @@ def needs(incident: Incident) -> str:
         case Status.SILENCED:
             return "Nothing until the silence ends."
         case Status.ACKED:
-            return (
-                f"Nothing of anybody but {incident.who or 'who has it'}: {lowered(_need(incident))}"
-            )
+            need = _need(incident)
+            return need if need.startswith("Nothing") else f"{_who(incident)} has it. {need}"
         case _:
             return _need(incident)
 
 
 def doing(incident: Incident) -> str:
     """Return what the loop does about it, "" where it says nothing."""
+    if (closed := _closed(incident)) is not None:
+        return closed
     newest = _newest(incident)
     running = [n for n in newest.values() if n.stage not in _OVER] or list(newest.values())
     if not running or running[-1].model == PLATFORM:
@@ -122,7 +135,7 @@ def telling(incident: Incident) -> Notice | None:
     found = None
     for notice in incident.notices:
         if notice.stage in WRONG or (
-            notice.stage not in OF_PEOPLE and (found is None or found.stage not in WRONG)
+            notice.stage not in OF_TELLING and (found is None or found.stage not in WRONG)
         ):
             found = notice
     return found
@@ -134,23 +147,38 @@ def standing(incident: Incident) -> Stage | None:
     return next((stage for stage in _NEEDS if stage in newest), newest[-1]) if newest else None
 
 
+def _closed(incident: Incident) -> str | None:
+    """Return how people ended what was not over by itself, None where they did not."""
+    if incident.status is not Status.RESOLVED or all(m.over for m in incident.members):
+        return None
+    ends = [act for act in incident.acts if act.act in (Act.RESOLVE, Act.NO_PROBLEM)]
+    if not ends:
+        return None
+    found = "closed it" if ends[-1].act is Act.RESOLVE else "found that it is not a problem"
+    why = f": {one_line(ends[-1].why)}" if ends[-1].why.strip() else ""
+    return f"{ends[-1].who} {found}{why}"
+
+
 def _of_many(incident: Incident) -> str:
     kind, _, rest = incident.group.partition("/")
     place, _, metric = rest.partition("/")
-    many = counted(len(incident.models))
-    about = tuple(dict.fromkeys(n.about for n in incident.notices if n.about))
-    match kind:
-        case "data" if metric:
-            return f"{metric_name(metric)} of {place} is not as it should be: {many}"
-        case "data" if place:
-            return f"{_things(about, place)} {'are' if len(about) > 1 else 'is'} broken: {many}"
-        case "inputs" if place:
-            return f"{_things(about, place)} {'have' if len(about) > 1 else 'has'} changed: {many}"
-        case "relation" if place:
-            return f"{place}: the world has changed, {many} predict worse"
-        case "quarantine" if place:
-            return f"{place}: rows of {many} are in quarantine"
-    return _alike(incident, many)
+    said = _OF_MANY.get((kind, bool(metric))) or _OF_MANY.get((kind, None))
+    many, about = counted(len(incident.models)), _about(incident)
+    if said is None or not place:
+        return _alike(incident, many)
+    return said.format(
+        metric=metric_name(metric),
+        place=place,
+        many=many,
+        things=_things(about, place),
+        day=metric.partition("/")[0],
+        have="have" if len(about) > 1 else "has",
+        are="are" if len(about) > 1 else "is",
+    )
+
+
+def _about(incident: Incident) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(notice.about for notice in incident.notices if notice.about))
 
 
 def _alike(incident: Incident, many: str) -> str:
@@ -179,7 +207,7 @@ def _things(about: tuple[str, ...], place: str) -> str:
 
 def _newest(incident: Incident) -> dict[str, Notice]:
     """Return each alert's newest notice that is about the models and not about people."""
-    return {n.incident: n for n in incident.notices if n.stage not in OF_PEOPLE}
+    return {n.incident: n for n in incident.notices if n.stage not in OF_TELLING}
 
 
 def _need(incident: Incident) -> str:
@@ -187,21 +215,40 @@ def _need(incident: Incident) -> str:
     if not newest:
         return "Nothing yet."
     if newest[-1].model == PLATFORM:
-        return newest[-1].doing.strip() or "Look at `driftloop status`."
+        return f"Mend it. {newest[-1].doing.strip() or 'Look at `driftloop status`.'}"
     stage = standing(incident) or newest[-1].stage
-    notice = next(notice for notice in newest if notice.stage is stage)
+    such = [notice for notice in newest if notice.stage is stage]
+    lead, said = _of_whom(such, newest), _said(incident, stage, such[0])
+    return f"{lead}: {lowered(said)}" if lead else said
+
+
+def _said(incident: Incident, stage: Stage, notice: Notice) -> str:
     if stage in (Stage.OPENED, Stage.WORSENED):
         if Origin.DATA in (incident.origin, notice.origin):
             stage = Stage.BLOCKED
         elif notice.retrains:
             return _ITSELF
-    version = "the new version" if notice.version is None else f"version {notice.version}"
+    rolling = [m.version for m in incident.members if m.model == notice.model and m.version]
+    number = notice.version or next(iter(rolling), None)
+    version = "the new version" if number is None else f"version {number}"
     said = _NEEDS.get(stage, "Nothing yet.")
     return said.format(version=version, mend=_mend(incident) if "{mend}" in said else "")
 
 
+def _of_whom(such: Sequence[Notice], newest: Sequence[Notice]) -> str:
+    """Return which models a need is of, "" where it is of all that are not over."""
+    models = dict.fromkeys(notice.model for notice in such)
+    if len(models) == len({notice.model for notice in newest}):
+        return ""
+    return next(iter(models)) if len(models) == 1 else counted(len(models))
+
+
+def _who(incident: Incident) -> str:
+    return incident.who or "somebody"
+
+
 def _mend(incident: Incident) -> str:
-    about = tuple(dict.fromkeys(n.about for n in incident.notices if n.about))
+    about = _about(incident)
     kind, _, place = incident.group.partition("/")
     if kind == "data" and place and "/" not in place:
         if place.startswith("source"):
@@ -212,27 +259,24 @@ def _mend(incident: Incident) -> str:
 
 
 def _open(incident: Incident) -> Said:
-    told = [n.stage for n in incident.notices if n.stage in OF_PEOPLE]
-    again = bool(told) and Stage.EXPIRED in told and told[-1] is not Stage.ACTED
-    members = [member for member in incident.members if member.over is None]
-    counts = Counter(member.stage for member in members if member.stage not in OF_PEOPLE)
+    told = [n.stage for n in incident.notices if n.stage in OF_TELLING]
+    again = Stage.EXPIRED in told and told[-1] is not Stage.ACTED
     word = "Open again" if again else "Open"
-    if len(incident.models) > 1 or not counts:
-        return (f"{word}, {len({m.model for m in members})} of {counted(len(incident.models))}",)
-    (stage,) = tuple(counts)[-1:]
-    return (
-        word
-        if stage is Stage.OPENED
-        else f"{word}: {lowered(STAGES[stage].removeprefix('Open: '))}",
-    )
+    left = {member.model for member in incident.members if member.over is None}
+    if len(left) < len(incident.models):
+        return (f"{word}, {len(left)} of {counted(len(incident.models))}",)
+    stage = standing(incident)
+    if stage in (None, Stage.OPENED) or len(left) > 1:
+        return (word,)
+    return (f"{word}: {lowered(STAGES[stage].removeprefix('Open: '))}",)
 
 
 def _escalated(incident: Incident) -> Said:
-    to = [n.owner for n in incident.notices if n.stage is Stage.ESCALATED and n.owner]
     if not incident.level:
         return ()
-    named = f" to {to[-1]}" if to else ""
-    return (f"; nobody acknowledged, so it went on{named}",)
+    told = [n for n in incident.notices if n.stage is Stage.ESCALATED]
+    said = without(one_line(told[-1].headline), told[-1].model) if told else ""
+    return (f"; {said or 'nobody acknowledged it'}",)
 
 
 def _until(incident: Incident) -> Said:

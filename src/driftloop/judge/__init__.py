@@ -1,6 +1,6 @@
 """Readings, history and policy into verdicts and one decision with its reason. Pure."""
 
-from driftloop.judge.budget import can_page, rates, spending
+from driftloop.judge.budget import COUNTED, can_page, denied_pages, rates, spending
 from driftloop.judge.causes import explains, heeded, sharing, upstream
 from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
@@ -9,11 +9,13 @@ from driftloop.judge.memories import memories_to_try
 from driftloop.judge.verdicts import LOOKED, expected_gain, is_decisive, judged, worsening
 
 __all__ = [
+    "COUNTED",
     "LOOKED",
     "Balance",
     "balance",
     "can_page",
     "decide",
+    "denied_pages",
     "expected_gain",
     "explains",
     "harmed",

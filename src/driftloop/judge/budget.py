@@ -12,17 +12,24 @@ false pages among all, with a memory that decays (Rebjock, Kurt, Januschowski an
 number of false pages grow with that of true ones, needs p-values of separate tests where evidence
 here adds up from look to look, and on a fleet where nothing is wrong it comes to the same. So it
 is left out.
+
+People have the last word on whether a page was false. Where those of a pool found more of its pages
+to be no problem, in the last four weeks, than four weeks of its budget are, its evidence promises
+too much there: what its models may make is cut down in the same measure, so that it takes as much
+more evidence to page, until the four weeks are over.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from driftloop.judge.verdicts import LOOKED
-from driftloop.records import ModelHistory, ModelId
+from driftloop.records import Act, Acted, ModelHistory, ModelId
 from driftloop.spec import Family, Fleet
 
 WEEK = timedelta(weeks=1)
+COUNTED = 4 * WEEK
+"""For so long a page counts that somebody found to be no problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +61,65 @@ def pools(fleet: Fleet) -> tuple[Pool, ...]:
     return tuple(found)
 
 
-def rates(fleet: Fleet, able: Collection[ModelId]) -> dict[ModelId, float]:
+def rates(
+    fleet: Fleet, able: Collection[ModelId], denied: Collection[Collection[ModelId]] = ()
+) -> dict[ModelId, float]:
     """Return the false pages a week that each model may make at this pass.
 
     Args:
         fleet: whose budget it is.
         able: the models that can page now; see `can_page`. The others are given what they would
             have if all could, for their state alone.
+        denied: the models of each page that people found to be no problem; see `denied_pages`.
     """
     found: dict[ModelId, float] = {}
     for pool in pools(fleet):
+        pages = pool.pages * trusted(pool, denied)
         ready = [model for model in pool.models if model in able]
         for model in pool.models:
-            found[model] = pool.pages / len(pool.models)
+            found[model] = pages / len(pool.models)
         for model in ready:
-            found[model] = pool.pages / len(ready)
+            found[model] = pages / len(ready)
     return found
 
 
-def spending(fleet: Fleet, family: Family) -> str:
+def trusted(pool: Pool, denied: Collection[Collection[ModelId]]) -> float:
+    """Return the part of its budget that a pool has left: 1 unless too many pages were denied.
+
+    >>> pool = Pool((ModelId("eta-de"), ModelId("eta-fr")), 0.5)
+    >>> trusted(pool, [["eta-de"], ["eta-fr"]]), trusted(pool, [["eta-de", "eta-fr"]] * 8)
+    (1.0, 0.25)
+    """
+    pages = sum(any(model in pool.models for model in each) for each in denied)
+    return min(pool.pages * (COUNTED / WEEK) / pages, 1.0) if pages else 1.0
+
+
+def denied_pages(acts: Iterable[Acted], now: datetime) -> tuple[tuple[ModelId, ...], ...]:
+    """Return the models of each page that counts as denied at `now`, each page once."""
+    since = now - COUNTED
+    told = (each for each in acts if each.act is Act.NO_PROBLEM and since < each.at <= now)
+    return tuple({each.incident: each.models for each in told}.values())
+
+
+def spending(fleet: Fleet, family: Family, denied: Collection[Collection[ModelId]] = ()) -> str:
     """Return in words how many false pages a week a family may make, and each of its models."""
     if not family.budget.page_on:
         return "pages on nothing"
-    each = rates(fleet, fleet.models)
+    each = rates(fleet, fleet.models, denied)
     mine = {model: each[model] for model in family.models}
     stated, others = _stated(family)
     said = [f"{mine[others[0]]:.3g} a model"] if others else []
     said += [f"{pages:.3g} of {model}" for model, pages in stated.items()]
+    cut = any(
+        trusted(pool, denied) < 1 and set(pool.models) & set(family.models) for pool in pools(fleet)
+    )
+    pages = sum(any(model in mine for model in each) for each in denied)
+    told = f"; people denied {pages} page{'s' * (pages > 1)} in {COUNTED.days} days"
     return (
         f"false pages a week: at most {sum(mine.values()):.3g} ({', '.join(said)}), "
         f"on {', '.join(family.budget.page_on)}"
+        + (told if pages else "")
+        + (", so it is cut down" if cut else "")
     )
 
 

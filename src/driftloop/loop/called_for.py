@@ -2,7 +2,6 @@
 
 from driftloop.judge import harmed
 from driftloop.loop.addressed import addressed
-from driftloop.loop.charts import with_charts
 from driftloop.loop.notices import OF_DATA, Places, blocked, of_data, opened, recovered, worsened
 from driftloop.ports import Ledger
 from driftloop.records import Cause, Decision, Grouped, Noted, Notice, Paged, State
@@ -26,10 +25,8 @@ def notices_of(
     bad, worse = _turned_bad(decision, before), _turned_worse(decision, before)
     if not (decision.opens or bad or worse or decision.resolves is not None):
         return ()
-    family, severity = (
-        fleet.family(decision.model),
-        severity_of(decision, fleet.family(decision.model)),
-    )
+    family = fleet.family(decision.model)
+    severity = severity_of(decision, family)
     origin, feature = origin_of(decision, cause), at_fault(decision, cause)
     route = routed(fleet, decision.model, origin=origin, severity=severity, feature=feature)
 
@@ -59,7 +56,7 @@ def notices_of(
         if beside is not None:
             said = recovered(decision, family, owner, places, of=OF_DATA)
             notices.append(to(said, beside))
-    return with_charts(notices, ledger, decision, family)
+    return tuple(notices)
 
 
 def _reader(fleet: Fleet, ledger: Ledger, incident: str | None) -> str | None:

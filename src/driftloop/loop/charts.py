@@ -23,27 +23,38 @@ from driftloop.spec import LOSSES, Family
 LAST = 60
 """Looks that a chart goes back."""
 
-_DRAWN = (Stage.OPENED, Stage.WORSENED, Stage.RECOVERED)
+_DRAWN = (Stage.OPENED, Stage.WORSENED)
 _ORDER = (Kind.QUALITY, Kind.DECAY, Kind.ESTIMATE, Kind.FRESH, Kind.DRIFT)
 
 
 def with_charts(
-    notices: Sequence[Notice], ledger: Ledger, decision: Decision, family: Family
+    notices: Sequence[Notice],
+    ledger: Ledger,
+    decision: Decision,
+    family: Family,
+    drawn: set[tuple[str, str]],
 ) -> tuple[Notice, ...]:
-    """Return what is told of a decision, with the chart where that says more than the words do."""
-    if not any(notice.stage in _DRAWN for notice in notices):
-        return tuple(notices)
-    chart = chart_of(ledger, decision, family)
-    return tuple(
-        replace(notice, chart=chart) if notice.stage in _DRAWN else notice for notice in notices
-    )
+    """Return what is told of a decision, with the chart where that is what people see first.
+
+    Reading a metric's past takes hundredths of a second: of what is told together one has a chart.
+    `drawn` is which groups have theirs, and grows.
+    """
+
+    def with_chart(notice: Notice) -> Notice:
+        together = (notice.group, notice.owner)
+        if notice.stage not in _DRAWN or (notice.group and together in drawn):
+            return notice
+        drawn.add(together)
+        return replace(notice, chart=chart_of(ledger, decision, family))
+
+    return tuple(map(with_chart, notices))
 
 
 def chart_of(ledger: Ledger, decision: Decision, family: Family) -> Chart | None:
     """Return how the metric came to be that a decision was taken for, None if there is no such.
 
-    It is the first that is in alarm, in the order in which a page tells them; where none is, as
-    after a recovery, what the model is judged by.
+    It is the first that is in alarm, in the order in which a page tells them; where none is, what
+    the model is judged by.
     """
     verdict = decisive(decision, family)
     if verdict is None:

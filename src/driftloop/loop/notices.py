@@ -27,6 +27,7 @@ from driftloop.records import (
     Verdict,
     metric_name,
 )
+from driftloop.route import at_fault
 from driftloop.spec import Family, Owner, RolloutPolicy
 from driftloop.trace import in_words
 
@@ -314,6 +315,7 @@ def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Noti
         stage=Stage.QUARANTINED,
         at=first.at,
         since=first.start,
+        until=max(fact.until for fact in facts),
         channel=owner.channel,
         mention=owner.mention,
         headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are in quarantine{by}",
@@ -345,6 +347,26 @@ def released(fact: Released, of: Quarantined, owner: Owner, *, key: str) -> Noti
         doing=(
             f"Rows of {fact.start:%Y-%m-%d %H:%M} to {fact.end:%Y-%m-%d %H:%M} UTC train again:"
             f" {fact.why}."
+        ),
+    )
+
+
+def let_go(facts: Sequence[Quarantined], owner: Owner, *, key: str, at: datetime) -> Notice:
+    """Return that a quarantine is over by itself, in the thread that told of it."""
+    first, last = facts[0], facts[-1]
+    return Notice(
+        key=f"{key}/{Stage.RELEASED}/over",
+        incident=key,
+        model=first.model,
+        stage=Stage.RELEASED,
+        at=at,
+        since=first.start,
+        channel=owner.channel,
+        mention=owner.mention,
+        headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are out of quarantine",
+        doing=(
+            f"It ended on {last.until:%Y-%m-%d %H:%M} UTC: they are checked again before they"
+            " train, and are in quarantine anew if they are as bad."
         ),
     )
 
@@ -436,17 +458,10 @@ def _renewal(
 
 
 def _about(decision: Decision, cause: Cause | None) -> str:
-    """Return the column at fault: where the cause lies, or of a fault the first that alarms."""
+    """Return the column that the cause lies in, or that is at fault; "" where none is."""
     if cause is not None and cause.carriers:
         return cause.carriers[0].name.split(".")[0].split("=")[0]
-    faults = (
-        v.reading.column
-        for v in decision.verdicts
-        if v.level is Level.ALARM
-        and (v.reading.kind is Kind.QUALITY or v.reading.metric == "nulls")
-        and v.reading.column
-    )
-    return next(faults, "").split(".")[0]
+    return at_fault(decision, cause) or ""
 
 
 def _doing(decision: Decision) -> str:

@@ -136,13 +136,19 @@ class Noter:
         else:
             prefix = f"{notice.group}/{notice.owner or '-'}/"
             mine = _claimed(notice.group, notice.owner)
-            live = [key for key, body in self.ledger.live(INCIDENT + prefix) if body == mine]
-            if live:
-                return live[-1].removeprefix(INCIDENT)
-            home = f"{prefix}{self.ledger.finished(INCIDENT + prefix)}"
+            live = self.ledger.live(INCIDENT + prefix)
+            for key, body in reversed(live):
+                home = key.removeprefix(INCIDENT)
+                if body == mine and not self._is_over(home):
+                    return home
+            home = f"{prefix}{self.ledger.finished(INCIDENT + prefix) + len(live)}"
         if self._begin(home, group=notice.group, owner=notice.owner):
             self._silence(home, notice)
         return home
+
+    def _is_over(self, incident: str) -> bool:
+        found = self.standing.folded(self.ledger.incident(incident), self.clock.now(), {})
+        return found is not None and found.status is Status.RESOLVED
 
     def _begin(self, incident: str, *, group: str, owner: str) -> bool:
         """Return whether nobody had begun it."""

@@ -227,26 +227,36 @@ class Quarantine:
         return doubts
 
     def _untold(self, facts: Mapping[ModelId, Facts], now: datetime) -> tuple[Notice, ...]:
-        """Return what stands in quarantine, or was released, and was not told yet."""
+        """Return what stands in quarantine, was released or is over, and was not told yet."""
         called: list[Notice] = []
         ended: list[tuple[str, Notice]] = []
+        over: list[tuple[str, Notice]] = []
         for model, mine in facts.items():
             stands = standing(mine, now=now)
             for key, chain in _chains(mine):
                 told = self._to(notices.quarantined(chain, self._owner(model), key=key), chain[0])
                 if any(each.fact in chain for each in stands):
                     called.append(told)
-                for release in mine:
-                    if isinstance(release, Released) and any(_ends(release, f) for f in chain):
-                        end = notices.released(release, chain[0], self._owner(model), key=key)
-                        ended.append((told.key, self._to(end, chain[0])))
-        keys = {each.key for each in (*called, *(end for _, end in ended))}
-        keys |= {begun for begun, _ in ended}
-        known = self.ledger.appended(Paged, keys) | self.ledger.appended(Noted, keys)
+                releases = [
+                    each
+                    for each in mine
+                    if isinstance(each, Released) and any(_ends(each, f) for f in chain)
+                ]
+                for release in releases:
+                    end = notices.released(release, chain[0], self._owner(model), key=key)
+                    ended.append((told.key, self._to(end, chain[0])))
+                if not releases and chain[-1].until <= now:
+                    end = notices.let_go(chain, self._owner(model), key=key, at=now)
+                    over.append((told.key, self._to(end, chain[0])))
+        keys = {each.key for each in (*called, *(end for _, end in (*ended, *over)))}
+        keys |= {begun for begun, _ in (*ended, *over)}
+        noted = self.ledger.appended(Noted, keys)
+        known = self.ledger.appended(Paged, keys) | noted
         return (
             *(notice for notice in called if notice.key not in known),
             # Of what nobody was told of nobody need know the end.
             *(end for begun, end in ended if begun in known and end.key not in known),
+            *(end for begun, end in over if begun in noted and end.key not in noted),
         )
 
     def _owner(self, model: ModelId) -> Owner:
@@ -261,7 +271,7 @@ class Quarantine:
             severity=severity_of_stage(notice.stage, family),
             origin=Origin.DATA,
             feature=quarantined_feature(fact, family),
-            group=quarantine_group(fact, self.fleet),
+            group=quarantine_group(fact, self.fleet, again=_again(notice.incident)),
         )
 
     def _doubted(
@@ -312,6 +322,11 @@ def _chains(facts: Facts) -> list[tuple[str, list[Quarantined]]]:
         else:
             chains.append((_key(fact, kept[:place]), [fact]))
     return chains
+
+
+def _again(key: str) -> int:
+    """Return how often the rows of a quarantine were in it before; see `_key`."""
+    return int(key.rpartition("/")[2])
 
 
 def _ends(release: Released, fact: Quarantined) -> bool:

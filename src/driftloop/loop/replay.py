@@ -17,6 +17,7 @@ from driftloop.errors import BadRequest
 from driftloop.judge import (
     can_page,
     decide,
+    denied_pages,
     explains,
     heeded,
     is_decisive,
@@ -28,6 +29,7 @@ from driftloop.loop.watch import ordered
 from driftloop.ports import Ledger
 from driftloop.records import (
     REMEMBERED,
+    Acted,
     Decided,
     Decision,
     Explained,
@@ -168,6 +170,7 @@ class Shard:
         self._lives = {model: _Life.of(model, ledger, start) for model in models}
         self._looks = (_look(fact) for fact in ledger.passes(start, end, models))
         self._next = next(self._looks, None)
+        self._acts = ledger.facts(Acted, before=end)
         self._pasts: dict[ModelId, ModelHistory] = {}
         self._tally = Tally()
 
@@ -188,7 +191,7 @@ class Shard:
 
         `able` are all models of the fleet that could page then.
         """
-        shares = rates(self._fleet, able)
+        shares = rates(self._fleet, able, denied_pages(self._acts, at))
         while self._next is not None and self._next.at == at:
             look, self._next = self._next, next(self._looks, None)
             family, life = self._families[look.model], self._lives[look.model]

@@ -17,6 +17,7 @@ from driftloop.incident import (
     timed,
 )
 from driftloop.incident.plan import Plan, plan
+from driftloop.incident.words import headline
 from driftloop.loop.standing import INCIDENT, Standing, who_acked
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import (
@@ -93,6 +94,11 @@ class Pauses:
             for each in ("", channel):
                 if wall < self.until.get(each, 0.0):
                     raise self.error[each]
+
+    def is_pausing(self, channel: str, wall: float) -> bool:
+        """Say whether a channel is left in peace now."""
+        with self.lock:
+            return any(wall < self.until.get(each, 0.0) for each in ("", channel))
 
     def after(self, channel: str, error: PagerError, wall: float) -> float:
         """Return when to try again: at once after the first failure, then later and later."""
@@ -378,7 +384,9 @@ class Settler:
             incident=larger.id,
             stage=Stage.EXPLAINS,
             at=now,
+            headline=headline(incident),
             doing="It is told as part of this one, and by itself should it outlast it.",
+            evidence=(),
             chart=None,
         )
         self.note(larger, line)
@@ -456,7 +464,8 @@ class Settler:
         if refused.channel is None:
             again = wall + BUSY
         else:
-            _log.warning("not told yet: %s", error, extra={"trace": incident})
+            if not self.pauses.is_pausing(refused.channel, wall):
+                _log.warning("not told yet: %s", error, extra={"trace": incident})
             again = self.pauses.after(refused.channel, error, wall)
         seen = self._look(incident)
         if seen is None:

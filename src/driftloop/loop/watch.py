@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 
 from driftloop.errors import DriftloopError, UnknownModel, named
 from driftloop.judge import (
+    COUNTED,
     LOOKED,
     can_page,
     decide,
+    denied_pages,
     expected_gain,
     explains,
     heeded,
@@ -26,12 +28,14 @@ from driftloop.judge import (
 from driftloop.loop.budget import DAY, Ask, Cap, afforded, caps_of
 from driftloop.loop.called_for import notices_of
 from driftloop.loop.causes import found_cause, kept
+from driftloop.loop.charts import with_charts
 from driftloop.loop.notices import Places
 from driftloop.loop.quarantine import Quarantine
 from driftloop.loop.standing import noted
 from driftloop.ports import Clock, Ledger, Look, Measure, Measurement, PredictionLog
 from driftloop.records import (
     REFERENCE_FILE,
+    Acted,
     Cause,
     Decided,
     Decision,
@@ -84,7 +88,8 @@ class Watcher:
     """Everything a pass needs of the world.
 
     `budget` is the seconds of fitting it may start. Snapshots of what was measured go into the
-    folder `reports`: of the decisions that call for something, or `every` one.
+    folder `reports`: of the decisions that call for something, or `every` one. Pages have `charts`
+    where somebody reads them.
     """
 
     fleet: Fleet
@@ -97,6 +102,7 @@ class Watcher:
     reports: Path | None = None
     every: bool = False
     quarantine: Quarantine | None = None
+    charts: bool = False
 
     def watch(self) -> tuple[Watched, ...]:
         """Return what was seen of each model that was due; one model's trouble stays its own.
@@ -113,12 +119,13 @@ class Watcher:
         for model in self.fleet.models:
             past[model] = self.ledger.history(model)
         able = [m for f in self.fleet.families for m in f.models if can_page(f, past[m])]
-        shares = rates(self.fleet, able)
+        denied = denied_pages(self.ledger.facts(Acted, since=now - COUNTED), now)
+        shares = rates(self.fleet, able, denied)
         for family in self.fleet.families:
             histories = {model: past[model] for model in family.models}
             left += self._left(family, histories)
             seen += self._family(family, histories, now, shares)
-        seen = self._explained(seen, past, now)
+        seen = self._charted(self._explained(seen, past, now))
         if self.quarantine is not None:
             left += [
                 Watched(model=notice.model, notices=(notice,)) for notice in self.quarantine.sweep()
@@ -242,6 +249,23 @@ class Watcher:
                     each.decision,
                     past[each.model].decisions[-1] if past[each.model].decisions else None,
                     causes[each.model],
+                ),
+            )
+            for each in seen
+        ]
+
+    def _charted(self, seen: Sequence[Watched]) -> list[Watched]:
+        """Return what was seen, with charts in what is told of it first."""
+        if not self.charts:
+            return list(seen)
+        drawn: set[tuple[str, str]] = set()
+        return [
+            each
+            if each.decision is None
+            else replace(
+                each,
+                notices=with_charts(
+                    each.notices, self.ledger, each.decision, self.fleet.family(each.model), drawn
                 ),
             )
             for each in seen

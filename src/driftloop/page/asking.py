@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from slack_sdk import WebClient
     from slack_sdk.web import SlackResponse
 
-BURST = 3
+BURST = 3.0
 """Messages that a channel takes at once. Slack allows "short bursts" beyond one a second, without
 a number."""
 PATIENCE = 3.0
@@ -47,6 +47,7 @@ _HINTS = {
     "a private channel is named by its id and the bot must be in it",
     "not_in_channel": "invite the bot: /invite in the channel",
     "is_archived": "unarchive the channel, or name another in owners.toml",
+    "is_inactive": "unarchive the channel, or name another in owners.toml",
     "restricted_action": "let the bot post in the channel, or name another in owners.toml",
     "not_authed": _TOKEN_HINT,
     "invalid_auth": _TOKEN_HINT,
@@ -80,6 +81,7 @@ class Line:
         token: a bot token; never shown, in no error and no log.
         base_url: address of the Web API, as in https://slack.com/api/.
         timeout: seconds to wait for each answer.
+        burst: messages that a channel takes at once.
 
     Raises:
         PagerError: the token cannot be one.
@@ -91,6 +93,7 @@ class Line:
         base_url: str,
         *,
         timeout: float,
+        burst: float = BURST,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -100,7 +103,7 @@ class Line:
         self.client = _client(token.strip(), base_url, timeout)
         self.names: dict[str, str] = {}
         """What people call a channel, by its id: errors name it so."""
-        self._now, self._sleep = now, sleep
+        self._burst, self._now, self._sleep = burst, now, sleep
         self._lock = threading.Lock()
         self._limited: dict[tuple[str, str], float] = {}
         self._buckets: dict[str, _Bucket] = {}
@@ -143,7 +146,9 @@ class Line:
         """
         self._heed(("chat_postMessage", channel), patient=True)
         with self._lock:
-            bucket = self._buckets.setdefault(channel, _Bucket(left=BURST, at=self._now()))
+            bucket = self._buckets.setdefault(
+                channel, _Bucket(self._burst, self._burst, self._now())
+            )
             wait = bucket.take(self._now())
         if wait > 0.0:
             self._sleep(wait)
@@ -192,12 +197,13 @@ class Line:
 class _Bucket:
     """Messages that may go out at once; it fills by one a second."""
 
+    size: float
     left: float
     at: float
 
     def take(self, now: float) -> float:
         """Return how many seconds the next message has to wait."""
-        self.left = min(float(BURST), self.left + now - self.at) - 1.0
+        self.left = min(self.size, self.left + now - self.at) - 1.0
         self.at = now
         return max(0.0, -self.left)
 

@@ -8,18 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from driftloop.incident.lines import (
     CAUSE,
-    OF_PEOPLE,
     STAGES,
     acted,
     cause,
+    common,
     one_line,
-    pictured,
     utc,
     without,
     worst,
 )
+from driftloop.incident.stages import OF_TELLING
 from driftloop.incident.words import doing, headline, needs, standing, stands, telling
 from driftloop.page.buttons import Block, buttons
+from driftloop.page.picture import alt_text
 from driftloop.page.text import (
     FIELDS,
     HEADER,
@@ -90,16 +91,16 @@ def message(
     incident: Incident, to: Address, *, picture: str | None = None
 ) -> tuple[str, list[Block]]:
     """Return an incident's message as it is to be now; `picture` is Slack's id of its chart."""
-    said = headline(incident)
-    notice = telling(incident)
+    said, notice = headline(incident), telling(incident)
+    over = incident.status is Status.RESOLVED
     links = _links_of(incident, notice)
     rows = buttons(incident, _report(links))
     blocks = [
-        _header(said),
+        _header(f"Resolved: {said}" if over else said),
         _state(incident, to),
         *_whole(said),
-        *_titled("needs", "What you need to do", needs(incident), _SAID),
-        *_titled("doing", "What the loop is doing", doing(incident), _SAID),
+        *(() if over else _titled("needs", "What you need to do", needs(incident))),
+        *_titled("doing", "How it ended" if over else "What the loop is doing", _doing(incident)),
         *_titled("cause", "Why", cause(incident), _WHY),
         *(_models(incident) if len(incident.models) > 1 else _evidence(_numbers(notice))),
         *_picture(incident, picture),
@@ -117,24 +118,25 @@ def entry(entry: Entry) -> tuple[str, list[Block]]:
     notices = entry.notices
     newest = notices[-1]
     models = tuple(dict.fromkeys(notice.model for notice in notices))
-    stage, sign = newest.stage, _STAGE_SIGNS[newest.stage]
-    word = STAGES[stage] if len(models) == 1 else f"{STAGES[stage]}: {len(models):,} models"
-    state = f"{sign} *{fit(word, HEADER)}* · {when(newest.at)}"
-    mention = mention_of(entry.mention) if entry.mention.strip() else ""
-    blocks = [_section("state", f"{state} · {mention}" if mention else state)]
-    if len(notices) > 1:
-        said = f"{len(models):,} models" if len(models) > 1 else models[0]
-        blocks += _same(notices)
-    else:
-        said = _named(newest)
-        blocks += [
-            _section("headline", f"*{line(said, _HEADLINE)}*"),
-            *_titled("doing", "", newest.doing, _SAID),
+    word, sign = STAGES[newest.stage], _STAGE_SIGNS[newest.stage]
+    if len(notices) == 1:
+        said = lead = _named(newest)
+        rest = [
+            *_titled("doing", "", newest.doing),
             *_titled("cause", "Why", _cause(newest), _WHY),
             *_evidence(_numbers(newest)),
             *_links(newest.links),
         ]
-    return _fallback(sign, STAGES[stage], said, newest.doing), blocks
+    else:
+        said = f"{len(models):,} models" if len(models) > 1 else models[0]
+        lead, rest = f"{word}: {said}", _same(notices)
+    parts = [f"{sign} *{line(lead, _HEADLINE)}*", when(newest.at)]
+    if entry.mention.strip():
+        parts.append(mention_of(entry.mention))
+    blocks = [_section("state", " · ".join(parts)), *rest]
+    if newest.stage in OF_TELLING:
+        return _fallback(sign, "", said, newest.doing), blocks
+    return _fallback(sign, word, said, newest.doing), blocks
 
 
 def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
@@ -149,7 +151,7 @@ def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
     if len(digest.sections) > _SECTIONS:
         more = len(digest.sections) - _SECTIONS
         blocks.append(_context("more", f"and {more} sections more"))
-    told = f"For {line(digest.owner, HEADER)} · {when(digest.at)} ({utc(digest.at)})"
+    told = f"For {line(digest.owner, HEADER)} · {utc(digest.at)}"
     blocks += [_context("footer", told), *_links(digest.links)]
     text = digest.headline if visible(digest.headline) else "Digest"
     return line(text, _FALLBACK), blocks
@@ -203,13 +205,18 @@ def _word(incident: Incident) -> str:
     return incident.status.value.capitalize()
 
 
+def _doing(incident: Incident) -> str:
+    return "" if incident.status is Status.EXPLAINED else doing(incident)
+
+
 def _models(incident: Incident) -> list[Block]:
-    rows = worst(incident)
-    title = f"{len(rows):,} models, worst first"
-    lines = [_row(model, said) for model, said in rows[:_ROWS]]
+    rows, shared = worst(incident), common(incident)
+    title = f"*{len(rows):,} models, worst first*"
+    lines = [f"{title}: {line(shared, _ROW)}" if shared else title]
+    lines += [_row(model, said) for model, said in rows[:_ROWS]]
     if len(rows) > _ROWS:
         lines.append(f"and {len(rows) - _ROWS:,} more: `driftloop incidents {_id(incident)}`")
-    return [_section("models", "\n".join((f"*{title}*", *lines)))]
+    return [_section("models", "\n".join(lines))]
 
 
 def _row(model: ModelId, said: str) -> str:
@@ -224,14 +231,18 @@ def _code(name: str) -> str:
 def _same(notices: Sequence[Notice]) -> list[Block]:
     """Return what many notices of one stage say: once what is common to all."""
     doings = {without(one_line(notice.doing), notice.model) for notice in notices}
-    common = next(iter(doings)) if len(doings) == 1 else ""
-    said = [
-        _row(n.model, without(one_line(n.headline if common or not n.doing else n.doing), n.model))
-        for n in notices[:_ROWS]
-    ]
-    if len(notices) > _ROWS:
-        said.append(f"and {len(notices) - _ROWS:,} more")
-    return [*_titled("doing", "", common, _SAID), _section("models", "\n".join(said))]
+    every = next(iter(doings)) if len(doings) == 1 else ""
+    rest = f"and {len(notices) - _ROWS:,} more" if len(notices) > _ROWS else ""
+    if len({without(one_line(n.headline), n.model) for n in notices}) == 1 and every:
+        names = [f"`{_code(notice.model)}`" for notice in notices[:_ROWS]]
+        said = ", ".join(names) + (f" {rest}" if rest else "")
+    else:
+        rows = [
+            _row(n.model, without(one_line(n.headline if every else n.doing), n.model))
+            for n in notices[:_ROWS]
+        ]
+        said = "\n".join((*rows, rest) if rest else rows)
+    return [*_titled("doing", "", every), _section("models", said)]
 
 
 def _numbers(notice: Notice | None) -> tuple[Evidence, ...]:
@@ -261,10 +272,10 @@ def _field(one: Evidence) -> str:
 
 
 def _picture(incident: Incident, picture: str | None) -> list[Block]:
-    charts = [notice.chart for notice in incident.notices if notice.chart is not None]
     if picture is None:
         return []
-    alt = pictured(charts[-1]) if charts else headline(incident)
+    drawn = [(n.chart, n.since) for n in incident.notices if n.chart is not None]
+    alt = alt_text(drawn[-1][0], since=drawn[-1][1]) if drawn else headline(incident)
     return [
         {
             "type": "image",
@@ -306,7 +317,10 @@ def _links_of(incident: Incident, notice: Notice | None) -> tuple[Link, ...]:
         return notice.links if notice is not None and notice.links else (told or [()])[-1]
     first = worst(incident)[0][0]
     told = [each.links for each in incident.notices if each.model == first and each.links]
-    return tuple(Link(text=f"{one.text} of {first}", url=one.url) for one in (told or [()])[-1])
+    return tuple(
+        Link(text=f"{one.text} of {first}" if first in one.url else one.text, url=one.url)
+        for one in (told or [()])[-1]
+    )
 
 
 def _report(links: Sequence[Link]) -> Link | None:
@@ -344,11 +358,13 @@ def _named(notice: Notice) -> str:
     said = one_line(notice.headline)
     if not said:
         return notice.model
-    told_of_people = notice.stage in OF_PEOPLE
-    return said if told_of_people or notice.model in said else f"{notice.model}: {said}"
+    if notice.stage in OF_TELLING - {Stage.EXPLAINS}:
+        said = without(said, notice.model)
+        return said[:1].upper() + said[1:]
+    return said if notice.model in said else f"{notice.model}: {said}"
 
 
-def _titled(id_: str, title: str, text: str, limit: int) -> list[Block]:
+def _titled(id_: str, title: str, text: str, limit: int = _SAID) -> list[Block]:
     if not visible(text):
         return []
     lead = f"*{title}*\n" if title else ""
@@ -356,7 +372,7 @@ def _titled(id_: str, title: str, text: str, limit: int) -> list[Block]:
 
 
 def _fallback(sign: str, word: str, said: str, rest: str) -> str:
-    lead = f"{sign} {word}: {line(said, _FALLBACK)}"
+    lead = f"{sign} {word}: {line(said, _FALLBACK)}" if word else f"{sign} {line(said, _FALLBACK)}"
     return f"{lead} - {line(rest, _FALLBACK)}" if visible(rest) else lead
 
 

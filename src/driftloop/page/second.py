@@ -15,7 +15,8 @@ from email.utils import formatdate
 from urllib.parse import quote, unquote, urlsplit
 
 from driftloop.errors import MOST_SAID, PagerError
-from driftloop.incident.lines import OF_PEOPLE, utc, worst
+from driftloop.incident.lines import common, utc, worst
+from driftloop.incident.stages import OF_TELLING
 from driftloop.incident.words import doing, headline, needs
 from driftloop.records import Incident, Notice
 from driftloop.spec import Owner
@@ -224,7 +225,8 @@ def text(incident: Incident, *, why: str) -> Iterator[str]:
     models = incident.models
     if len(models) > 1:
         yield ""
-        yield f"{len(models)} models:"
+        shared = common(incident)
+        yield _line(f"{len(models)} models, worst first{f': {shared}' if shared else ''}:")
         yield from (_line(f"  {model}: {said}") for model, said in worst(incident)[:NAMED])
         if len(models) > NAMED:
             yield f"  and {len(models) - NAMED} more"
@@ -275,7 +277,7 @@ def _posted(incident: Incident, owner: Owner, why: str) -> dict[str, object]:
 
 def _telling(incident: Incident) -> Notice | None:
     """Return the newest notice about the matter itself that has evidence, else the newest."""
-    about = [each for each in incident.notices if each.stage not in OF_PEOPLE]
+    about = [each for each in incident.notices if each.stage not in OF_TELLING]
     proven = [each for each in about if each.evidence]
     return next(reversed(proven or about), None)
 

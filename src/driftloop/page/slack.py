@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from driftloop.errors import PagerError
 from driftloop.page import blocks
-from driftloop.page.asking import Line, Refused
+from driftloop.page.asking import BURST, Line, Refused
 from driftloop.page.pictures import Pictures, illustrated
 from driftloop.page.standing import (
     Messages,
@@ -36,10 +36,11 @@ _log = logging.getLogger(__name__)
 
 PAGES = 5
 """Pages of a channel's newest messages that are searched for one of ours."""
-TRIES = 20
-"""So often the history may be out of reach before something is posted without a look at it."""
-TRIES_REFUSED = 3
-"""Likewise, where Slack says that the bot may not read it."""
+TRIES = 8
+"""So often the history may be unreadable before something is posted without a look at it."""
+TRIES_REFUSED, TRIES_AWAY = 3, 30
+"""Likewise, where Slack says that the bot may not read it; and where Slack is out of reach, when
+a post would most likely fail too."""
 
 _PAGES_OF_THREAD = 25
 _SHORT = 500
@@ -65,13 +66,16 @@ class SlackPager:
         token: a bot token; never shown, in no error and no log.
         base_url: address of the Web API, as in https://slack.com/api/.
         timeout: seconds to wait for each answer.
+        burst: messages that a channel takes at once, before one a second.
 
     Raises:
         PagerError: the token cannot be one.
     """
 
-    def __init__(self, token: str, base_url: str, *, timeout: float = 5.0) -> None:
-        self._slack = Line(token, base_url, timeout=timeout)
+    def __init__(
+        self, token: str, base_url: str, *, timeout: float = 5.0, burst: float = BURST
+    ) -> None:
+        self._slack = Line(token, base_url, timeout=timeout, burst=burst)
         self._messages = Messages()
         self._pictures = Pictures(self._slack, read=self._read, show=self._show)
         self._people = _People(self._slack)
@@ -252,13 +256,14 @@ class SlackPager:
                 raise
             self._unread[key] = tries = self._unread.get(key, 0) + 1
             refused = isinstance(error, Refused) and error.code in _SCOPES
-            if tries < (TRIES_REFUSED if refused else TRIES):
+            away = error.away and not refused
+            if tries < (TRIES_REFUSED if refused else TRIES_AWAY if away else TRIES):
                 raise PagerError(
                     f"whether {key} stands already cannot be read: {error.what}",
                     where=error.where,
                     hint=error.hint,
                     retry=True,
-                    away=error.away and not refused,
+                    away=away,
                     after=error.after,
                 ) from error
             _log.error("%s is posted unseen, and may stand twice: %s", key, error)

@@ -14,7 +14,7 @@ _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyon
 _REFERENCE = re.compile(r"<[@!][A-Za-z0-9^|_.-]+>")
 _MENTION = 150
 _BEYOND = 0x10000
-_ISOLATE, _END = "\u2068", "\u2069"
+_ISOLATE, _END = "\u2066", "\u2069"
 _JOINS = "\u200d\ufe0e\ufe0f"
 # They turn around what follows, ours too; Slack has no use for them.
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
@@ -112,6 +112,7 @@ def _odd(character: str) -> bool:
 
 
 def _isolated(text: str) -> list[str]:
+    """Return the escaped characters of a line; closed off, where some run from right to left."""
     pieces = [_ENTITY.get(character, character) for character in text]
     if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text):
         return [_ISOLATE, *pieces, _END]

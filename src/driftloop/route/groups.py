@@ -54,11 +54,11 @@ def group(decision: Decision, cause: Cause | None, fleet: Fleet) -> str:
     return _upstream(str(cause.origin), named, decision, fleet)
 
 
-def quarantine_group(fact: Quarantined, fleet: Fleet) -> str:
+def quarantine_group(fact: Quarantined, fleet: Fleet, *, again: int = 0) -> str:
     """Return what quarantines of one family, day and kind of reason share.
 
-    That is as in "quarantine/eta/2026-03-01/nulls-of-load". What somebody put there by hand is told
-    by itself.
+    That is as in "quarantine/eta/2026-03-01/nulls-of-load"; `again` counts how often the same rows
+    were let go before. What somebody put there by hand is told by itself.
     """
     if fact.who is not None:
         return ""
@@ -66,7 +66,8 @@ def quarantine_group(fact: Quarantined, fleet: Fleet) -> str:
     said = sorted({_kind(kind, fact, fleet) for kind in kinds(fact.reasons)})
     more = f"+{len(said) - KINDS}" if len(said) > KINDS else ""
     day = f"{fact.start:%Y-%m-%d}"
-    return f"quarantine/{family.name}/{day}/{'+'.join(said[:KINDS])}{more}"
+    once_more = f"/again-{again}" if again else ""
+    return f"quarantine/{family.name}/{day}/{'+'.join(said[:KINDS])}{more}{once_more}"
 
 
 def quarantined_feature(fact: Quarantined, family: Family) -> str | None:

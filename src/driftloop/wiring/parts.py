@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,8 @@ from driftloop.loop.release import Releaser
 from driftloop.loop.renew import Renewer
 from driftloop.loop.tell import Teller
 from driftloop.loop.watch import Watcher
-from driftloop.ports import Desk, Measure, Trainer
+from driftloop.ports import Measure, Trainer
 from driftloop.records import (
-    Answer,
-    Click,
     Head,
     ModelId,
     Moved,
@@ -130,9 +129,14 @@ class Parts:
     @cached_property
     def pager(self) -> "SlackPager":
         """Slack, or the local stand-in."""
+        from driftloop.page.asking import BURST
         from driftloop.page.slack import SlackPager
 
-        return SlackPager(self.settings.bot_token, self.settings.slack_base)
+        # The stand-in that comes with us takes all it is sent.
+        ours = self.settings.slack_token is None and not self.settings.slack_api
+        return SlackPager(
+            self.settings.bot_token, self.settings.slack_base, burst=inf if ours else BURST
+        )
 
     @cached_property
     def registry(self) -> "MlflowRegistry":
@@ -190,11 +194,6 @@ class Parts:
         return Teller(fleet=self.fleet, ledger=self.ledger, pager=self.pager, clock=self.clock)
 
     @property
-    def desk(self) -> Desk:
-        """What takes clicks."""
-        return _NoDesk()
-
-    @property
     def watcher(self) -> Watcher:
         """What measures and decides."""
         return Watcher(
@@ -208,6 +207,7 @@ class Parts:
             reports=self.settings.reports,
             every=self.settings.snapshots == "all",
             quarantine=self.quarantine,
+            charts=True,
         )
 
     @property
@@ -344,11 +344,3 @@ class Parts:
         with own_sidecar() as sidecar:
             for failure in Slots(alone, load=loader(sidecar)).refresh([head])[1]:
                 raise failure.error
-
-
-class _NoDesk:
-    """Takes nothing, and says so."""
-
-    def take(self, click: Click) -> Answer:
-        """Return that nothing was done."""
-        return Answer(done=False, said=f"{click.act} cannot be done from here yet.")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from driftloop.wiring.acting import Acting
 from driftloop.wiring.telling import Telling
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from driftloop.page.socket_mode import SocketMode
 
 
-class Receiving(Telling):
+class Receiving(Acting, Telling):
     """The parts of the desk's service; see `System`."""
 
     @cached_property
@@ -54,6 +55,7 @@ class Receiving(Telling):
         """
         return {
             "telling": self.teller.tell_unsent,
+            "acts": self.desk.finish_left,
             "the second way": self.relay.relay,
             "digests": self.digests.tell_due,
         }

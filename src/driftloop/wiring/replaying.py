@@ -94,6 +94,7 @@ class Replaying(Parts):
                     ledger=own,
                     clock=clock,
                     reports=None,
+                    charts=False,
                     quarantine=quarantine,
                 )
                 renewer = Renewer(

@@ -18,7 +18,9 @@ from fakes.streamed import write_monitors
 from typer.testing import CliRunner
 
 from driftloop.cli import app
-from driftloop.errors import BadRequest
+from driftloop.errors import BadRequest, LogError
+from driftloop.ledger import SqlLedger
+from driftloop.records import Act, Acted
 from driftloop.settings import Settings
 from driftloop.wiring import System
 
@@ -72,6 +74,8 @@ def test_check_lists_the_fleet(tmp_path: Path) -> None:
         ("report", "eta-de"),
         ("prune", "--dry-run"),
         ("consistency",),
+        ("incidents",),
+        ("ack", "eta-de"),
     ],
     ids=lambda words: words[0],
 )
@@ -85,6 +89,27 @@ def test_what_only_reads_makes_no_home(
     assert isinstance(ran.exception, BadRequest)
     assert str(home) in str(ran.exception)
     assert not home.exists()
+
+
+def test_check_says_which_pages_people_denied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is a ledger; where there is none it makes none; one that is broken is told."""
+    monkeypatch.setattr("driftloop.cli._given", {})
+    words = ["--home", str(tmp_path), "--monitors", str(MONITORS), "check"]
+    ran = CliRunner().invoke(app, words)
+    assert "denied" not in ran.output
+    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / "ledger.db"
+    ledger, now = SqlLedger(f"sqlite:///{file}"), datetime.now(UTC)
+    act = {"model": "eta-de", "at": now, "incident": "eta-de/1", "act": Act.NO_PROBLEM}
+    ledger.append(Acted(who="ada", models=("eta-de",), **act))
+    ledger.close()
+    assert "people denied 1 page in 28 days" in CliRunner().invoke(app, words).output
+    file.write_bytes(b"no database" * 1000)
+    ran = CliRunner().invoke(app, words)
+    assert isinstance(ran.exception, LogError)
+    assert "the ledger cannot be read" in str(ran.exception)
 
 
 def test_check_wraps_the_names_of_many_models(tmp_path: Path, monitors: Path) -> None:

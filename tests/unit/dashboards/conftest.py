@@ -18,6 +18,8 @@ from dashboards.pages import pages_app
 from driftloop.clock import Clock
 from driftloop.ledger import SqlLedger
 from driftloop.records import (
+    Act,
+    Acted,
     Candidate,
     Cause,
     Decided,
@@ -26,17 +28,20 @@ from driftloop.records import (
     Failed,
     Gated,
     GateResult,
+    Grouped,
     Head,
     Kind,
     Level,
     Measured,
     Metric,
     ModelId,
+    Noted,
     Notice,
     Order,
     Ordered,
     Origin,
     Paged,
+    Posted,
     Reading,
     Receipt,
     Stage,
@@ -282,9 +287,31 @@ class Story:
             doing="Retraining on the most recent labelled rows.",
         )
         receipt = Receipt(channel="C1", ts="1.0")
+        if stage is Stage.OPENED:
+            mine = {"model": self.model, "at": at, "incident": incident}
+            self.ledger.append(
+                Grouped(alert=incident, group="", owner="logistics", **mine), key=incident
+            )
+            self.ledger.append(Noted(notice=notice, **mine), key=notice.key)
+            self.ledger.append(
+                Posted(channel="#ml-logistics", receipt=receipt, shown="", **mine), key=incident
+            )
+            self.ledger.claim(f"incident/{incident}", lease=timedelta(0))
         self.ledger.append(
             Paged(model=self.model, at=at, notice=notice, receipt=receipt), key=notice.key
         )
+
+    def acted(self, days: float, act: Act, **given: Any) -> None:
+        """Let somebody act upon the open incident of the model."""
+        fact = Acted(
+            model=self.model,
+            at=self.at(days),
+            incident=f"{self.model}/opened",
+            act=act,
+            who=HOSTILE,
+            **given,
+        )
+        self.ledger.append(fact, key=f"{self.model}/{act}")
 
 
 def tell_everything(

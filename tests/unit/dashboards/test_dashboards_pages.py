@@ -10,7 +10,7 @@ import pytest
 
 from driftloop.errors import BadRequest, LogError, MeasureError
 from driftloop.ledger import SqlLedger
-from driftloop.records import Measured, ModelId, State
+from driftloop.records import Act, Measured, ModelId, State
 from driftloop.wiring import System
 
 
@@ -57,6 +57,26 @@ def test_what_is_wrong_comes_first(pages: httpx.Client) -> None:
     assert "eta-good" not in urgent
     page = pages.get("/").text
     assert page.index('class="urgent"') < page.index("<table")
+
+
+def test_what_people_were_told_of_shows_with_who_has_it(
+    storied: System, tell: Callable[[System, str], Any], serve: Callable[[System], Any]
+) -> None:
+    """Open ones on the fleet page and the model's, what is over on the page of all."""
+    ledger = storied.ledger
+    story = type(tell(storied, "eta-none"))(ledger, ModelId("eta-decay"), metric="mae")
+    story.acted(0.5, Act.ACK)
+    with serve(storied) as client:
+        for path in ("/", "/models/eta-decay", "/incidents"):
+            page = client.get(path).text
+            assert '<span class="pill acked">acked</span>' in page
+            assert "eta-decay predicts worse: &lt;script&gt;" in page
+            assert "has it; open since" in page
+            assert "<script>" not in page
+        assert "eta-decay/opened" not in client.get("/models/eta-good").text
+        story.acted(0.1, Act.RESOLVE)
+        assert 'class="incidents"' not in client.get("/models/eta-decay").text
+        assert '<span class="pill resolved">resolved</span>' in client.get("/incidents").text
 
 
 @pytest.mark.parametrize("path", ["/", *(f"/models/eta-{m}" for m in ("decay", "fault", "stuck"))])

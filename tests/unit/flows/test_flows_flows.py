@@ -78,6 +78,7 @@ class FakeSystem:
     unsent: int = 0
     due: dict[Due, Any] = field(default_factory=dict)
     compared: tuple[Reading, ...] = ()
+    asked: tuple[Order, ...] | DriftloopError = ()
     ledger: Any = None
     registry: Any = None
 
@@ -95,6 +96,11 @@ class FakeSystem:
 
     def release(self) -> tuple[Released, ...]:
         return self.released
+
+    def wanted(self) -> tuple[Order, ...]:
+        if isinstance(self.asked, DriftloopError):
+            raise self.asked
+        return self.asked
 
     def renew(self, order: Order) -> Renewed:
         assert self.renewed is not None
@@ -360,6 +366,37 @@ def test_what_an_earlier_pass_left_is_told_and_started(prefect: Prefect, use: Us
     assert [notice.model for notice in system.told] == [DE, UK]
     assert [each["idempotency_key"] for each in prefect.started] == ["eta-de/1", "churn-uk/1"]
     assert state.message == "1 models looked at, 2 to renew, 0 problems"
+
+
+@pytest.mark.parametrize("flow", [watch, release])
+def test_what_people_want_retrained_is_started_by_whichever_comes_first(
+    prefect: Prefect, use: Use, flow: Any
+) -> None:
+    """Both start it under its one key, so that it is carried out once."""
+    use(FakeSystem(asked=(replace(order(FR), key="asked/c/eta-fr"),)))
+    assert run(flow).is_completed()
+    assert [each["idempotency_key"] for each in prefect.started] == ["asked/c/eta-fr"]
+
+
+def test_what_the_pass_orders_itself_is_not_ordered_twice(prefect: Prefect, use: Use) -> None:
+    """Somebody asked for a model that is due by itself: one renewal of it is enough."""
+    asked = replace(order(DE), key="asked/c/eta-de")
+    use(FakeSystem(seen=(decaying(DE),), asked=(asked,)))
+    run(watch)
+    assert [each["idempotency_key"] for each in prefect.started] == ["eta-de/1"]
+
+
+@pytest.mark.parametrize("flow", [watch, release])
+def test_what_people_want_that_cannot_be_read_is_a_problem(
+    prefect: Prefect, use: Use, flow: Any
+) -> None:
+    """The pass comes to its end, and says so."""
+    use(FakeSystem(asked=LedgerError("the disk is full")))
+    state = run(flow)
+    assert state.is_completed()
+    said = f"{state.message} {prefect.artifacts.get('watch', '')}"
+    assert "1 problems" in said
+    assert "what people want retrained could not be read: the disk is full" in said
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftloop.judge import can_page, decide, rates, spending, window_at
+from driftloop.judge import can_page, decide, denied_pages, rates, spending, window_at
 from driftloop.judge.budget import weight_of
 from driftloop.judge.verdicts import LOOKED
-from driftloop.records import Head, Kind, ModelHistory, ModelId, Reading
+from driftloop.records import Act, Acted, Head, Kind, ModelHistory, ModelId, Reading
 from driftloop.spec import BudgetPolicy, Family, Fleet
 
 DE, FR, UK = ModelId("eta-de"), ModelId("eta-fr"), ModelId("churn-uk")
@@ -120,3 +120,53 @@ def test_what_a_family_may_spend_is_told(fleet: Fleet) -> None:
     )
     mute = stating(fleet, eta=BudgetPolicy(page_on=()))
     assert spending(mute, mute.family_named("eta")) == "pages on nothing"
+
+
+def denial(days: float, *models: ModelId, incident: str = "", act: Act = Act.NO_PROBLEM) -> Acted:
+    """Return that somebody did something about a page of `models`, `days` ago."""
+    at = NOW - timedelta(days=days)
+    named = incident or f"{models[0]}/{days}"
+    return Acted(model=models[0], at=at, incident=named, act=act, who="ada", models=models)
+
+
+def test_a_denied_page_counts_once_and_for_four_weeks() -> None:
+    """Of its time, its act, and once however many people said so."""
+    acts = [
+        denial(29, DE),
+        denial(27, DE, FR),
+        denial(3, UK, incident="same"),
+        denial(2, UK, incident="same"),
+        denial(1, UK, act=Act.RESOLVE),
+        denial(-1, UK),
+    ]
+    assert denied_pages(acts, NOW) == ((DE, FR), (UK,))
+
+
+def test_who_denies_more_pages_than_the_budget_bears_is_paged_for_more(fleet: Fleet) -> None:
+    """Eight denied where four weeks bear four: half. Others keep theirs; so do those within."""
+    apart = stating(fleet, whole=2.0, eta=BudgetPolicy(false_pages_per_week=1.0))
+    before = rates(apart, apart.models)
+    assert rates(apart, apart.models, [[DE]] * 4) == before
+    after = rates(apart, apart.models, [[DE, FR]] * 3 + [[DE]] * 5)
+    assert after == pytest.approx({DE: before[DE] / 2, FR: before[FR] / 2, UK: before[UK]})
+
+
+@given(pages=st.lists(st.sets(st.sampled_from([DE, FR, UK]), min_size=1), max_size=30))
+def test_denials_never_give_more(pages: list[set[ModelId]]) -> None:
+    """Whatever people deny, nobody may page more than before, and everybody may still page."""
+    from conftest import MONITORS
+
+    from driftloop.spec import load_fleet
+
+    fleet = load_fleet(MONITORS)
+    before, after = rates(fleet, fleet.models), rates(fleet, fleet.models, pages)
+    assert all(0 < after[model] <= before[model] for model in before)
+
+
+def test_check_says_what_was_denied(fleet: Fleet) -> None:
+    """How many pages, and that the budget is cut down for them; nothing where there are none."""
+    eta = next(family for family in fleet.families if family.name == "eta")
+    assert "denied" not in spending(fleet, eta)
+    few, many = spending(fleet, eta, [[DE]]), spending(fleet, eta, [[DE]] * 9)
+    assert few.endswith("people denied 1 page in 28 days")
+    assert many.endswith("people denied 9 pages in 28 days, so it is cut down")

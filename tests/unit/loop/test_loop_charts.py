@@ -4,8 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fakes.incidents import noticed
 
-from driftloop.loop.charts import LAST, chart_of, lines
+from driftloop.loop.charts import LAST, chart_of, lines, with_charts
 from driftloop.records import (
     Decision,
     Kind,
@@ -13,6 +14,7 @@ from driftloop.records import (
     Measured,
     ModelId,
     Reading,
+    Stage,
     State,
     Verdict,
     Window,
@@ -86,8 +88,26 @@ def test_harm_is_drawn_before_drift() -> None:
     assert chart.title == "mean absolute error, eta-de"
 
 
-def test_after_a_recovery_what_the_model_is_judged_by_is_drawn() -> None:
-    """No alarm is left, and people want to see that it is well."""
+def test_of_what_is_told_together_one_has_a_chart() -> None:
+    """Two hundred models of one cause are one page, and reading each one's past takes time."""
+    drawn: set[tuple[str, str]] = set()
+    groups = ["", "", "data/hour", "data/hour", "data/day"]
+    pages = [
+        with_charts([noticed(group=group)], Past(9.0), decided(verdict(MAE)), FAMILY, drawn)
+        for group in groups
+    ]
+    assert [page.chart is not None for (page,) in pages] == [True, True, True, False, True]
+
+
+def test_what_follows_has_no_chart() -> None:
+    """The message has its picture by then."""
+    notices = [noticed(Stage.RETRAINING), noticed(Stage.RECOVERED)]
+    kept = with_charts(notices, Past(9.0), decided(verdict(MAE)), FAMILY, set())
+    assert kept == tuple(notices)
+
+
+def test_where_nothing_is_in_alarm_what_the_model_is_judged_by_is_drawn() -> None:
+    """A page that rests on no single reading is about the model as a whole."""
     well = verdict(replace(MAE, value=10.1), Level.OK)
     chart = chart_of(Past(14.0), decided(verdict(DRIFT, Level.OK), well), FAMILY)
     assert chart is not None

@@ -33,7 +33,7 @@ def line(slack: Any, time: Time) -> Line:
 
 def test_a_channel_gets_a_message_a_second_after_a_burst(line: Line, time: Time) -> None:
     """The burst goes out at once, what follows a second apart, and no longer than needed."""
-    for number in range(BURST + 3):
+    for number in range(int(BURST) + 3):
         line.post("#busy", text=f"{number}")
     assert time.slept == pytest.approx([1.0, 1.0, 1.0])
     time.now += 0.25
@@ -44,7 +44,7 @@ def test_a_channel_gets_a_message_a_second_after_a_burst(line: Line, time: Time)
 def test_channels_do_not_wait_for_each_other(line: Line, time: Time) -> None:
     """The limit is a channel's own."""
     for channel in ("#one", "#two", "#three"):
-        for number in range(BURST):
+        for number in range(int(BURST)):
             line.post(channel, text=f"{number}")
     assert time.slept == []
 
@@ -52,7 +52,7 @@ def test_channels_do_not_wait_for_each_other(line: Line, time: Time) -> None:
 def test_quiet_time_fills_the_burst_again(line: Line, time: Time) -> None:
     """But no further than it goes."""
     for _ in range(2):
-        for number in range(BURST):
+        for number in range(int(BURST)):
             line.post("#busy", text=f"{number}")
         time.now += 60.0
     assert time.slept == []

@@ -211,7 +211,7 @@ def assert_slack_takes(text: str, blocks: list[dict[str, Any]]) -> None:
             left = CONTROLS.sub("", words)
             assert not set("<>") & set(left)
             assert re.sub(r"&(amp|lt|gt);", "", left).count("&") == 0
-            assert words.count("\u2068") == words.count("\u2069")
+            assert words.count("\u2066") == words.count("\u2069")
             assert "\u202e" not in words
         for element in block.get("elements", []):
             assert len(element.get("value", "")) <= 2000
@@ -361,12 +361,35 @@ def test_two_hundred_models_are_one_line_and_the_ten_worst(notice: Notice) -> No
     shown = said(blocks)
     assert shown["headline"] == "x03 of source weather is broken: 200 models"
     rows = shown["models"].split("\n")
-    assert rows[0] == "*200 models, worst first*"
-    assert rows[1] == "• `m199`  share of nulls of x03 0.796 (limit 0.3)"
+    assert rows[0] == "*200 models, worst first*: share of nulls of x03, limit 0.3"
+    assert rows[1] == "• `m199`  0.796"
     assert rows[-1] == "and 190 more: `driftloop incidents data/source-weather/0`"
     assert len(rows) == 12
     assert "Mend x03 of source weather, or tell whoever runs the source." in text
     assert "evidence" not in shown
+
+
+def test_what_is_over_is_seen_at_once(single: Incident) -> None:
+    """The big letters say so, how it ended and how long it took; nobody is asked for anything."""
+    after = replace(
+        single.notices[0],
+        stage=Stage.RECOVERED,
+        at=AT,
+        headline="eta-de has recovered",
+        doing="Nothing more to do: fresh.",
+    )
+    _, blocks = message(
+        replace(
+            single, status=Status.RESOLVED, resolved=AT, asks=(), notices=(*single.notices, after)
+        ),
+        TO,
+    )
+    shown = said(blocks)
+    assert shown["headline"] == "Resolved: eta-de predicts worse than its limit allows"
+    assert shown["state"].startswith("🟢 *Resolved* <!date^1365487200^")
+    assert shown["state"].endswith(", 7 days after it began")
+    assert shown["doing"] == "*How it ended*\nNothing more to do: fresh."
+    assert not shown.keys() & {"needs", "by-hand"}
 
 
 def test_who_is_asked_nothing_is_not_called(single: Incident) -> None:
@@ -378,7 +401,7 @@ def test_who_is_asked_nothing_is_not_called(single: Incident) -> None:
         assert called is (status in (Status.OPEN, Status.WAITING)), status
 
 
-def test_who_did_what_is_told(single: Incident) -> None:
+def test_who_did_what_is_told(notice: Notice) -> None:
     """The last three acts, with the reason; until when somebody has it."""
     acts = tuple(
         Acted(model=ModelId("m"), at=AT, incident="i", act=act, who=who, why=why)
@@ -390,14 +413,14 @@ def test_who_did_what_is_told(single: Incident) -> None:
         ]
     )
     until = AT + timedelta(hours=8)
-    _, blocks = message(replace(single, status=Status.ACKED, who="Ada", until=until, acts=acts), TO)
+    _, blocks = message(alone(notice, status=Status.ACKED, who="Ada", until=until, acts=acts), TO)
     shown = said(blocks)
     assert "Eve" not in shown["acts"]
     assert shown["acts"].count("\n") == 2
     assert "👤 Edith said that it is not a problem <!date^" in shown["acts"]
     assert "it is &lt;Easter&gt;" in shown["acts"]
     assert shown["state"].startswith("👀 *Ada has it* until <!date^1365516000^")
-    assert "Nothing of anybody but Ada" in shown["needs"]
+    assert shown["needs"].startswith("*What you need to do*\nAda has it. Decide:")
 
 
 def test_buttons_carry_what_they_are_about(single: Incident) -> None:
@@ -456,7 +479,7 @@ def test_the_picture_is_told_to_who_cannot_see_it(single: Incident) -> None:
     _, blocks = message(replace(single, notices=notices), TO, picture="F012")
     (image,) = (block for block in blocks if block["type"] == "image")
     assert image["slack_file"] == {"id": "F012"}
-    assert image["alt_text"] == "MAE of eta-de: 14.2 min at the end, from 9.1 min; limit 13 min"
+    assert "last 14.2 min, limit 13 min" in image["alt_text"]
 
 
 @pytest.mark.parametrize("stage", Stage)
@@ -488,6 +511,16 @@ def test_an_entry_wakes_whom_it_names(notice: Notice) -> None:
         assert "<!here>" not in state
 
 
+def test_an_entry_about_the_telling_names_no_model_but_the_one_that_joins(notice: Notice) -> None:
+    """A reminder is of the whole incident; what is part of a larger one is called by its name."""
+    remind = replace(notice, stage=Stage.REMINDED, headline="eta-de: it is still open")
+    joins = replace(notice, stage=Stage.EXPLAINS)
+    for one, told in ((remind, "It is still open"), (joins, notice.headline)):
+        text, blocks = entry(Entry(key="k", incident="i", notices=(one,)))
+        assert f"*{told}* · " in said(blocks)["state"]
+        assert told in text
+
+
 def test_a_stage_of_many_models_is_one_entry(notice: Notice) -> None:
     """What is common is said once, then the models, then how many more."""
     notices = tuple(
@@ -505,8 +538,11 @@ def test_a_stage_of_many_models_is_one_entry(notice: Notice) -> None:
     assert text.startswith("🟡 Retraining: 140 models - Training on rows")
     assert shown["state"].startswith("🟡 *Retraining: 140 models* · <!date^")
     assert shown["doing"] == "Training on rows from 2013-02-12 to 2013-04-04."
-    assert shown["models"].split("\n")[0] == "• `m000`  is being retrained"
-    assert shown["models"].split("\n")[-1] == "and 130 more"
+    assert shown["models"].startswith("`m000`, `m001`, ")
+    assert shown["models"].endswith(", `m009` and 130 more")
+    differ = tuple(replace(each, doing=f"Training {each.model}.") for each in notices)
+    rows = said(entry(Entry(key="k", incident="i", notices=differ))[1])["models"].split("\n")
+    assert (rows[0], rows[-1]) == ("• `m000`  Training m000.", "and 130 more")
 
 
 def test_a_digest_wakes_nobody_and_counts_what_it_leaves_out() -> None:

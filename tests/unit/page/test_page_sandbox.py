@@ -197,7 +197,7 @@ def test_the_page_shows_messages_and_runs_nothing_of_them(client: WebClient, sla
     assert "<img" not in page
     assert 'href="javascript' not in page
     for shown in (
-        "<h3>MAE &lt; 13 &lt;img src=x&gt;</h3>",
+        '<h3 dir="auto">MAE &lt; 13 &lt;img src=x&gt;</h3>',
         "<b>bold</b>",
         "<code>co&lt;de</code>",
         '<a href="http://h/a_b_c">see</a>',

@@ -3,6 +3,7 @@ import socket
 import traceback
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from fakes.incidents import OPENED_AT, entry, incident, noticed
 
 from driftloop.errors import PagerError
 from driftloop.page import slack as module
+from driftloop.page.sandbox.faults import Limits
 from driftloop.page.slack import SlackPager
 from driftloop.records import Act, Acted, Address, Digest, Incident, Receipt, Stage
 
@@ -53,6 +55,7 @@ DOWN = {"retry": True, "away": True, "gone": False, "lost": True}
         ("channel_not_found", 200, FOR_GOOD, "owners.toml"),
         ("not_in_channel", 200, FOR_GOOD, "/invite"),
         ("is_archived", 200, FOR_GOOD, "unarchive"),
+        ("is_inactive", 200, FOR_GOOD, "unarchive"),
         ("restricted_action", 200, FOR_GOOD, "let the bot post"),
         ("something_new", 200, FOR_GOOD, ""),
         ("not_authed", 200, NOBODY, "DRIFTLOOP_SLACK_TOKEN"),
@@ -134,6 +137,18 @@ def test_a_long_limit_of_a_channel_holds_up_no_other(slack: Any, pager: SlackPag
     assert [one["channel_name"] for one in slack.messages()] == ["elsewhere"]
 
 
+def test_a_burst_gets_through_slacks_own_limits(serve: Any, tmp_path: Path) -> None:
+    """Two processes post and edit in one channel more than it takes: all of it stands, once."""
+    with serve(tmp_path / "limited.db", limits=Limits(every=0.5, burst=2)) as slack:
+        one, two = SlackPager(TOKEN, slack.api), SlackPager(TOKEN, slack.api)
+        for number in range(3):
+            for name, pager in (("one", one), ("two", two)):
+                made = incident(noticed(incident=f"{name}/{number}"))
+                pager.update(made, pager.post(made, TO, reconcile=False))
+        names = [f"{name}/{number}" for number in range(3) for name in ("one", "two")]
+        assert [one["key"] for one in payloads(slack)] == names
+
+
 # -- once ------------------------------------------------------------------------------------
 
 
@@ -213,14 +228,23 @@ def test_an_unreadable_history_is_waited_for(slack: Any, pager: SlackPager) -> N
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"),
-    [("missing_scope", module.TRIES_REFUSED), ("internal_error", module.TRIES)],
+    ("error", "status", "tries"),
+    [
+        ("missing_scope", 200, module.TRIES_REFUSED),
+        ("internal_error", 200, module.TRIES),
+        ("internal_error", 500, module.TRIES_AWAY),
+    ],
 )
 def test_no_page_is_lost_to_a_history_that_stays_unreadable(
-    slack: Any, pager: SlackPager, error: str, tries: int, caplog: pytest.LogCaptureFixture
+    slack: Any,
+    pager: SlackPager,
+    error: str,
+    status: int,
+    tries: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """After so many looks it is posted unseen, which receipt, message and log all say."""
-    slack.control(fail_next=99, error=error, status=200, method="conversations.history")
+    slack.control(fail_next=99, error=error, status=status, method="conversations.history")
     pager.post(incident(noticed(incident="other")), TO, reconcile=False)
     for _ in range(tries - 1):
         with pytest.raises(PagerError):

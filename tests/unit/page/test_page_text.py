@@ -18,11 +18,11 @@ def test_a_cut_never_splits_an_entity() -> None:
 
 def test_what_runs_from_right_to_left_turns_nothing_that_follows() -> None:
     """It is closed off by itself, also where it is cut; nobody else may turn text around."""
-    assert fit("تأخير", 20) == "\u2068تأخير\u2069"
+    assert fit("تأخير", 20) == "\u2066تأخير\u2069"
     for limit in range(3, 9):
         cut = fit("تأخير " * 9, limit)
         assert len(cut) <= limit
-        assert cut.count("\u2068") == cut.count("\u2069")
+        assert cut.count("\u2066") == cut.count("\u2069")
     assert fit("eta\u202e-de\u2066", 20) == "eta-de"
 
 

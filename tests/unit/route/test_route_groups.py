@@ -148,6 +148,7 @@ def test_a_day_that_is_bad_alike_in_many_models_is_told_once(looked_up: Fleet) -
     expected = "quarantine/eta/2026-03-01/duplicates+nulls-of-source-weather"
     assert [quarantine_group(each, looked_up) for each in (first, other)] == [expected] * 2
     assert quarantine_group(quarantined(DE, "by hand: torn", who="ada"), looked_up) == ""
+    assert quarantine_group(first, looked_up, again=2) == f"{expected}/again-2"
     many = quarantined(UK, *(f"nulls of x{n}: 1" for n in range(9)))
     assert quarantine_group(many, looked_up).endswith("nulls-of-x0+nulls-of-x1+nulls-of-x2+6")
 

@@ -12,6 +12,7 @@ from driftloop.errors import LedgerError
 from driftloop.page.clicks import value_of
 from driftloop.page.signing import local_secret
 from driftloop.settings import Settings, read_settings
+from driftloop.show import warn_of_clicks
 from driftloop.up import services
 from driftloop.up.desk import AGAIN, HUNG, Chore, working
 from driftloop.wiring import System
@@ -155,3 +156,13 @@ def test_the_desk_is_among_the_services() -> None:
     (desk,) = (each for each in services(settings) if each.name == "desk")
     assert (desk.port, desk.setting, desk.path, desk.url) == (9, "desk_port", "/healthz", "")
     assert "hush" not in str(desk.argv)
+
+
+def test_where_no_click_can_come_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, with the settings to set; nothing where the local Slack is used."""
+    assert warn_of_clicks(read_settings()) == 0
+    assert capsys.readouterr().out == ""
+    assert warn_of_clicks(read_settings(slack_token="xoxb-x")) == 1
+    said = capsys.readouterr().out
+    assert "slack_signing_secret" in said
+    assert "slack_app_token" in said

@@ -330,11 +330,13 @@ def test_what_slack_did_not_take_is_told_later(
     """While Slack is down the page waits, is shown as untold, and is sent once."""
     passed(system)
     hand.at += 600
+    system.__dict__["teller"] = replace(system.teller, wall=hand)
     slack.control(fail_next=100, error="internal_error", status=500)
     looks(dog, 3)
     assert slack.messages() == []
     assert levels(dog)["untold"] is Level.WARN
     slack.control(fail_next=0)
+    hand.at += 60
     looks(dog, 3)
     assert len(slack.messages()) == 1
 

@@ -5,7 +5,7 @@ Lengths are Slack's documented ones; a fault names its place as Slack does, by a
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from driftloop.page.sandbox.asked import Body
@@ -48,7 +48,7 @@ def faults_of(blocks: Sequence[Any], known: Known, *, modal: bool = False) -> It
     for number, block in enumerate(blocks):
         at = f"/blocks/{number}"
         kind = block.get("type") if isinstance(block, dict) else None
-        if kind not in _KINDS:
+        if not _among(kind, _KINDS):
             yield f"unsupported type: {kind} [json-pointer:{at}/type]"
             continue
         id_ = str(block.get("block_id") or "")
@@ -60,7 +60,7 @@ def faults_of(blocks: Sequence[Any], known: Known, *, modal: bool = False) -> It
                 f"[json-pointer:{at}/block_id]"
             )
         ids.add(id_)
-        yield from _BY_KIND.get(kind, _anything)(block, at, known)
+        yield from _BY_KIND.get(str(kind), _anything)(block, at, known)
 
 
 def faults_of_view(view: object, known: Known) -> Iterator[str]:
@@ -132,17 +132,16 @@ def _section(block: Body, at: str, known: Known) -> Iterator[str]:
         yield f"missing required field: fields [json-pointer:{at}]"
     if fields is not None:
         yield from _counted(fields, 10, f"{at}/fields")
-        for number, item in enumerate(fields):
+        for number, item in enumerate(_listed(fields)):
             yield from _text(item, 2000, f"{at}/fields/{number}")
     if "accessory" in block:
         yield from _element(block["accessory"], f"{at}/accessory", known)
 
 
 def _context(block: Body, at: str, known: Known) -> Iterator[str]:
-    elements = block.get("elements")
+    elements = _listed(block.get("elements"))
     if not elements:
         yield f"missing required field: elements [json-pointer:{at}]"
-        return
     yield from _counted(elements, 10, f"{at}/elements")
     for number, item in enumerate(elements):
         here = f"{at}/elements/{number}"
@@ -153,10 +152,9 @@ def _context(block: Body, at: str, known: Known) -> Iterator[str]:
 
 
 def _actions(block: Body, at: str, known: Known) -> Iterator[str]:
-    elements = block.get("elements")
-    if not isinstance(elements, list) or not elements:
+    elements = _listed(block.get("elements"))
+    if not elements:
         yield f"missing required field: elements [json-pointer:{at}]"
-        return
     yield from _counted(elements, 25, f"{at}/elements")
     seen: set[str] = set()
     for number, element in enumerate(elements):
@@ -199,14 +197,14 @@ def _element(element: object, at: str, known: Known) -> Iterator[str]:
     kind = element.get("type")
     if kind == "image":
         yield from _image(element, at, known)
-    elif kind in _ELEMENTS:
-        for name in element.keys() - _ELEMENTS[kind] - {"type"}:
+    elif _among(kind, _ELEMENTS):
+        for name in sorted(element.keys() - _ELEMENTS[str(kind)] - {"type"}):
             yield f"invalid additional property: {name} [json-pointer:{at}]"
         yield from _length(element.get("action_id"), _ID, f"{at}/action_id")
-        yield from _BY_ELEMENT[kind](element, at)
+        yield from _BY_ELEMENT[str(kind)](element, at)
         if "confirm" in element:
             yield from _confirm(element["confirm"], f"{at}/confirm")
-    elif kind not in _OTHERS:
+    elif not _among(kind, _OTHERS):
         yield f"unsupported type: {kind} [json-pointer:{at}/type]"
 
 
@@ -214,7 +212,7 @@ def _button(element: Body, at: str) -> Iterator[str]:
     yield from _text(element.get("text"), 75, f"{at}/text", plain=True)
     for name, limit in (("value", 2000), ("url", 3000), ("accessibility_label", 75)):
         yield from _length(element.get(name), limit, f"{at}/{name}")
-    if element.get("style", "primary") not in _STYLES:
+    if not _among(element.get("style", "primary"), _STYLES):
         yield f"must be a valid enum value [json-pointer:{at}/style]"
 
 
@@ -223,8 +221,9 @@ def _select(element: Body, at: str) -> Iterator[str]:
         yield from _text(element["placeholder"], 150, f"{at}/placeholder", plain=True)
     groups = element.get("option_groups")
     if groups is not None:
-        for number, group in enumerate(groups):
-            here = f"{at}/option_groups/{number}"
+        yield from _counted(groups, _OPTIONS, f"{at}/option_groups")
+        for number, given in enumerate(_listed(groups)):
+            here, group = f"{at}/option_groups/{number}", given if isinstance(given, dict) else {}
             yield from _text(group.get("label"), 75, f"{here}/label", plain=True)
             yield from _options(group.get("options"), f"{here}/options")
     else:
@@ -248,7 +247,8 @@ def _written(element: Body, at: str) -> Iterator[str]:
     if "placeholder" in element:
         yield from _text(element["placeholder"], 150, f"{at}/placeholder", plain=True)
     for name in ("min_length", "max_length"):
-        if not 0 <= int(element.get(name) or 0) <= _METADATA:
+        length = element.get(name) or 0
+        if not isinstance(length, int) or not 0 <= length <= _METADATA:
             yield f"must be less than {_METADATA + 1} [json-pointer:{at}/{name}]"
 
 
@@ -262,8 +262,18 @@ def _confirm(confirm: object, at: str) -> Iterator[str]:
             yield from _text(confirm.get(name), limit, f"{at}/{name}", plain=plain)
 
 
-def _counted(items: Sequence[Any], most: int, at: str) -> Iterator[str]:
-    if len(items) > most:
+def _among(value: object, known: Collection[str]) -> bool:
+    return isinstance(value, str) and value in known
+
+
+def _listed(items: object) -> list[Any]:
+    return items if isinstance(items, list) else []
+
+
+def _counted(items: object, most: int, at: str) -> Iterator[str]:
+    if not isinstance(items, list):
+        yield f"must be an array [json-pointer:{at}]"
+    elif len(items) > most:
         yield f"no more than {most} items allowed [json-pointer:{at}]"
 
 
@@ -273,7 +283,7 @@ def _text(text: object, limit: int, at: str, *, plain: bool = False) -> Iterator
         yield f"missing required field: text [json-pointer:{at}]"
         return
     kind = text.get("type") if isinstance(text, dict) else None
-    if kind not in ({"plain_text"} if plain else {"plain_text", "mrkdwn"}):
+    if not _among(kind, {"plain_text"} if plain else {"plain_text", "mrkdwn"}):
         yield f"unsupported type: {kind} [json-pointer:{at}/type]"
     if not said:
         yield f"must be more than 0 characters [json-pointer:{at}/text]"

@@ -67,8 +67,10 @@ def message_of(slack: Workspace, asked: Body) -> Body:
     return body | {"metadata": metadata}
 
 
-def channel_of(store: Store, asked: Body, *, missing: bool = False) -> str:
-    """Return the id of the channel that is asked for; "#name" is made where it is `missing`.
+def channel_of(store: Store, asked: Body, *, missing: bool | None = None) -> str:
+    """Return the id of the channel that is asked for.
+
+    With `missing` it may be asked for by name, and where that is True it is made if need be.
 
     Raises:
         Refused: there is none.
@@ -77,7 +79,11 @@ def channel_of(store: Store, asked: Body, *, missing: bool = False) -> str:
     if wanted in store.channels():
         return wanted
     name = _NAME.fullmatch(wanted)
-    if not missing or name is None:
+    if (
+        missing is None
+        or name is None
+        or not (missing or name["name"] in store.channels().values())
+    ):
         raise Refused("channel_not_found")
     return store.channel(name["name"])
 

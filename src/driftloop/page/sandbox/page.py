@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from driftloop.page.sandbox.asked import Body
 from driftloop.page.sandbox.files import address_of, file_id, media_type, shown_file
 from driftloop.page.sandbox.store import Store, Stored
-from driftloop.page.sandbox.workspace import Workspace
+from driftloop.page.sandbox.workspace import Whisper, Workspace
 
 _SHOWN = 100
 _HELD = "\x00"
@@ -35,6 +35,17 @@ _DOTS = {
     "🔵": "#2f6fde",
     "🟢": "#2a9d4b",
     "❌": "#7c1d1d",
+    "⛔": "#7c1d1d",
+    "⏫": "#d1293d",
+    "🔔": "#e8912d",
+    "👀": "#2f6fde",
+    "👤": "#6a676a",
+    "⏸️": "#6a676a",
+    "↩️": "#6a676a",
+    "🔕": "#a09ca0",
+    "🔗": "#a09ca0",
+    "⏳": "#a09ca0",
+    "❔": "#a09ca0",
 }
 _DOT = re.compile("|".join(_DOTS))
 _SCHEMES = frozenset({"http", "https", "mailto"})
@@ -131,6 +142,20 @@ def plain(text: str) -> str:
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
+def drawn(text: str) -> Markup:
+    """Return Slack's plain text as safe HTML, with its coloured circles drawn.
+
+    >>> print(drawn("a &lt; b"))
+    a &lt; b
+    """
+    shown = Markup()
+    last = 0
+    for found in _DOT.finditer(text):
+        shown += escape(plain(text[last : found.start()])) + _dot(found)
+        last = found.end()
+    return shown + escape(plain(text[last:]))
+
+
 def _code(found: re.Match[str]) -> Markup:
     if found["pre"] is not None:
         return Markup("<pre>{}</pre>").format(plain(found["pre"]))
@@ -167,7 +192,13 @@ def _pages() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"mrkdwn": mrkdwn, "plain": plain, "rich": _rich, "http": _http}
+    pages.filters |= {
+        "mrkdwn": mrkdwn,
+        "plain": plain,
+        "drawn": drawn,
+        "rich": _rich,
+        "http": _http,
+    }
     return pages
 
 
@@ -207,7 +238,7 @@ def _threads(slack: Workspace, channel: str, reader: str) -> list[Body]:
     return sorted(threads, key=lambda seen: str(seen["ts"]), reverse=True)
 
 
-def _whispered(slack: Workspace, said: Any) -> Body:  # noqa: ANN401 - a Whisper
+def _whispered(slack: Workspace, said: Whisper) -> Body:
     message = Stored(said.channel, said.at, said.thread, said.body)
     return _seen(slack, message) | {"alone": True, "replies": []}
 
@@ -264,6 +295,7 @@ def _rich(block: Body) -> str:
     """Return the words of a block of rich text, or of one the page does not draw."""
     if isinstance(block.get("text"), str):
         return str(block["text"])
-    inside = block.get("elements") or block.get("rows") or ()
-    words = [_rich(one) if isinstance(one, dict) else "" for one in inside]
+    inside = block.get("elements") or block.get("rows")
+    listed = inside if isinstance(inside, list) else []
+    words = [_rich(one) if isinstance(one, dict) else "" for one in listed]
     return (" " if block.get("type") != "rich_text" else "\n").join(words)

@@ -418,6 +418,28 @@ def test_a_larger_incident_silences_what_it_explains(world: World) -> None:
     assert world.pager.told[1].to.mention == "@here"
 
 
+def test_rows_in_quarantine_are_told_with_the_fault_of_their_data(world: World) -> None:
+    """One fault, one message: the quarantine is a line of it, and wakes nobody when it is over."""
+    kept = world.notice(
+        DE,
+        Stage.QUARANTINED,
+        alert=f"quarantine/{DE}/20260301/0",
+        group="quarantine/eta/2026-03-01/range-of-x01",
+        origin=Origin.DATA,
+        severity=Severity.INFO,
+    )
+    world.happens(kept, world.broken(DE))
+    world.after(SECOND)
+    world.after(10 * MINUTE)
+    assert [one.incident.group for one in world.pager.told] == [GROUP]
+    assert [entry.notices[0].stage for entry in world.message.entries] == [Stage.EXPLAINS]
+    world.happens(world.broken(DE, Stage.RECOVERED))
+    for _ in range(3):
+        world.after(HOUR)
+    assert len(world.pager.told) == 1
+    assert world.message.incident.status is Status.RESOLVED
+
+
 def test_what_is_explained_later_says_so_and_is_left_in_peace(world: World) -> None:
     """Told first, then part of a larger one: no reminder, and over with nobody called."""
     world.routes(repeat="1h")

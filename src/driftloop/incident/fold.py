@@ -208,17 +208,22 @@ def _asks(
     left = [member for member in members if member.over is None]
     own = [m for m in left if not m.alert.startswith((OF_ROLLOUT, OF_QUARANTINE))]
     own = [member for member in own if member.model != PLATFORM]
-    going = [rollouts[member.model] for member in left if member.version is not None]
     faulty = {notice.incident for notice in notices if notice.origin is Origin.DATA}
     busy = {Stage.RETRAINING, Stage.PROMOTED, Stage.BLOCKED}
     if any(m.stage not in busy and m.version is None and m.alert not in faulty for m in own):
         asks.append(Act.RETRAIN)
-    if going:
-        held = any(each.held is not None or each.phase is Phase.STUCK for each in going)
-        asks.append(Act.RESUME if held else Act.HOLD)
-        # One that is watched answers already.
-        asks += [Act.PROMOTE] if any(each.phase is not Phase.WATCHED for each in going) else []
-        asks.append(Act.ROLL_BACK)
+    theirs = {act for m in left if m.version for act in _of_rollout(rollouts[m.model])}
+    asks += [act for act in Act if act in theirs]
     if own:
         asks.append(Act.NO_PROBLEM)
     return tuple(asks)
+
+
+def _of_rollout(rollout: Rollout) -> tuple[Act, ...]:
+    """Return what a person may do about a rollout as it stands."""
+    if rollout.phase is Phase.STUCK:
+        return (Act.RESUME, Act.ROLL_BACK)
+    if rollout.phase in (Phase.SHADOW, Phase.CANARY):
+        stands = Act.HOLD if rollout.held is None else Act.RESUME
+        return (stands, Act.PROMOTE, Act.ROLL_BACK)
+    return (Act.ROLL_BACK,) if rollout.phase is Phase.WATCHED else ()

@@ -29,6 +29,7 @@ from driftloop.page.text import (
     line,
     link,
     mention_of,
+    size,
     timed,
     visible,
     when,
@@ -54,7 +55,7 @@ _FALLBACK = 400
 _HEADLINE, _SAID, _WHY, _PART, _ROW, _ACT = 1000, 1200, 800, 200, 250, 200
 _ROWS = 10
 _LINKS = 1500
-_SECTIONS, _LISTED = 20, 7_000
+_SECTIONS, _LISTED, _MORE = 20, 7_000, 20
 _SIGNS: Mapping[Status, str] = {
     Status.WAITING: "⏳",
     Status.ACKED: "👀",
@@ -153,7 +154,7 @@ def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
     room = _LISTED
     for number, (title, lines) in enumerate(digest.sections[:_SECTIONS]):
         text = _listed(lines, min(SECTION - HEADER - 10, max(room, 200)))
-        room -= len(text)
+        room -= size(text)
         blocks.append(_section(f"section-{number}", f"*{line(title, HEADER)}*\n{text}".strip()))
     if len(digest.sections) > _SECTIONS:
         more = len(digest.sections) - _SECTIONS
@@ -354,7 +355,7 @@ def _listed(lines: Sequence[str], room: int) -> str:
     shown: list[str] = []
     for one in lines:
         said = f"• {line(one, _ROW)}"
-        if sum(map(len, shown)) + len(shown) + len(said) + 20 > room:
+        if size("\n".join((*shown, said))) + _MORE > room:
             break
         shown.append(said)
     if len(shown) < len(lines):

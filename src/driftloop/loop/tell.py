@@ -1,11 +1,13 @@
 """Tell a notice once: it is noted, and Slack is brought to what the notes say."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from driftloop.errors import LedgerError, named
 from driftloop.incident import explainer
 from driftloop.loop.noting import Noter
 from driftloop.loop.settle import Pauses, Settled, Settler, Told
@@ -13,6 +15,10 @@ from driftloop.loop.standing import Standing, noted
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import Incident, ModelId, Notice, Paged, Rollout
 from driftloop.spec import Fleet
+
+BROKEN = 60.0
+"""Wall seconds after which an incident is tried again that a fault of ours kept from being told."""
+_log = logging.getLogger(__name__)
 
 __all__ = ["Teller", "Told", "noted"]
 
@@ -75,7 +81,7 @@ class Teller:
             return ()
         before = self.ledger.appended(Paged, [notice.key for notice in notices])
         homes = self._noter.note(notices)
-        settled = {home: self._settler.settle(home) for home in dict.fromkeys(homes.values())}
+        settled = {home: self._settle(home) for home in dict.fromkeys(homes.values())}
         after = self.ledger.appended(Paged, [notice.key for notice in notices])
         return tuple(
             Told(
@@ -130,6 +136,15 @@ class Teller:
             pauses=self._pauses,
         )
 
+    def _settle(self, name: str) -> Settled:
+        try:
+            return self._settler.settle(name)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the others are told all the same
+            _log.exception("telling %s broke", name, extra={"trace": name})
+            return Settled(again=self.wall() + BROKEN, why=f"it broke on {named(error)}")
+
     def _refresh(self, touched: Iterable[str]) -> None:
         """Read again what changed, and find which incident explains which."""
         known, now = self._memory.known, self.clock.now()
@@ -165,11 +180,11 @@ class Teller:
         return sorted(due, key=lambda name: (known[name].incident.opened, name))
 
     def _settled(self, name: str) -> tuple[Told, ...]:
-        found, known = self._settler.settle(name), self._memory.known
-        if found.incident is None or (found.due is None and found.again is None and found.is_over):
+        found, known = self._settle(name), self._memory.known
+        if found.again is None and (found.incident is None or found.is_over):
             known.pop(name, None)
-        else:
-            known[name].due, known[name].again = found.due, found.again
+        elif (mine := known.get(name)) is not None:
+            mine.due, mine.again = found.due, found.again
         return found.told
 
 

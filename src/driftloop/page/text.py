@@ -6,8 +6,8 @@ from datetime import datetime
 
 from driftloop.incident.lines import Said, one_line, utc
 
-HEADER, SECTION, FIELD, FIELDS, BLOCKS = 150, 3000, 2000, 10, 50
-"""Slack's limits: characters of a header, a section and a field; fields; blocks."""
+HEADER, SECTION, FIELDS = 150, 3000, 10
+"""Slack's limits: characters of a header and of a section; fields of a section."""
 
 _ENTITY = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}

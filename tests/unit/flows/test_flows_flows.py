@@ -121,9 +121,6 @@ class FakeSystem:
         self.told += notices
         return tuple(Told(notice, told=True, why="told") for notice in notices)
 
-    def tell_all(self, notices: Sequence[Notice]) -> tuple[Told, ...]:
-        return tuple(self.tell(notice) for notice in notices)
-
     def tell_unsent(self) -> tuple[Told, ...]:
         self.unsent += 1
         return ()

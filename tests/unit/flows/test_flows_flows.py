@@ -71,7 +71,7 @@ class FakeSystem:
     seen: tuple[Watched, ...] = ()
     renewed: Callable[[Order], Renewed] | None = None
     released: tuple[Released, ...] = ()
-    full: bool = False
+    untold: ModelId | None = None
     cancelled: list[tuple[str, str]] = field(default_factory=list)
     given_up: list[tuple[str, str]] = field(default_factory=list)
     told: list[Notice] = field(default_factory=list)
@@ -115,11 +115,14 @@ class FakeSystem:
     def let_go(self, order: Order) -> None:
         assert order.model == DE
 
-    def tell_all(self, notices: Sequence[Notice]) -> tuple[Told, ...]:
-        if self.full and notices:
+    def tell(self, notice: Notice) -> Told:
+        if notice.model == self.untold:
             raise LedgerError("the disk is full")
-        self.told += notices
-        return tuple(Told(notice, told=True, why="told") for notice in notices)
+        self.told.append(notice)
+        return Told(notice, told=True, why="told")
+
+    def tell_all(self, notices: Sequence[Notice]) -> tuple[Told, ...]:
+        return tuple(self.tell(notice) for notice in notices)
 
     def tell_unsent(self) -> tuple[Told, ...]:
         self.unsent += 1
@@ -311,21 +314,18 @@ def test_an_order_survives_the_way_through_prefect(prefect: Prefect, use: Use) -
 
 
 def test_one_models_trouble_stays_its_own(prefect: Prefect, use: Use) -> None:
-    """A failed measurement and an unreachable API cost one model each; a full disk no renewal.
-
-    Owners are told all at once, and what could not be noted comes again at the next pass.
-    """
+    """A failed measurement, a full disk and an unreachable API cost one model each."""
     prefect.refuses = "churn-uk/1"
     failed = Watched(model=FR, problem="no such column")
-    system = use(FakeSystem(seen=(decaying(DE), failed, decaying(UK)), full=True))
+    system = use(FakeSystem(seen=(decaying(DE), failed, decaying(UK)), untold=DE))
     state = run(watch)
-    assert system.told == []
+    assert [notice.model for notice in system.told] == [UK]
     assert [started["idempotency_key"] for started in prefect.started] == ["eta-de/1"]
     assert state.is_completed()
     assert state.message == "3 models looked at, 2 to renew, 3 problems"
     problems = prefect.artifacts["watch"].partition("## Problems")[2]
     assert "eta-fr: no such column" in problems
-    assert "the owners: not told: the disk is full" in problems
+    assert "eta-de: not told: the disk is full" in problems
     assert "churn-uk: its renewal was not started: no answer" in problems
 
 

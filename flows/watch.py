@@ -1,6 +1,7 @@
 """`watch`: measure and judge the whole fleet, page owners, start what renews a model."""
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from anyio import to_thread
@@ -11,10 +12,13 @@ from prefect.deployments import arun_deployment
 from prefect.states import Completed
 
 from driftloop.loop.watch import Watched
-from driftloop.records import Kind, ModelId, Order, Verdict
+from driftloop.records import Kind, ModelId, Notice, Order, Verdict
 from flows.artifacts import number, table
 from flows.patience import patiently
 from flows.system import CANCELLED, skipped, the_system
+
+if TYPE_CHECKING:
+    from driftloop.wiring import System
 
 RENEW = "renew/driftloop"
 TRIES = 10
@@ -31,9 +35,7 @@ async def watch() -> State:
     system = the_system()
     seen = await to_thread.run_sync(system.watcher.watch)
     problems = [f"{each.model}: {each.problem}" for each in seen if each.problem]
-    # All at once: what has one cause is one message.
-    called_for = [notice for each in seen for notice in each.notices]
-    problems += await _tried("the owners", system.teller.tell_all, called_for)
+    problems += await _told(system, [notice for each in seen for notice in each.notices])
     problems += await _tried("earlier notices", system.teller.tell_unsent)
     # Owners are told first: what follows waits for Prefect, should it be down.
     for each in seen:
@@ -96,6 +98,18 @@ async def started(order: Order) -> list[str]:
     except Exception as error:  # noqa: BLE001 - the other models' orders go on
         return [f"{order.model}: its renewal was not started: {error}"]
     return [f"{order.model}: its renewal was started {TRIES} times and never began"]
+
+
+async def _told(system: "System", notices: Sequence[Notice]) -> list[str]:
+    """Return the problems of telling: all at once, as what has one cause is one message."""
+    if not await _tried("all", system.teller.tell_all, notices):
+        return []
+    # One by one, so that one model's trouble stays its own; what is told already stays so.
+    return [
+        problem
+        for notice in notices
+        for problem in await _tried(notice.model, system.teller.tell, notice)
+    ]
 
 
 async def _tried(whose: ModelId | str, act: Callable[..., object], *arguments: object) -> list[str]:

@@ -11,11 +11,13 @@ from typing import Any, Protocol
 import pytest
 
 from driftloop.errors import PagerError
+from driftloop.incident import alone
 from driftloop.page.slack import SlackPager
 from driftloop.ports import Pager
-from driftloop.records import ModelId, Notice, Stage
+from driftloop.records import Address, Digest, Entry, Incident, ModelId, Notice, Stage
 
 OPENED_AT = datetime(2026, 3, 1, 6, tzinfo=UTC)
+TO = Address(channel="#ml-logistics", mention="@here")
 
 
 def _fake(name: str) -> Any:
@@ -27,7 +29,7 @@ def _fake(name: str) -> Any:
     return module
 
 
-Told = list[tuple[str, str, list[str]]]
+Told = list[tuple[str, datetime, list[str]]]
 
 
 class Rig(Protocol):
@@ -36,11 +38,16 @@ class Rig(Protocol):
     pager: Pager
 
     def told(self) -> Told:
-        """Each message: its incident, the stage it shows, the keys in its thread."""
+        """Each message: its key, of when the newest is that it shows, the keys in its thread."""
+
+    def delete(self) -> None:
+        """Let somebody delete the first message."""
 
     def lose_reply(self) -> None: ...
 
     def refuse(self) -> None: ...
+
+    def away(self) -> None: ...
 
     def limit(self) -> None: ...
 
@@ -50,16 +57,27 @@ class FakeRig:
     pager: Any
 
     def told(self) -> Told:
-        return [
-            (one.opened.incident, one.shown.stage.value, [said.key for said in one.thread])
+        messages = [
+            (
+                one.incident.id,
+                max(notice.at for notice in one.incident.notices),
+                [entry.key for entry in one.entries],
+            )
             for one in self.pager.told
         ]
+        return messages + [(digest.key, digest.at, []) for digest, _ in self.pager.digests]
+
+    def delete(self) -> None:
+        self.pager.delete(self.pager.told[0])
 
     def lose_reply(self) -> None:
         self.pager.lose_reply = 1
 
     def refuse(self) -> None:
         self.pager.refuse = 1
+
+    def away(self) -> None:
+        self.pager.away = True
 
     def limit(self) -> None:
         self.pager.limit = 1
@@ -73,13 +91,13 @@ class SlackRig:
 
     def told(self) -> Told:
         messages = self.server.messages()
-        payload = {one["ts"]: one["metadata"]["event_payload"] for one in messages}
+        carried = {one["ts"]: one["metadata"]["event_payload"] for one in messages}
         return [
             (
-                payload[one["ts"]]["key"],
-                payload[one["ts"]]["stage"],
+                carried[one["ts"]]["key"],
+                datetime.fromisoformat(carried[one["ts"]]["at"]),
                 [
-                    payload[said["ts"]]["key"]
+                    carried[said["ts"]]["key"]
                     for said in messages
                     if said.get("thread_ts") == one["ts"] != said["ts"]
                 ],
@@ -88,11 +106,18 @@ class SlackRig:
             if one.get("thread_ts", one["ts"]) == one["ts"]
         ]
 
+    def delete(self) -> None:
+        first = self.server.messages()[0]
+        self.pager._slack.ask("chat_delete", where="", channel=first["channel"], ts=first["ts"])  # type: ignore[attr-defined]
+
     def lose_reply(self) -> None:
         self.server.control(lose_reply_next=1, lose_by=self.lose_by, method="chat.postMessage")
 
     def refuse(self) -> None:
         self.server.control(fail_next=1, error="service_unavailable", status=503)
+
+    def away(self) -> None:
+        self.server.control(fail_next=99, error="service_unavailable", status=503)
 
     def limit(self) -> None:
         self.server.control(fail_next=1, error="ratelimited", retry_after=1)
@@ -110,94 +135,139 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 
 
 @pytest.fixture
-def opened() -> Notice:
+def opened() -> Incident:
     """An incident that opens."""
-    return Notice(
-        key="eta-de/2026-03-01/opened",
-        incident="eta-de/2026-03-01",
-        model=ModelId("eta-de"),
-        stage=Stage.OPENED,
-        at=OPENED_AT,
-        since=OPENED_AT - timedelta(hours=6),
-        channel="#ml-logistics",
-        mention="@here",
-        headline="eta-de is off by 14.2 minutes",
-        doing="A retraining is ordered.",
+    return alone(
+        Notice(
+            key="eta-de/2026-03-01/opened",
+            incident="eta-de/2026-03-01",
+            model=ModelId("eta-de"),
+            stage=Stage.OPENED,
+            at=OPENED_AT,
+            since=OPENED_AT - timedelta(hours=6),
+            channel=TO.channel,
+            mention=TO.mention,
+            headline="eta-de is off by 14.2 minutes",
+            doing="A retraining is ordered.",
+        )
     )
 
 
-def later(notice: Notice, stage: Stage, hours: int) -> Notice:
-    """Return what follows `notice` some hours on."""
-    key = f"{notice.incident}/{stage.value}"
-    return replace(notice, key=key, stage=stage, at=notice.at + timedelta(hours=hours))
+def later(incident: Incident, stage: Stage, hours: int) -> Incident:
+    """Return what becomes of `incident` some hours on."""
+    first = incident.notices[0]
+    key, at = f"{incident.id}/{stage.value}", first.at + timedelta(hours=hours)
+    notice = replace(first, key=key, stage=stage, at=at)
+    return replace(incident, notices=(*incident.notices, notice))
 
 
-def test_an_incident_is_opened_once_although_the_reply_was_lost(rig: Rig, opened: Notice) -> None:
+def entry_of(incident: Incident) -> Entry:
+    """Return the newest of `incident` for its thread."""
+    newest = incident.notices[-1]
+    return Entry(key=newest.key, incident=incident.id, notices=(newest,))
+
+
+def test_an_incident_is_posted_once_although_the_reply_was_lost(rig: Rig, opened: Incident) -> None:
     """After a lost reply the caller reconciles and is handed the message that stands."""
     rig.lose_reply()
     with pytest.raises(PagerError) as lost:
-        rig.pager.open(opened, reconcile=False)
+        rig.pager.post(opened, TO, reconcile=False)
     assert lost.value.retry
-    receipt = rig.pager.open(opened, reconcile=True)
-    rig.pager.follow(later(opened, Stage.RETRAINING, 1), receipt, reconcile=False)
-    assert rig.told() == [(opened.incident, "retraining", [f"{opened.incident}/retraining"])]
+    receipt = rig.pager.post(opened, TO, reconcile=True)
+    retraining = later(opened, Stage.RETRAINING, 1)
+    rig.pager.reply(entry_of(retraining), receipt, reconcile=False)
+    assert rig.told() == [(opened.id, OPENED_AT, [f"{opened.id}/retraining"])]
 
 
-def test_reconciling_opens_what_never_arrived(rig: Rig, opened: Notice) -> None:
+def test_reconciling_posts_what_never_arrived(rig: Rig, opened: Incident) -> None:
     """A refused message is posted when the caller comes again; another incident's is not it."""
-    rig.pager.open(replace(opened, incident="eta-fr/1", key="eta-fr/1/opened"), reconcile=False)
+    rig.pager.post(replace(opened, id="eta-fr/1"), TO, reconcile=False)
     rig.refuse()
     with pytest.raises(PagerError) as refused:
-        rig.pager.open(opened, reconcile=False)
+        rig.pager.post(opened, TO, reconcile=False)
     assert refused.value.retry
     assert [incident for incident, _, _ in rig.told()] == ["eta-fr/1"]
-    rig.pager.open(opened, reconcile=True)
-    assert [incident for incident, _, _ in rig.told()] == ["eta-fr/1", opened.incident]
+    rig.pager.post(opened, TO, reconcile=True)
+    assert [incident for incident, _, _ in rig.told()] == ["eta-fr/1", opened.id]
 
 
-def test_what_follows_updates_the_message_and_is_told_in_its_thread(
-    rig: Rig, opened: Notice
-) -> None:
-    """Each follow-up shows in the one message and is one reply, in order."""
-    receipt = rig.pager.open(opened, reconcile=False)
+def test_an_update_changes_the_message_in_place(rig: Rig, opened: Incident) -> None:
+    """As often as it comes: no second message, and nothing in its thread."""
+    receipt = rig.pager.post(opened, TO, reconcile=False)
+    recovered = later(opened, Stage.RECOVERED, 3)
+    for _ in range(2):
+        assert rig.pager.update(recovered, receipt) == receipt
+    assert rig.told() == [(opened.id, OPENED_AT + timedelta(hours=3), [])]
+
+
+def test_what_follows_is_told_in_its_thread_in_order(rig: Rig, opened: Incident) -> None:
+    """Each entry is one reply."""
+    receipt = rig.pager.post(opened, TO, reconcile=False)
     stages = [Stage.RETRAINING, Stage.PROMOTED, Stage.RECOVERED]
     for hours, stage in enumerate(stages, start=1):
-        rig.pager.follow(later(opened, stage, hours), receipt, reconcile=False)
-    keys = [f"{opened.incident}/{stage.value}" for stage in stages]
-    assert rig.told() == [(opened.incident, "recovered", keys)]
+        rig.pager.reply(entry_of(later(opened, stage, hours)), receipt, reconcile=False)
+    keys = [f"{opened.id}/{stage.value}" for stage in stages]
+    assert rig.told() == [(opened.id, OPENED_AT, keys)]
 
 
-def test_a_follow_up_is_told_once_although_the_reply_was_lost(rig: Rig, opened: Notice) -> None:
+def test_an_entry_is_told_once_although_the_reply_was_lost(rig: Rig, opened: Incident) -> None:
     """With reconcile the thread is searched first: no line of it repeats."""
-    receipt = rig.pager.open(opened, reconcile=False)
-    notice = later(opened, Stage.REFUSED, 1)
+    receipt = rig.pager.post(opened, TO, reconcile=False)
+    entry = entry_of(later(opened, Stage.REFUSED, 1))
     rig.lose_reply()
     with pytest.raises(PagerError) as lost:
-        rig.pager.follow(notice, receipt, reconcile=False)
+        rig.pager.reply(entry, receipt, reconcile=False)
     assert lost.value.retry
-    rig.pager.follow(notice, receipt, reconcile=True)
-    assert rig.told() == [(opened.incident, "refused", [notice.key])]
+    rig.pager.reply(entry, receipt, reconcile=True)
+    assert rig.told() == [(opened.id, OPENED_AT, [entry.key])]
 
 
-def test_a_late_repetition_does_not_set_the_message_back(rig: Rig, opened: Notice) -> None:
-    """A follow-up that comes after a later one still enters the thread, not the message."""
-    receipt = rig.pager.open(opened, reconcile=False)
-    retraining, promoted = later(opened, Stage.RETRAINING, 1), later(opened, Stage.PROMOTED, 2)
-    rig.pager.follow(promoted, receipt, reconcile=False)
-    rig.pager.follow(retraining, receipt, reconcile=True)
-    assert rig.told() == [(opened.incident, "promoted", [promoted.key, retraining.key])]
+def test_a_message_that_is_gone_says_so(rig: Rig, opened: Incident) -> None:
+    """So that it can be posted again: then it is, though another stood for it before."""
+    receipt = rig.pager.post(opened, TO, reconcile=False)
+    rig.delete()
+    with pytest.raises(PagerError) as gone:
+        rig.pager.update(later(opened, Stage.RETRAINING, 1), receipt)
+    assert (gone.value.gone, gone.value.retry) == (True, False)
+    rig.pager.post(opened, TO, reconcile=True)
+    assert rig.told() == [(opened.id, OPENED_AT, [])]
 
 
-def test_an_unknown_channel_is_not_tried_again(rig: Rig, opened: Notice) -> None:
+def test_a_pager_that_is_away_says_so(rig: Rig, opened: Incident) -> None:
+    """The whole of it, whatever the channel."""
+    rig.away()
+    with pytest.raises(PagerError) as away:
+        rig.pager.post(opened, TO, reconcile=False)
+    assert (away.value.away, away.value.retry) == (True, True)
+
+
+def test_an_unknown_channel_is_not_tried_again(rig: Rig, opened: Incident) -> None:
     """The error names the channel and says that a retry cannot help."""
     with pytest.raises(PagerError) as refused:
-        rig.pager.open(replace(opened, channel="C0NOWHERE"), reconcile=False)
-    assert (refused.value.retry, refused.value.where) == (False, "C0NOWHERE")
+        rig.pager.post(opened, replace(TO, channel="C0NOWHERE"), reconcile=False)
+    assert (refused.value.retry, refused.value.away) == (False, False)
+    assert refused.value.where == "C0NOWHERE"
     assert rig.told() == []
 
 
-def test_a_rate_limit_is_waited_for(rig: Rig, opened: Notice) -> None:
+def test_a_rate_limit_is_waited_for(rig: Rig, opened: Incident) -> None:
     """A limited call was not accepted: it is sent again, and the message stands once."""
     rig.limit()
-    rig.pager.open(opened, reconcile=False)
-    assert rig.told() == [(opened.incident, "opened", [])]
+    rig.pager.post(opened, TO, reconcile=False)
+    assert rig.told() == [(opened.id, OPENED_AT, [])]
+
+
+def test_a_digest_is_told_once_although_the_reply_was_lost(rig: Rig) -> None:
+    """By its key, as an incident is by its id."""
+    digest = Digest(
+        key="digest/ops/2026-03-01",
+        owner="ops",
+        at=OPENED_AT,
+        headline="All is well.",
+        sections=(("Fresh", ("eta-de",)),),
+    )
+    rig.lose_reply()
+    with pytest.raises(PagerError):
+        rig.pager.summarize(digest, TO, reconcile=False)
+    rig.pager.summarize(digest, TO, reconcile=True)
+    assert rig.told() == [(digest.key, OPENED_AT, [])]

@@ -154,7 +154,7 @@ def test_who_may_acknowledges_and_everybody_sees_it(house: House) -> None:
     """Ada is told that she has it, the message shows it, and its thread says who and until when."""
     house.click("ack")
     wait_for(lambda: house.shows(f"{NAME} has it"))
-    wait_for(lambda: f"{NAME} acknowledged it until" in " ".join(house.thread))
+    wait_for(lambda: f"{NAME} acknowledged it until" in " ".join(house.thread).lower())
     wait_for(lambda: f"{NAME} acknowledged it until" in house.told())
     (act,) = house.acts()
     assert (act.act, act.user, act.incident) == (Act.ACK, ADA, ALERT)

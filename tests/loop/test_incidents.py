@@ -1,6 +1,7 @@
 """Incidents as timelines: what happens to models, what time makes of it, and what people see."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -435,6 +436,28 @@ def test_what_is_told_as_part_of_a_larger_one_ends_as_part_of_it(world: World) -
     assert world.teller.standing.live_ids() == ()
 
 
+def test_rows_in_quarantine_are_told_with_the_fault_of_their_data(world: World) -> None:
+    """One fault, one message: the quarantine is a line of it, and wakes nobody when it is over."""
+    kept = world.notice(
+        DE,
+        Stage.QUARANTINED,
+        alert=f"quarantine/{DE}/20260301/0",
+        group="quarantine/eta/2026-03-01/range-of-x01",
+        origin=Origin.DATA,
+        severity=Severity.INFO,
+    )
+    world.happens(kept, world.broken(DE))
+    world.after(SECOND)
+    world.after(10 * MINUTE)
+    assert [one.incident.group for one in world.pager.told] == [GROUP]
+    assert [entry.notices[0].stage for entry in world.message.entries] == [Stage.EXPLAINS]
+    world.happens(world.broken(DE, Stage.RECOVERED))
+    for _ in range(3):
+        world.after(HOUR)
+    assert len(world.pager.told) == 1
+    assert world.message.incident.status is Status.RESOLVED
+
+
 def test_what_is_explained_later_says_so_and_is_left_in_peace(world: World) -> None:
     """Told first, then part of a larger one: no reminder, and over with nobody called."""
     world.routes(repeat="1h")
@@ -569,3 +592,30 @@ def test_nothing_is_noted_twice_by_two_processes(world: World) -> None:
     world.teller.tell_unsent()
     assert len(world.ledger.facts(Noted)) == len(world.ledger.facts(Paged)) == 2
     assert world.message.posted.models == (DE, FR)
+
+
+def test_processes_that_tell_the_same_at_once_leave_one_message(
+    world: World, tmp_path: Path
+) -> None:
+    """Each with its own ledger: who comes second finds the notice, the claim or the message."""
+    stages = (Stage.OPENED, Stage.RETRAINING, Stage.RECOVERED)
+
+    def tell(_: int) -> None:
+        ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+        teller = Teller(
+            fleet=world.fleet, ledger=ledger, pager=world.pager, clock=world.clock, wall=lambda: 0.0
+        )
+        for stage in stages:
+            teller.tell_all([world.notice(stage=stage), world.notice(FR, stage)])
+            teller.tell_unsent()
+        ledger.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tell, range(4)))
+    world.after(SECOND)
+    assert sorted(one.incident.id for one in world.pager.told) == [f"{DE}/1", f"{FR}/1"]
+    for one in world.pager.told:
+        assert sorted(notice.stage for notice in one.thread) == [Stage.RECOVERED, Stage.RETRAINING]
+        assert one.incident.status is Status.RESOLVED
+    assert world.teller.waiting() == 0
+    assert world.ledger.live("incident/") == ()

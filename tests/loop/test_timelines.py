@@ -471,7 +471,7 @@ def test_what_a_channel_refuses_for_good_is_told_the_platforms_owner(world: Worl
     (message,) = world.pager.told
     assert (message.to.channel, message.opened.stage) == ("#ml-growth", Stage.OPENED)
     assert "C0000000 does not take it (unknown channel)" in message.thread[0].headline
-    assert world.stages() == [Stage.OPENED]
+    assert world.stages() == [Stage.OPENED, Stage.AGAIN]
     assert world.teller.tell_unsent() == ()
 
 

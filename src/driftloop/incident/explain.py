@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from driftloop.incident.stages import OF_QUARANTINE, OF_ROLLOUT
+from driftloop.incident.stages import OF_QUARANTINE, OF_ROLLOUT, is_of
 from driftloop.records import PLATFORM, Incident, ModelId, Origin, Status
 
 MAKES: Mapping[str, tuple[str, ...]] = {
@@ -24,8 +24,9 @@ def explainer(incident: Incident, others: Iterable[Incident]) -> str | None:
     """Return the id of which of `others` explains `incident`, the largest; None where none does.
 
     One that is open explains another if all its models are among its own, and it has more of
-    them, or says that data are at fault where the other does not; the platform's explains what it
-    is known to make. What waits for its quiet hours to end explains nothing more urgent.
+    them, or says that data are at fault where the other does not; a quarantine is explained by any
+    that says so; the platform's explains what it is known to make. What waits for its quiet hours
+    to end explains nothing more urgent.
     """
     if incident.status is Status.RESOLVED:
         return None
@@ -34,18 +35,19 @@ def explainer(incident: Incident, others: Iterable[Incident]) -> str | None:
 
 
 def _explains(larger: Incident, smaller: Incident) -> bool:
-    if larger.id == smaller.id or larger.status is Status.RESOLVED:
-        return False
-    if larger.told is None and _rank(larger) < _rank(smaller):
+    waits = larger.told is None and _rank(larger) < _rank(smaller)
+    if larger.id == smaller.id or larger.status is Status.RESOLVED or waits:
         return False
     if larger.models == (PLATFORM,):
         return _makes(larger, smaller)
-    if smaller.models == (PLATFORM,) or _is_one_of(larger, OF_ROLLOUT, OF_QUARANTINE):
+    if smaller.models == (PLATFORM,) or is_of(larger, OF_ROLLOUT, OF_QUARANTINE):
         return False
-    if _is_one_of(smaller, OF_ROLLOUT) or larger.origin is not smaller.origin is Origin.DATA:
+    if is_of(smaller, OF_ROLLOUT) or larger.origin is not smaller.origin is Origin.DATA:
         return False
-    left = {member.model for member in smaller.members if member.over is None}
-    return left <= _open_models(larger) and _size(larger) > _size(smaller)
+    if not _open_models(smaller) <= _open_models(larger):
+        return False
+    # Of data at fault a quarantine is what was done about them.
+    return is_of(smaller, OF_QUARANTINE) or _size(larger) > _size(smaller)
 
 
 def _makes(platform: Incident, other: Incident) -> bool:
@@ -61,10 +63,6 @@ def _size(incident: Incident) -> tuple[int, int]:
 
 def _open_models(incident: Incident) -> frozenset[ModelId]:
     return frozenset(member.model for member in incident.members if member.over is None)
-
-
-def _is_one_of(incident: Incident, *prefixes: str) -> bool:
-    return all(member.alert.startswith(prefixes) for member in incident.members)
 
 
 def _rank(incident: Incident) -> int:

@@ -73,12 +73,12 @@ def fold(
     acts = tuple(fact for fact in facts if isinstance(fact, Acted))
     about = [notice for notice in notices if notice.stage not in OF_TELLING] or list(notices)
     members = _members(about, now, rollouts or {})
-    resolved = _resolved(members, facts)
+    resolved, by_hand = _resolved(members, facts)
     ack, silence = _ack(acts, now), _silence(acts, now, versions or {})
     stands = silence if silence is not None else ack
     status = Status.OPEN
     if resolved is not None:
-        status, stands = Status.RESOLVED, _last(acts, Act.RESOLVE, Act.NO_PROBLEM)
+        status, stands = Status.RESOLVED, by_hand
     elif silence is not None:
         status = Status.SILENCED
     elif ack is not None:
@@ -152,18 +152,23 @@ def _member(
     )
 
 
-def _resolved(members: Sequence[Member], facts: Sequence[Fact]) -> datetime | None:
-    """Return when it was over: all of it is, or somebody said so and nothing began after that."""
+def _resolved(
+    members: Sequence[Member], facts: Sequence[Fact]
+) -> tuple[datetime | None, Acted | None]:
+    """Return when it was over, and by whose act.
+
+    All of it is, or somebody said so and nothing began after that.
+    """
     by_hand = None
     for fact in facts:
         if isinstance(fact, Acted) and fact.act in (Act.RESOLVE, Act.NO_PROBLEM):
-            by_hand = by_hand or fact.at
+            by_hand = by_hand or fact
         elif isinstance(fact, Noted) and begins(fact.notice):
             by_hand = None
     if by_hand is not None:
-        return by_hand
+        return by_hand.at, by_hand
     over = [member.over for member in members if member.over is not None]
-    return max(over) if len(over) == len(members) else None
+    return (max(over) if len(over) == len(members) else None), None
 
 
 def _ack(acts: Sequence[Acted], now: datetime) -> Acted | None:
@@ -208,17 +213,22 @@ def _asks(
     left = [member for member in members if member.over is None]
     own = [m for m in left if not m.alert.startswith((OF_ROLLOUT, OF_QUARANTINE))]
     own = [member for member in own if member.model != PLATFORM]
-    going = [rollouts[member.model] for member in left if member.version is not None]
     faulty = {notice.incident for notice in notices if notice.origin is Origin.DATA}
     busy = {Stage.RETRAINING, Stage.PROMOTED, Stage.BLOCKED}
     if any(m.stage not in busy and m.version is None and m.alert not in faulty for m in own):
         asks.append(Act.RETRAIN)
-    if going:
-        held = any(each.held is not None or each.phase is Phase.STUCK for each in going)
-        asks.append(Act.RESUME if held else Act.HOLD)
-        # One that is watched answers already.
-        asks += [Act.PROMOTE] if any(each.phase is not Phase.WATCHED for each in going) else []
-        asks.append(Act.ROLL_BACK)
+    theirs = {act for m in left if m.version for act in _of_rollout(rollouts[m.model])}
+    asks += [act for act in Act if act in theirs]
     if own:
         asks.append(Act.NO_PROBLEM)
     return tuple(asks)
+
+
+def _of_rollout(rollout: Rollout) -> tuple[Act, ...]:
+    """Return what a person may do about a rollout as it stands."""
+    if rollout.phase is Phase.STUCK:
+        return (Act.RESUME, Act.ROLL_BACK)
+    if rollout.phase in (Phase.SHADOW, Phase.CANARY):
+        stands = Act.HOLD if rollout.held is None else Act.RESUME
+        return (stands, Act.PROMOTE, Act.ROLL_BACK)
+    return (Act.ROLL_BACK,) if rollout.phase is Phase.WATCHED else ()

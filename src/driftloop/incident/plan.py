@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from driftloop.incident.fold import GONE, REFUSED
-from driftloop.incident.stages import NEEDS_A_PERSON, OF_TELLING, turn
+from driftloop.incident.stages import NEEDS_A_PERSON, OF_QUARANTINE, OF_TELLING, is_of, turn
 from driftloop.records import Fact, Incident, Noted, Notice, Posted, Stage, Status
 
 GATHER = timedelta(minutes=10)
@@ -136,6 +136,9 @@ def _to_post(
         return new[:1] if incident.told is None and left and may_open else ()
     if incident.status in _UNSEEN:
         return again if known else ()
+    if not left and incident.told is None and is_of(incident, OF_QUARANTINE):
+        # It was told as part of data at fault, and asks for nothing once they are right.
+        return ()
     if not stands and not again:
         return new[:1] if may_open or known else ()
     return (*again, *(new if incident.status is Status.OPEN else ()))

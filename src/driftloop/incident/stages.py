@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from driftloop.records import Notice, Stage
+from driftloop.records import Incident, Notice, Stage
 
 OF_ROLLOUT = "rollout/"
 """How the incident of a rollout begins that is told in no other's thread."""
@@ -38,6 +38,11 @@ def ends(notice: Notice) -> bool:
     """Say whether a model's part is over after `notice`."""
     rollout = notice.incident.startswith(OF_ROLLOUT)
     return notice.stage in ENDS or (rollout and notice.stage in ENDS_ROLLOUT)
+
+
+def is_of(incident: Incident, *prefixes: str) -> bool:
+    """Say whether all of an incident began as what one of `prefixes` names, as a quarantine."""
+    return all(member.alert.startswith(prefixes) for member in incident.members)
 
 
 def turn(notice: Notice) -> tuple[datetime, int]:

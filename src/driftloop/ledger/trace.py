@@ -1,5 +1,6 @@
 """Which decision, or which order given by hand, a fact belongs to."""
 
+from driftloop.incident import OF_TELLING
 from driftloop.records import (
     Acted,
     Advanced,
@@ -48,6 +49,8 @@ def trace_of(fact: Fact, *, key: str | None) -> str | None:  # noqa: PLR0911 - o
             return fact.order_key
         case Advanced(rollout=rollout):
             return rollout.order
+        case Paged(notice=notice) if notice.stage in OF_TELLING:
+            return f"{INCIDENT}{notice.incident}"
         case Paged(notice=notice):
             # What is told about an order, or about one later decision, has its key at the end.
             rest = notice.key.removeprefix(f"{notice.incident}/{notice.stage}").lstrip("/")

@@ -232,11 +232,11 @@ class FrontDesk:
     def _told(self, fact: Acted, incident: Incident) -> Answer:
         try:
             told = self.teller.tell(notice_of(fact, incident))
-            late = "" if told.told else f"; Slack is told later ({told.why})"
+            late = "" if told.told else f"; Slack shows it later: {told.why}"
         except DriftloopError as error:
             # It is done, and will show: the message shows what the ledger holds.
             _log.error("an act was not told: %s", error, extra={"trace": incident.id})
-            late = f"; Slack is told later ({error})"
+            late = f"; Slack shows it later: {error}"
         return Answer(done=True, said=f"{said(fact)}{late}")
 
     @contextmanager

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from driftloop.errors import BadRequest
+from driftloop.incident import explainer
 from driftloop.loop.standing import Standing
 from driftloop.ports import Clock, Ledger
-from driftloop.records import Act, Acted, Grouped, Incident, Status
+from driftloop.records import PLATFORM, Act, Acted, Grouped, Incident, ModelId, Status
 
 LOOKED_BACK = 5000
 """So many alerts are looked back on for incidents that are over."""
@@ -27,8 +28,21 @@ class Incidents:
 
     def live(self) -> tuple[Incident, ...]:
         """Return those that are not over, the oldest first."""
-        found = self.standing.live(self.clock.now())
-        return _in_order(each for each in found if each.status is not Status.RESOLVED)
+        now, standing = self.clock.now(), self.standing
+        rollouts = {each.model: each for each in self.ledger.rollouts()}
+        facts = (self.ledger.incident(id_) for id_ in standing.live_ids())
+        alone = [found for each in facts if (found := standing.folded(each, now, rollouts))]
+        # All of them are at hand: each by itself would read those around it again.
+        near: dict[ModelId, list[Incident]] = {}
+        for each in alone:
+            for model in each.models:
+                near.setdefault(model, []).append(each)
+        platforms = near.get(PLATFORM, [])
+        return _in_order(
+            standing.within(each, explainer(each, [*near[each.models[0]], *platforms]), now)
+            for each in alone
+            if each.status is not Status.RESOLVED
+        )
 
     def all(self, *, last: int = 200) -> tuple[Incident, ...]:
         """Return the newest `last` incidents, over or not, the oldest first."""

@@ -171,10 +171,8 @@ class Noter:
             same |= not notice.group and notice.model in of.models
             over = of.status is not Status.SILENCED and act.until_version
             if same and not over:
-                self.ledger.append(
-                    replace(act, at=now, incident=incident),
-                    key=f"{incident}/silence-of/{act.incident}",
-                )
+                key = f"{incident}/silence-of/{act.incident}"
+                self.ledger.append(replace(act, at=now, incident=incident, key=key), key=key)
                 return
 
 

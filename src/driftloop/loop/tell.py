@@ -1,18 +1,26 @@
 """Tell a notice once: it is noted, and Slack is brought to what the notes say."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from driftloop.errors import LedgerError, named
 from driftloop.incident import explainer
 from driftloop.loop.noting import Noter
 from driftloop.loop.settle import Pauses, Settled, Settler, Told
 from driftloop.loop.standing import Standing, noted
 from driftloop.ports import Clock, Ledger, Pager
-from driftloop.records import Incident, ModelId, Notice, Paged, Rollout
+from driftloop.records import PLATFORM, Incident, ModelId, Notice, Paged, Rollout
 from driftloop.spec import Fleet
+
+BROKEN = 60.0
+"""Wall seconds after which an incident is tried again that a fault of ours kept from being told."""
+LONGEST = 60.0
+"""Wall seconds after which a look ends though more is to be told: the next goes on."""
+_log = logging.getLogger(__name__)
 
 __all__ = ["Teller", "Told", "noted"]
 
@@ -75,7 +83,7 @@ class Teller:
             return ()
         before = self.ledger.appended(Paged, [notice.key for notice in notices])
         homes = self._noter.note(notices)
-        settled = {home: self._settler.settle(home) for home in dict.fromkeys(homes.values())}
+        settled = {home: self._settle(home) for home in dict.fromkeys(homes.values())}
         after = self.ledger.appended(Paged, [notice.key for notice in notices])
         return tuple(
             Told(
@@ -105,10 +113,11 @@ class Teller:
                 if changes.models & set(known.incident.models)
             }
             self._refresh(touched)
-            told: list[Told] = []
-            for name in self._due(touched):
-                told += self._settled(name)
             memory.upto = changes.upto
+            told, until = list[Told](), time.monotonic() + LONGEST
+            for name in self._due():
+                if time.monotonic() < until:
+                    told += self._settled(name)
             return tuple(told)
 
     def waiting(self) -> int:
@@ -130,6 +139,15 @@ class Teller:
             pauses=self._pauses,
         )
 
+    def _settle(self, name: str) -> Settled:
+        try:
+            return self._settler.settle(name)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the others are told all the same
+            _log.exception("telling %s broke", name, extra={"trace": name})
+            return Settled(again=self.wall() + BROKEN, why=f"it broke on {named(error)}")
+
     def _refresh(self, touched: Iterable[str]) -> None:
         """Read again what changed, and find which incident explains which."""
         known, now = self._memory.known, self.clock.now()
@@ -148,28 +166,28 @@ class Teller:
             for model in each.incident.models:
                 near.setdefault(model, []).append(each.incident)
         for each in known.values():
-            others = near[each.incident.models[0]] + near.get("driftloop", [])
+            left = [m.model for m in each.incident.members if m.over is None]
+            others = [*near.get(left[0] if left else "", ()), *near.get(PLATFORM, ())]
             by = explainer(each.incident, others)
             if by != each.explained_by:
                 each.explained_by, each.due = by, now
 
-    def _due(self, touched: Iterable[str]) -> list[str]:
+    def _due(self) -> list[str]:
         now, wall, known = self.clock.now(), self.wall(), self._memory.known
         due = [
             name
             for name, each in known.items()
-            if name in touched
-            or (each.due is not None and each.due <= now)
+            if (each.due is not None and each.due <= now)
             or (each.again is not None and each.again <= wall)
         ]
         return sorted(due, key=lambda name: (known[name].incident.opened, name))
 
     def _settled(self, name: str) -> tuple[Told, ...]:
-        found, known = self._settler.settle(name), self._memory.known
-        if found.incident is None or (found.due is None and found.again is None and found.is_over):
+        found, known = self._settle(name), self._memory.known
+        if found.again is None and (found.incident is None or found.is_over):
             known.pop(name, None)
-        else:
-            known[name].due, known[name].again = found.due, found.again
+        elif (mine := known.get(name)) is not None:
+            mine.due, mine.again = found.due, found.again
         return found.told
 
 

@@ -29,6 +29,7 @@ from driftloop.page.text import (
     line,
     link,
     mention_of,
+    size,
     timed,
     visible,
     when,
@@ -54,13 +55,20 @@ _FALLBACK = 400
 _HEADLINE, _SAID, _WHY, _PART, _ROW, _ACT = 1000, 1200, 800, 200, 250, 200
 _ROWS = 10
 _LINKS = 1500
-_SECTIONS = 20
+_SECTIONS, _LISTED, _MORE = 20, 7_000, 20
 _SIGNS: Mapping[Status, str] = {
     Status.WAITING: "⏳",
     Status.ACKED: "👀",
     Status.SILENCED: "🔕",
     Status.EXPLAINED: "🔗",
     Status.RESOLVED: "🟢",
+}
+_WORDS: Mapping[Status, str] = {
+    Status.WAITING: "Soon to be told",
+    Status.ACKED: "Acknowledged",
+    Status.SILENCED: "Silenced",
+    Status.EXPLAINED: "Part of a larger one",
+    Status.RESOLVED: "Resolved",
 }
 _STAGE_SIGNS: Mapping[Stage, str] = {
     Stage.OPENED: "🔴",
@@ -143,10 +151,10 @@ def summary(digest: Digest, to: Address) -> tuple[str, list[Block]]:
     """Return a day of an owner's models; it wakes nobody, whoever `to` would mention."""
     del to
     blocks = [_header(digest.headline), *_whole(digest.headline)]
-    room = 10_000
+    room = _LISTED
     for number, (title, lines) in enumerate(digest.sections[:_SECTIONS]):
         text = _listed(lines, min(SECTION - HEADER - 10, max(room, 200)))
-        room -= len(text)
+        room -= size(text)
         blocks.append(_section(f"section-{number}", f"*{line(title, HEADER)}*\n{text}".strip()))
     if len(digest.sections) > _SECTIONS:
         more = len(digest.sections) - _SECTIONS
@@ -199,10 +207,11 @@ def _sign(incident: Incident) -> str:
 
 
 def _word(incident: Incident) -> str:
-    """Return how it stands in a word, for a notification."""
-    if incident.status is Status.OPEN:
-        return STAGES[standing(incident) or Stage.OPENED]
-    return incident.status.value.capitalize()
+    """Return how it stands in a word or two, for a notification."""
+    if incident.status is not Status.OPEN:
+        return _WORDS[incident.status]
+    stage = standing(incident) if len(incident.models) == 1 else None
+    return STAGES[stage or Stage.OPENED]
 
 
 def _doing(incident: Incident) -> str:
@@ -346,7 +355,7 @@ def _listed(lines: Sequence[str], room: int) -> str:
     shown: list[str] = []
     for one in lines:
         said = f"• {line(one, _ROW)}"
-        if sum(map(len, shown)) + len(shown) + len(said) + 20 > room:
+        if size("\n".join((*shown, said))) + _MORE > room:
             break
         shown.append(said)
     if len(shown) < len(lines):

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from driftloop.incident.lines import Said, one_line, utc
 
-HEADER, SECTION, FIELD, FIELDS, BLOCKS = 150, 3000, 2000, 10, 50
-"""Slack's limits: characters of a header, a section and a field; fields; blocks."""
+HEADER, SECTION, FIELDS = 150, 3000, 10
+"""Slack's limits: characters of a header and of a section; fields of a section."""
 
 _ENTITY = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}
@@ -34,16 +34,16 @@ def fit(text: str, limit: int) -> str:
     cleaned = "".join(_cleaned(character) for character in text)
     turned = [_isolated(line) for line in cleaned.split("\n")]
     whole = [piece for line in _joined(turned) for piece in line]
-    if sum(map(_size, whole)) <= limit:
+    if sum(map(size, whole)) <= limit:
         return "".join(whole)
     # Room for the ellipsis, and for the end of what runs the other way.
     room = limit - 1 - (_ISOLATE in whole)
-    kept, size = [], 0
+    kept, taken = [], 0
     for piece in whole:
-        if size + _size(piece) > room:
+        if taken + size(piece) > room:
             break
         kept.append(piece)
-        size += _size(piece)
+        taken += size(piece)
     while kept and (kept[-1] in _JOINS or kept[-1] == _ISOLATE):
         kept.pop()
     ending = "…" + _END * (kept.count(_ISOLATE) - kept.count(_END))
@@ -53,6 +53,15 @@ def fit(text: str, limit: int) -> str:
 def line(text: str, limit: int) -> str:
     """Return `text` in one line, as `fit` does."""
     return fit(one_line(text), limit)
+
+
+def size(text: str) -> int:
+    """Return how long a text is as UTF-16 has it, which is never less than Slack counts.
+
+    >>> size("a&amp;"), size("🔥")
+    (6, 2)
+    """
+    return len(text) + sum(ord(character) >= _BEYOND for character in text)
 
 
 def visible(text: str) -> bool:
@@ -121,7 +130,3 @@ def _isolated(text: str) -> list[str]:
 
 def _joined(lines: list[list[str]]) -> list[list[str]]:
     return [[*line_, "\n"] for line_ in lines[:-1]] + lines[-1:]
-
-
-def _size(piece: str) -> int:
-    return len(piece) + (ord(piece[0]) >= _BEYOND)

@@ -7,7 +7,8 @@ process is started again. Without KILL_AT nothing is done.
 
 KILL_LEASE, in seconds, makes leases of notices shorter, KILL_PAUSE the longest pause before a
 service that died again and again is restarted, and KILL_ACK the time after which NATS sends again
-what was not acknowledged, so that nobody waits long for any of them.
+what was not acknowledged, so that nobody waits long for any of them. KILL_BURST lets a channel take
+so many messages at once.
 """
 
 import functools

@@ -116,7 +116,7 @@ def test_what_slack_is_told_later_is_said(office: Office) -> None:
     """Where nothing is up the act waits in the ledger."""
     office.opened(DE)
     office.teller.away = "nobody answers"
-    assert "; Slack is told later (nobody answers)" in run(office, "ack", DE)
+    assert "; Slack shows it later: nobody answers" in run(office, "ack", DE)
 
 
 def test_reasons_of_people_are_listed(office: Office) -> None:

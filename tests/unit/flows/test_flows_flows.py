@@ -1,7 +1,7 @@
 """The flows' own logic, without a Prefect server: what they start, tell, say and survive."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -120,6 +120,9 @@ class FakeSystem:
             raise LedgerError("the disk is full")
         self.told.append(notice)
         return Told(notice, told=True, why="told")
+
+    def tell_all(self, notices: Sequence[Notice]) -> tuple[Told, ...]:
+        return tuple(self.tell(notice) for notice in notices)
 
     def tell_unsent(self) -> tuple[Told, ...]:
         self.unsent += 1

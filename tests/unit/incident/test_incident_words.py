@@ -156,7 +156,7 @@ def test_what_is_needed_is_said_in_a_sentence(notices: tuple[Notice, ...], said:
     assert needs(made(*notices)).startswith(said)
 
 
-@pytest.mark.parametrize("stage", set(Stage) - {Stage.RECOVERED, Stage.RELEASED})
+@pytest.mark.parametrize("stage", sorted({*Stage} - {Stage.RECOVERED, Stage.RELEASED}))
 def test_every_stage_says_what_it_needs(stage: Stage) -> None:
     """No stage leaves a person to guess, and none says a name that is not filled in."""
     said = needs(made(note("m", stage)))

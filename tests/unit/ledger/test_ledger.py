@@ -16,14 +16,21 @@ from driftloop.records import (
     Decided,
     Decision,
     Failed,
+    Grouped,
     Head,
     Kind,
     Measured,
     ModelId,
     Moved,
+    Noted,
+    Notice,
+    Paged,
     Phase,
+    Posted,
     Reading,
+    Receipt,
     Rollout,
+    Stage,
     State,
     Window,
 )
@@ -383,3 +390,81 @@ def test_a_rollouts_steps_belong_to_its_order(ledger: SqlLedger) -> None:
     """One id leads from the decision to the last step."""
     ledger.advance(step(2))
     assert ledger.trace("o") == (step(2),)
+
+
+def noted(alert: str, incident: str, n: int = 1) -> tuple[Noted, str]:
+    """Return that a notice is to be told as part of an incident, and its key."""
+    notice = Notice(
+        key=f"{alert}/{n}",
+        incident=alert,
+        model=DE,
+        stage=Stage.OPENED,
+        at=AT,
+        since=AT,
+        channel="#c",
+        mention="",
+        headline="h",
+        doing="d",
+    )
+    return Noted(model=DE, at=AT, notice=notice, incident=incident), notice.key
+
+
+def test_what_lives_is_what_nobody_finished(ledger: SqlLedger) -> None:
+    """Held or not; finished ones are counted, and live again if they are opened again."""
+    for name in ("a/0", "a/1", "b/0"):
+        ledger.claim(f"incident/{name}", lease=LEASE, body=name)
+    ledger.release("incident/a/0")
+    ledger.finish("incident/a/1", "told")
+    assert ledger.live("incident/a/") == (("incident/a/0", "a/0"),)
+    assert (ledger.finished("incident/a/"), ledger.finished("incident/b/")) == (1, 0)
+    ledger.reopen("incident/a/1")
+    assert [body for _, body in ledger.live("incident/a/")] == ["a/0", "a/1"]
+    assert ledger.claim("incident/a/1", lease=LEASE).mine
+
+
+def test_many_facts_are_appended_at_once_and_each_once(ledger: SqlLedger) -> None:
+    """Those that are there already are left as they are."""
+    first, second = noted("x", "x"), noted("y", "y")
+    ledger.append_all([first])
+    ledger.append_all([(noted("x", "another")[0], first[1]), second])
+    assert [fact.incident for fact in ledger.facts(Noted)] == ["x", "y"]
+    ledger.append_all([])
+
+
+def test_an_incident_is_all_facts_that_name_it_in_order(ledger: SqlLedger) -> None:
+    """Not those of another whose name begins likewise."""
+    fact, key = noted("x", "x")
+    grouped = Grouped(model=DE, at=AT, alert="x", incident="x", group="", owner="o")
+    stands = Posted(
+        model=DE, at=AT, incident="x", channel="#c", receipt=Receipt(channel="C", ts="1"), shown=""
+    )
+    other, its_key = noted("x/2", "x/2")
+    ledger.append(grouped, key="x")
+    ledger.append_all([(fact, key), (other, its_key)])
+    ledger.append(stands)
+    assert ledger.incident("x") == (grouped, fact, stands)
+
+
+def test_untold_is_what_was_noted_and_not_paged(ledger: SqlLedger) -> None:
+    """By the notice's key, oldest first."""
+    facts = [noted("x", "x", n) for n in range(3)]
+    ledger.append_all(facts)
+    told = Paged(model=DE, at=AT, notice=facts[1][0].notice, receipt=Receipt(channel="C", ts="1"))
+    ledger.append(told, key=facts[1][1])
+    assert ledger.untold() == (facts[0][0], facts[2][0])
+
+
+def test_changes_name_what_was_appended_to_since(ledger: SqlLedger) -> None:
+    """Incidents by their facts, models by what answers for them; of the past nothing."""
+    ledger.append_all([noted("x", "x")])
+    begun = ledger.changes(-1)
+    assert (begun.incidents, begun.models) == (frozenset(), frozenset())
+    assert ledger.changes(begun.upto).upto == begun.upto
+    ledger.append_all([noted("y", "of/y")])
+    ledger.append(fact(1), key="no incident")
+    head = Head(model=FR, epoch=1, version=1, digest="", artifact="")
+    ledger.move(head, at=AT, previous=None, reason="r")
+    later = ledger.changes(begun.upto)
+    assert "of/y" in later.incidents
+    assert later.models == {FR}
+    assert later.upto > begun.upto

@@ -475,7 +475,7 @@ def test_slack_that_is_away_is_said_and_nothing_is_lost(office: Office) -> None:
     office.teller.away = "Slack does not answer"
     answer = office.take(Act.ACK, id_, None)
     assert answer.done
-    assert answer.said.endswith("; Slack is told later (Slack does not answer)")
+    assert answer.said.endswith("; Slack shows it later: Slack does not answer")
 
 
 def test_a_ledger_that_is_down_is_no_answer(
@@ -547,3 +547,14 @@ def test_a_rollout_that_is_stuck_is_said_to_be(office: Office) -> None:
     office.steps.promote = promote  # type: ignore[method-assign]
     assert office.take(Act.PROMOTE, id_, version=5).said.endswith("version 5): the file is gone")
     assert isinstance(office.acts()[0], Acted)
+
+
+def test_what_stands_is_the_same_by_itself_and_among_all(office: Office) -> None:
+    """A smaller incident is part of the larger one, whichever way it is read."""
+    larger = office.opened(DE, FR, group="data/weather")
+    smaller = office.opened(DE, alert="eta-de/20260301T000001")
+    own = office.opened(UK, owner="growth", told=False)
+    listed = {each.id: each for each in office.incidents.live()}
+    assert listed == {id_: office.incident(id_) for id_ in (larger, smaller, own)}
+    assert listed[smaller].status is Status.EXPLAINED
+    assert listed[smaller].explained_by == larger

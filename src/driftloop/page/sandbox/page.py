@@ -100,9 +100,9 @@ def fragment(slack: Workspace, channel: str, user: str) -> Body:
         "tabs": str(parts.tabs(tabs, chosen, reader)),  # type: ignore[attr-defined]
         "articles": [
             {"id": f"t{one['ts']}", "html": str(parts.article(one, names))}  # type: ignore[attr-defined]
-            for one in threads[:_SHOWN]
+            for one in threads
         ],
-        "older": len(threads[_SHOWN:]),
+        "older": 0 if chosen is None else max(0, chosen.messages - _SHOWN),
         "modal": modal,
     }
 
@@ -226,10 +226,10 @@ def _names(store: Store) -> dict[str, str]:
 
 
 def _threads(slack: Workspace, channel: str, reader: str) -> list[Body]:
-    """Return what `reader` sees in a channel, newest first, each with its replies."""
+    """Return the newest that `reader` sees in a channel, newest first, each with its replies."""
     whispers = [one for one in slack.whispers if (one.channel, one.user) == (channel, reader)]
     threads = []
-    for one in slack.store.history(channel):
+    for one in slack.store.history(channel)[:_SHOWN]:
         replies = [_seen(slack, reply) for reply in slack.store.replies(channel, one.at)]
         replies += [_whispered(slack, said) for said in whispers if said.thread == one.at]
         replies.sort(key=lambda seen: str(seen["ts"]))

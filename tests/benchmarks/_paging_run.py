@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from driftloop.records import Grouped, Noted, Paged, Posted, Relayed, Status, Unsent
+from driftloop.records import Grouped, Incident, Noted, Paged, Posted, Relayed, Status, Unsent
 from driftloop.settings import Settings
 from driftloop.wiring import System
 from tests.benchmarks._paging_place import Lives, Sandbox, set_clock, webhook
@@ -82,13 +82,17 @@ class Run:
         now, standing = self.system.clock.now(), self.system.teller.standing
         names = {fact.incident for fact in self.system.ledger.untold()}
         found = (standing.one(name, now) for name in names)
-        return sum(
-            standing.opens_at(one, now) <= now
-            if one.told is None
-            else len(one.members) == 1 or one.status is Status.RESOLVED
-            for one in found
-            if one is not None and one.status in (Status.OPEN, Status.ACKED, Status.RESOLVED)
-        )
+
+        def waits_for_us(one: Incident) -> bool:
+            if one.status is Status.EXPLAINED:
+                return True
+            if one.status not in (Status.OPEN, Status.ACKED, Status.RESOLVED):
+                return False
+            if one.told is None:
+                return standing.opens_at(one, now) <= now
+            return len(one.members) == 1 or one.status is Status.RESOLVED
+
+        return sum(waits_for_us(one) for one in found if one is not None)
 
     def settle(self) -> None:
         """Wait until everything is told that can be, and no trouble is left."""

@@ -73,12 +73,12 @@ def fold(
     acts = tuple(fact for fact in facts if isinstance(fact, Acted))
     about = [notice for notice in notices if notice.stage not in OF_TELLING] or list(notices)
     members = _members(about, now, rollouts or {})
-    resolved = _resolved(members, facts)
+    resolved, by_hand = _resolved(members, facts)
     ack, silence = _ack(acts, now), _silence(acts, now, versions or {})
     stands = silence if silence is not None else ack
     status = Status.OPEN
     if resolved is not None:
-        status, stands = Status.RESOLVED, _last(acts, Act.RESOLVE, Act.NO_PROBLEM)
+        status, stands = Status.RESOLVED, by_hand
     elif silence is not None:
         status = Status.SILENCED
     elif ack is not None:
@@ -152,18 +152,23 @@ def _member(
     )
 
 
-def _resolved(members: Sequence[Member], facts: Sequence[Fact]) -> datetime | None:
-    """Return when it was over: all of it is, or somebody said so and nothing began after that."""
+def _resolved(
+    members: Sequence[Member], facts: Sequence[Fact]
+) -> tuple[datetime | None, Acted | None]:
+    """Return when it was over, and by whose act.
+
+    All of it is, or somebody said so and nothing began after that.
+    """
     by_hand = None
     for fact in facts:
         if isinstance(fact, Acted) and fact.act in (Act.RESOLVE, Act.NO_PROBLEM):
-            by_hand = by_hand or fact.at
+            by_hand = by_hand or fact
         elif isinstance(fact, Noted) and begins(fact.notice):
             by_hand = None
     if by_hand is not None:
-        return by_hand
+        return by_hand.at, by_hand
     over = [member.over for member in members if member.over is not None]
-    return max(over) if len(over) == len(members) else None
+    return (max(over) if len(over) == len(members) else None), None
 
 
 def _ack(acts: Sequence[Acted], now: datetime) -> Acted | None:

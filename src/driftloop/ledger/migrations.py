@@ -180,6 +180,13 @@ def _one_epoch(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's connecti
     )
 
 
-STEPS: tuple[Callable[[Any], None], ...] = (_trace_facts, _one_epoch)
+def _live_intents(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's connection
+    """From 3 to 4: what nobody finished is found without looking at all that is."""
+    import sqlalchemy as sa
+
+    connection.execute(sa.text("CREATE INDEX live_intents ON intents (key) WHERE outcome IS NULL"))
+
+
+STEPS: tuple[Callable[[Any], None], ...] = (_trace_facts, _one_epoch, _live_intents)
 """Step n brings a ledger of schema n to n + 1."""
 SCHEMA_VERSION = 1 + len(STEPS)

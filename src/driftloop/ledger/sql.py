@@ -108,6 +108,13 @@ class SqlLedger:
             sa.Column("attempts", sa.Integer, nullable=False),
             sa.Column("outcome", sa.Text),
         )
+        unfinished = self._intents.c.outcome.is_(None)
+        sa.Index(
+            "live_intents",
+            self._intents.c.key,
+            sqlite_where=unfinished,
+            postgresql_where=unfinished,
+        )
         # Made once: a pass over a fleet asks each for every model, and making them is what costs.
         facts = self._facts
         self._appending = self._insert(facts).on_conflict_do_nothing().returning(facts.c.id)
@@ -346,7 +353,7 @@ class SqlLedger:
         """Return (key, body) of claims under `prefix` that nobody holds and nobody finished."""
         table = self._intents
         query = self._sa.select(table.c.key, table.c.body).where(
-            table.c.key.startswith(prefix, autoescape=True)
+            self._under(prefix)
             & table.c.outcome.is_(None)
             & (table.c.lease_until <= self._wall())
         )
@@ -356,14 +363,14 @@ class SqlLedger:
         """Return (key, body) of claims under `prefix` that nobody finished, held or not."""
         table = self._intents
         query = self._sa.select(table.c.key, table.c.body).where(
-            table.c.key.startswith(prefix, autoescape=True) & table.c.outcome.is_(None)
+            self._under(prefix) & table.c.outcome.is_(None)
         )
         return tuple((row[0], row[1]) for row in self._read(query.order_by(table.c.key)))
 
     def finished(self, prefix: str) -> int:
         """Return how many claims under `prefix` are finished."""
         table = self._intents
-        theirs = table.c.key.startswith(prefix, autoescape=True) & table.c.outcome.is_not(None)
+        theirs = self._under(prefix) & table.c.outcome.is_not(None)
         query = self._sa.select(self._sa.func.count()).select_from(table).where(theirs)
         return int(self._read(query)[0][0])
 
@@ -483,6 +490,14 @@ class SqlLedger:
             "body": _encoded(fact),
             "trace": self._trace(fact, key),
         }
+
+    def _under(self, prefix: str) -> Any:  # noqa: ANN401 - SQLAlchemy's condition
+        """Return the condition that a claim's key begins with `prefix`."""
+        key = self._intents.c.key
+        if self._engine.dialect.name == "postgresql":
+            # In the order of its texts, which is not that of their bytes, there is no range.
+            return key.startswith(prefix, autoescape=True)
+        return (key >= prefix) & (key < f"{prefix}\U0010ffff")
 
     def _newest_of(self, kinds: Collection[str]) -> list[Any]:
         """Return (kind, model, body) of each model's newest fact of each of `kinds`."""

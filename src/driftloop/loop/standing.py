@@ -142,7 +142,8 @@ class Standing:
         if incident.models == (PLATFORM,):
             near = {each for each in live if each.startswith(f"{PLATFORM}/")}
         else:
-            facts = self.ledger.facts(Grouped, model=incident.models[0], last=NEWEST)
+            left = next((m.model for m in incident.members if m.over is None), incident.models[0])
+            facts = self.ledger.facts(Grouped, model=left, last=NEWEST)
             near = {fact.incident for fact in facts} & live
             if incident.group.endswith(STARVED):
                 near |= {each for each in live if each.startswith(f"{PLATFORM}/")}

@@ -13,11 +13,13 @@ from driftloop.loop.noting import Noter
 from driftloop.loop.settle import Pauses, Settled, Settler, Told
 from driftloop.loop.standing import Standing, noted
 from driftloop.ports import Clock, Ledger, Pager
-from driftloop.records import Incident, ModelId, Notice, Paged, Rollout
+from driftloop.records import PLATFORM, Incident, ModelId, Notice, Paged, Rollout
 from driftloop.spec import Fleet
 
 BROKEN = 60.0
 """Wall seconds after which an incident is tried again that a fault of ours kept from being told."""
+LONGEST = 60.0
+"""Wall seconds after which a look ends though more is to be told: the next goes on."""
 _log = logging.getLogger(__name__)
 
 __all__ = ["Teller", "Told", "noted"]
@@ -111,10 +113,11 @@ class Teller:
                 if changes.models & set(known.incident.models)
             }
             self._refresh(touched)
-            told: list[Told] = []
-            for name in self._due(touched):
-                told += self._settled(name)
             memory.upto = changes.upto
+            told, until = list[Told](), time.monotonic() + LONGEST
+            for name in self._due():
+                if time.monotonic() < until:
+                    told += self._settled(name)
             return tuple(told)
 
     def waiting(self) -> int:
@@ -163,18 +166,18 @@ class Teller:
             for model in each.incident.models:
                 near.setdefault(model, []).append(each.incident)
         for each in known.values():
-            others = near[each.incident.models[0]] + near.get("driftloop", [])
+            left = [m.model for m in each.incident.members if m.over is None]
+            others = [*near.get(left[0] if left else "", ()), *near.get(PLATFORM, ())]
             by = explainer(each.incident, others)
             if by != each.explained_by:
                 each.explained_by, each.due = by, now
 
-    def _due(self, touched: Iterable[str]) -> list[str]:
+    def _due(self) -> list[str]:
         now, wall, known = self.clock.now(), self.wall(), self._memory.known
         due = [
             name
             for name, each in known.items()
-            if name in touched
-            or (each.due is not None and each.due <= now)
+            if (each.due is not None and each.due <= now)
             or (each.again is not None and each.again <= wall)
         ]
         return sorted(due, key=lambda name: (known[name].incident.opened, name))

@@ -287,3 +287,16 @@ def _open_empty(url: str, barrier: "multiprocessing.synchronize.Barrier") -> Non
     ledger = SqlLedger(url)
     assert ledger.facts(Decided) == ()
     ledger.close()
+
+
+def test_a_ledger_brought_up_has_the_indexes_of_a_new_one(ledger: SqlLedger, old: Path) -> None:
+    """Whatever step made them: one that lacks `live_intents` reads all that was ever finished."""
+    assert ledger.live("act") == ()
+    new = old.with_name("new.db")
+    SqlLedger(f"sqlite:///{new}").close()
+    found = []
+    for file in (old, new):
+        with closing(sqlite3.connect(file)) as connection:
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")
+            found.append({name for (name,) in rows})
+    assert found[0] == found[1] >= {"live_intents", "one_epoch"}

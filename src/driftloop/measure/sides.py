@@ -92,6 +92,8 @@ class Sides:
     """Columns that stand still for long, as a month does: they tell the time."""
     sooner: Answered | None
     """What is in the window before `changed`, if that is enough to compare."""
+    moved: Mapping[str, float]
+    """By how many standard errors each column of `changed` has moved."""
 
     @property
     def telling(self) -> Mapping[str, Bins]:
@@ -103,19 +105,25 @@ class Sides:
         bins, was, now = self.bins[name], self.before.columns[name], self.changed.columns[name]
         span = spans(self.before, self.changed)
         swing = swings(span, was.codes, bins.size)
-        moved = float(np.max(np.abs(apart(bins, was.codes, now.codes, span))))
-        still = name in self.still
-        return Side(bins, was, now, swing, moved, still=still, sudden=self._sudden(name))
+        return Side(
+            bins,
+            was,
+            now,
+            swing,
+            self.moved[name],
+            still=name in self.still,
+            sudden=self._sudden(name),
+        )
 
     def _sudden(self, name: str) -> bool:
         """Say whether a column was as usual in the window at first, and has moved nearly alone."""
         if self.sooner is None or name in self.still:
             return False
         at_first = moves({name: self.bins[name]}, self.before, self.sooner)[name]
-        moved = moves(self.telling, self.before, self.changed)
-        others = [far for each, far in moved.items() if each != name]
-        with_it = sum(far >= max(MOVED, moved[name] / 4.0) for far in others)
-        return at_first < max(MOVED, moved[name] / 4.0) and with_it <= len(others) / 4.0
+        least = max(MOVED, self.moved[name] / 4.0)
+        others = [self.moved[each] for each in self.telling if each != name]
+        with_it = sum(far >= least for far in others)
+        return at_first < least and with_it <= len(others) / 4.0
 
 
 def sides(family: Family, now: Rows, before: pa.Table, reference: pa.Table) -> Sides:
@@ -159,7 +167,7 @@ def sides(family: Family, now: Rows, before: pa.Table, reference: pa.Table) -> S
         for name, column in trained.columns.items()
         if name in cut and _stands_still(column.codes, cut[name].size)
     )
-    return Sides(cut, was, changed, worse, still, sooner)
+    return Sides(cut, was, changed, worse, still, sooner, moves(cut, was, changed))
 
 
 def losses(family: Family, label: Floats, answer: Floats) -> Floats:

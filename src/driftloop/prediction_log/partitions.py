@@ -1,8 +1,9 @@
-"""Partitions of a family's rows, counted where they lie: three queries, however many models."""
+"""Partitions of a family's rows, counted where they lie: few queries, however many models."""
 
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from driftloop.prediction_log import queries
@@ -18,6 +19,8 @@ WARM = 14
 """What first appears in so many of the oldest partitions is not new: nobody knows what was before.
 """
 SLOTS = 24
+AT_ONCE = 25
+"""So many columns are counted by one query: its cost grows with the square of them."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -37,11 +40,11 @@ def counted(
     given = {name: value for name, value in asked.items() if name != "version"}
     with store.cursor() as con:
         try:
-            # Read once: the three below ask it, and it is gone with the cursor.
+            # Read once: those below ask it, and it is gone with the cursor.
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE placed AS {_placed(family, once=once)}", given
             )
-            plain = con.execute(_plain(family)).fetchall()
+            parts = [con.execute(query).fetchall() for query in _plain(family)]
             unseen = con.execute(_unseen(family)).fetchall() if family.categorical else []
             agreed = [] if family.task is Task.SCORE else con.execute(_agreed(family)).fetchall()
             con.execute("DROP TABLE placed")
@@ -54,9 +57,10 @@ def counted(
             Agreement(batch=batch, n=n, equal=sums[0], **dict(zip(_SUMS, sums[1:], strict=True)))
         )
     found: dict[ModelId, list[Partition]] = defaultdict(list)
-    for model, place, *figures in plain:
+    for (model, place, *figures), *more in zip(*parts, strict=True):
         start = _EPOCH + place * length
-        whole, columns = figures[: len(_WHOLE)], figures[len(_WHOLE) :]
+        whole = figures[: len(_WHOLE)]
+        columns = chain(figures[len(_WHOLE) :], *(rest for _, _, *rest in more))
         found[model].append(
             Partition(
                 model=model,
@@ -114,17 +118,26 @@ def _placed(family: Family, *, once: bool) -> str:
     """  # noqa: S608 - identifiers come from the checked spec
 
 
-def _plain(family: Family) -> str:
+def _plain(family: Family) -> list[str]:
+    """Return the queries for (model, place, what `_WHOLE` names, a structure for each column).
+
+    What the first has no room for the others give as (model, place, structures), in the same order.
+    """
     found = IMPOSSIBLE.get(family.task, {}).values()
     impossible = [f"coalesce({wrong}, false)" for wrong, _ in found]
     wrong = f"count(*) FILTER ({' OR '.join(impossible)})" if impossible else "0"
-    columns = "".join(f", {_sql(family, name)}" for name in _watched(family))
-    return f"""
-        SELECT model, place, count(*), coalesce(sum(again), 0)::BIGINT, count(*) FILTER (late),
-               count(DISTINCT slot), {wrong}, count(label), min(label), max(label),
-               avg(label){columns}
-        FROM placed GROUP BY model, place ORDER BY model, place
-    """  # noqa: S608 - identifiers come from the checked spec
+    whole = f"""
+        count(*), coalesce(sum(again), 0)::BIGINT, count(*) FILTER (late), count(DISTINCT slot),
+        {wrong}, count(label), min(label), max(label), avg(label)
+    """
+    columns = [_sql(family, name) for name in _watched(family)]
+    parts = [columns[at : at + AT_ONCE] for at in range(0, len(columns), AT_ONCE)]
+    parts[0].insert(0, whole)
+    return [
+        f"SELECT model, place, {', '.join(part)} FROM placed "  # noqa: S608 - from the checked spec
+        "GROUP BY model, place ORDER BY model, place"
+        for part in parts
+    ]
 
 
 def _watched(family: Family) -> list[str]:

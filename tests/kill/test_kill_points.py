@@ -4,10 +4,13 @@ Each point is shown to have been hit. The long form, on all that `driftloop up` 
 `test_kill_campaign.py`.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from fakes.mail_server import Hook, hook_server
 from integration.house import answers, eventually, free_ports
+from kill.clerk import opened
 from kill.harness import (
     HERE,
     Life,
@@ -21,9 +24,10 @@ from kill.harness import (
     untold,
 )
 from kill.invariants import Row, logged_once, told_once
+from pydantic import SecretStr
 
 from driftloop.prediction_log import Lake
-from driftloop.records import Paged
+from driftloop.records import Acted, Paged, Relayed, Stage
 from driftloop.settings import Settings
 from driftloop.spec import Fleet
 from driftloop.wiring import System
@@ -38,6 +42,11 @@ TELLER = (
     *("update-after", "reply-before", "reply-after", "end-before", "end-after"),
 )
 SLACK = ("keep-before", "keep-after")
+CLICKS = ("acted-before", "acted-after", "reply-after")
+MORE_CLICKS = ("click-after", "answered-before", "answered-after", "noted-before", "record-before")
+RELAYS = ("send-after", "relayed-after")
+MORE_RELAYS = ("send-before", "relayed-before")
+LONG = (pytest.mark.long, pytest.mark.timeout(600))
 
 
 @pytest.fixture
@@ -127,6 +136,70 @@ def test_a_notice_stands_once_wherever_teller_and_slack_die(
     with capsys.disabled():
         lost = "teller.act-after, teller.reply-after, slack.keep-after"
         tell(f"ambiguous: replies lost at {lost}; {len(standing)} messages, each once")
+
+
+@pytest.mark.parametrize("points", [CLICKS, pytest.param(MORE_CLICKS, marks=LONG)])
+def test_a_click_is_done_and_told_once_wherever_the_desk_dies(
+    settings: Settings, orders: Orders, points: tuple[str, ...]
+) -> None:
+    """Before and after its intent, the act, its answer, and the line in the thread.
+
+    Who hears nothing clicks again, and Slack sends it again: it is the same click.
+    """
+    env = orders.environment()
+    slack = Lives(settings, env, HERE / "command.py", "_slack")
+    clerk = Lives(settings, env, HERE / "clerk.py")
+    try:
+        slack.begin("")
+        eventually(lambda: answers(settings.slack_base.replace("api/", "healthz")), "local Slack")
+        teller = System(settings).teller
+        teller.tell_all([opened(number) for number in range(len(points))])
+        for number, name in enumerate(points):
+            orders.give(Point("clerk", name))
+            died_at(Point("clerk", name), orders, clerk.begin(f"click {number}"))
+            assert clerk.begin(f"click {number}").ends() == 0
+        standing = keys(messages(settings))
+    finally:
+        clerk.kill()
+        slack.kill()
+    ledger = System(settings).ledger
+    acted, paged = ledger.facts(Acted), ledger.facts(Paged)
+    assert Counter(fact.key for fact in acted) == {f"click/{n}": 1 for n in range(len(points))}
+    assert told_once(paged, standing, untold(settings)) == []
+    stages = Counter(fact.notice.stage for fact in paged)
+    assert stages == {Stage.OPENED: len(points), Stage.ACTED: len(points)}
+
+
+@pytest.mark.parametrize("points", [RELAYS, pytest.param(MORE_RELAYS, marks=LONG)])
+def test_what_is_told_the_second_way_is_one_incident_wherever_its_teller_dies(
+    settings: Settings, orders: Orders, points: tuple[str, ...]
+) -> None:
+    """Between sending and its record it is sent again, under the same key; in Slack it is once."""
+    env = orders.environment()
+    slack = Lives(settings, env, HERE / "command.py", "_slack")
+    with hook_server(Hook()) as hook:
+        given = {"slack_down": 0.1, "webhook": SecretStr(hook.url)}
+        told = settings.model_copy(update=given)
+        clerk = Lives(told, env, HERE / "clerk.py")
+        try:
+            for number, name in enumerate(points):
+                orders.give(Point("clerk", name))
+                died_at(Point("clerk", name), orders, clerk.begin(f"relay {number}"))
+                assert clerk.begin(f"relay {number}").ends() == 0
+            slack.begin("")
+            assert clerk.begin("rest").ends() == 0
+            standing = keys(messages(settings))
+        finally:
+            clerk.kill()
+            slack.kill()
+    ledger = System(settings).ledger
+    sent = Counter(headers["Idempotency-Key"] for headers, _ in hook.taken)
+    own = {key: count for key, count in sent.items() if key.startswith("eta-de/")}
+    assert {key.split("/")[1] for key in own} == {str(n) for n in range(len(points))}
+    assert len(own) == len(points)
+    relayed = Counter(fact.incident for fact in ledger.facts(Relayed))
+    assert {relayed[f"eta-de/{n}"] for n in range(len(points))} == {1}
+    assert told_once(ledger.facts(Paged), standing, untold(settings)) == []
 
 
 def died_at(point: Point, orders: Orders, victim: Life) -> None:

@@ -423,6 +423,23 @@ def test_a_larger_incident_silences_what_it_explains(world: World) -> None:
     assert world.pager.told[1].to.mention == "@here"
 
 
+def test_what_is_told_as_part_of_a_larger_one_ends_as_part_of_it(world: World) -> None:
+    """Nobody was told of it by itself, so nobody need be told of its end, then or later."""
+    world.happens(world.broken(DE), world.broken(FR))
+    world.after(SECOND)
+    world.happens(world.notice(DE, alert=f"{DE}/own"))
+    world.after(HOUR)
+    world.happens(world.notice(DE, Stage.RECOVERED, alert=f"{DE}/own"))
+    world.after(HOUR)
+    for model in (DE, FR):
+        world.happens(world.broken(model, Stage.RECOVERED))
+    world.after(HOUR)
+    assert world.message.incident.status is Status.RESOLVED
+    assert world.stands(f"{DE}/own").status is Status.RESOLVED
+    assert world.ledger.untold() == ()
+    assert world.teller.standing.live_ids() == ()
+
+
 def test_rows_in_quarantine_are_told_with_the_fault_of_their_data(world: World) -> None:
     """One fault, one message: the quarantine is a line of it, and wakes nobody when it is over."""
     kept = world.notice(

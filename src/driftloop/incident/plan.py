@@ -72,10 +72,12 @@ def plan(
         if channel in newest and newest[channel].shown not in (GONE, REFUSED)
     )
     left = [notice for notice in incident.notices if notice.key not in told]
-    post = _to_post(incident, wanted, posted, stands, may_open=may_open, left=bool(left))
+    as_part = _ended_as_part(incident, left, told)
+    to_tell = bool(left) and not as_part
+    post = _to_post(incident, wanted, posted, stands, may_open=may_open, left=to_tell)
     if not stands:
         # What people deleted again and again they want no more of.
-        unwanted = incident.told is not None and not post
+        unwanted = (incident.told is not None or as_part) and not post
         over = not post and incident.status is Status.RESOLVED and not left
         return Plan(post=post, covered=tuple(left) if unwanted else (), over=over)
     covered = _covered(facts, left)
@@ -140,6 +142,14 @@ def _to_post(
     if not stands and not again:
         return new[:1] if may_open or known else ()
     return (*again, *(new if incident.status is Status.OPEN else ()))
+
+
+def _ended_as_part(incident: Incident, left: Sequence[Notice], told: frozenset[str]) -> bool:
+    """Say whether it is over and was told as part of a larger one alone: so is its end."""
+    if incident.status is not Status.RESOLVED or incident.told is not None:
+        return False
+    known = {notice.incident for notice in incident.notices if notice.key in told}
+    return bool(left) and known >= {notice.incident for notice in left}
 
 
 def _covered(facts: Sequence[Fact], left: Sequence[Notice]) -> tuple[Notice, ...]:

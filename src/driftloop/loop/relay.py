@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from driftloop.errors import PagerError
+from driftloop.incident import NEEDS_A_PERSON
 from driftloop.incident.unreached import OF_OUTAGE, outage, reached, relayed, unreached, why
 from driftloop.loop.standing import INCIDENT
 from driftloop.loop.tell import Teller
@@ -123,7 +124,7 @@ class Relay:
         if not unreached((*facts, unsent), wall=self.wall(), down=0.0):
             return
         incident = self._stands(facts)
-        if incident is None or incident.status is not Status.OPEN:
+        if incident is None or not _is_to_be_told(incident):
             return
         owners = self.teller.standing.told_to(incident)
         owner = next((each for each in owners if each.channel == unsent.channel), None)
@@ -163,6 +164,17 @@ class Relay:
 
     def _stands(self, facts: Sequence[Fact]) -> Incident | None:
         return self.teller.standing.of(facts, self.clock.now())
+
+
+def _is_to_be_told(incident: Incident) -> bool:
+    """Say whether it is open, or began as what is over at once and needs somebody all the same.
+
+    That is a rollout that was rolled back.
+    """
+    if incident.status is Status.RESOLVED and not incident.acts:
+        newest = max(incident.members, key=lambda member: member.at)
+        return newest.over is not None and newest.stage in NEEDS_A_PERSON
+    return incident.status is Status.OPEN
 
 
 def _every(known: Mapping[str, Sequence[Fact]]) -> list[Fact]:

@@ -348,7 +348,14 @@ class Settler:
 
     def _receipt(self, seen: Seen) -> Receipt:
         posted = [fact for fact in seen.facts if isinstance(fact, Posted)]
-        return (seen.plan.stands or posted)[0].receipt
+        if stands := seen.plan.stands or posted:
+            return stands[0].receipt
+        # It is told in a larger one's thread.
+        return next(
+            fact.receipt
+            for notice in seen.incident.notices
+            if (fact := self.ledger.fact(Paged, key=notice.key)) is not None
+        )
 
     def _unsent(self, incident: Incident, channel: str, error: PagerError) -> None:
         fact = Unsent(

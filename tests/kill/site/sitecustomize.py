@@ -75,6 +75,10 @@ POINTS: dict[str, tuple[tuple[str, str, Callable[..., bool]], ...]] = {
         ("SqlLedger.finish", "end", _under("incident/")),
         ("SqlLedger.append", "decided", _of("Decided")),
         ("SqlLedger.append", "stands", _of("Posted")),
+        ("SqlLedger.claim", "click", _under("act/")),
+        ("SqlLedger.append", "acted", _of("Acted")),
+        ("SqlLedger.finish", "answered", _under("act/")),
+        ("SqlLedger.append", "relayed", _of("Relayed")),
         ("SqlLedger.append_all", "grouped", _all_of("Grouped")),
         ("SqlLedger.append_all", "noted", _all_of("Noted")),
         ("SqlLedger.append_all", "record", _all_of("Paged")),
@@ -85,6 +89,7 @@ POINTS: dict[str, tuple[tuple[str, str, Callable[..., bool]], ...]] = {
         ("_asked", "update", _asked("chat_update", thread=False)),
         ("_asked", "reply", _asked("chat_postMessage", thread=True)),
     ),
+    "driftloop.page.second": (("Webhook.send", "send", _always),),
     "driftloop.page.sandbox.store": (("Store.add", "keep", _always),),
     "driftloop.registry": (
         ("MlflowRegistry.register", "register", _always),
@@ -101,6 +106,7 @@ POINTS: dict[str, tuple[tuple[str, str, Callable[..., bool]], ...]] = {
 SHORTER: dict[str, tuple[str, str, Callable[[float], Any]]] = {
     # The module's constant, what says how long, and in which type.
     "driftloop.loop.settle": ("LEASE", "KILL_LEASE", lambda given: timedelta(seconds=given)),
+    "driftloop.loop.relay": ("LEASE", "KILL_LEASE", lambda given: timedelta(seconds=given)),
     # Not shorter, but as good as: a channel takes all at once.
     "driftloop.page.asking": ("BURST", "KILL_BURST", int),
     "driftloop.serve.jetstream": ("ACKNOWLEDGE_WITHIN", "KILL_ACK", float),

@@ -304,6 +304,19 @@ def test_what_somebody_has_or_is_over_is_not_sent(
     assert "i" not in {each[0] for each in way.sent}
 
 
+def test_what_is_over_at_once_and_needs_somebody_is_sent(
+    relay: Relay, slack: Slack, times: Times, way: Way
+) -> None:
+    """A rollout that was rolled back is so; one that came to the front meanwhile needs nobody."""
+    slack.tell(notice("rollout/eta-de#7", Stage.ROLLED_BACK))
+    slack.tell(notice("rollout/eta-fr#8", Stage.HELD))
+    over = replace(notice("rollout/eta-fr#8", Stage.PROMOTED), at=AT + timedelta(minutes=1))
+    slack.tell(over)
+    times.pass_by(DOWN)
+    relay.relay()
+    assert [each[0] for each in way.sent] == [OUTAGE, "rollout/eta-de#7"]
+
+
 def test_who_cannot_be_reached_waits_for_slack(
     relay: Relay, slack: Slack, times: Times, fleet: Fleet, way: Way
 ) -> None:

@@ -24,6 +24,7 @@ from driftloop.records import (
     Act,
     Acted,
     Address,
+    Grouped,
     Head,
     Incident,
     ModelId,
@@ -623,6 +624,27 @@ def test_processes_that_tell_the_same_at_once_leave_one_message(
         assert one.incident.status is Status.RESOLVED
     assert world.teller.waiting() == 0
     assert world.ledger.live("incident/") == ()
+
+
+def test_what_ends_as_its_cause_comes_again_is_counted_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes give the next incident the same number, should one have seen both."""
+    world.happens(world.broken(DE))
+    world.after(MINUTE)
+    world.acts(Act.RESOLVE, f"{GROUP}/logistics/0")
+    live = world.ledger.live
+
+    def ends_then(prefix: str) -> tuple[tuple[str, str], ...]:
+        found = live(prefix)
+        for key, _ in found if prefix.endswith("/logistics/") else ():
+            world.ledger.finish(key, "told")
+        return found
+
+    monkeypatch.setattr(world.ledger, "live", ends_then)
+    world.happens(world.broken(FR))
+    (grouped,) = world.ledger.facts(Grouped, model=FR)
+    assert grouped.incident == f"{GROUP}/logistics/1"
 
 
 def test_an_incident_is_given_back_before_its_lease_runs_out(

@@ -353,9 +353,7 @@ class SqlLedger:
         """Return (key, body) of claims under `prefix` that nobody holds and nobody finished."""
         table = self._intents
         query = self._sa.select(table.c.key, table.c.body).where(
-            self._under(prefix)
-            & table.c.outcome.is_(None)
-            & (table.c.lease_until <= self._wall())
+            self._under(prefix) & table.c.outcome.is_(None) & (table.c.lease_until <= self._wall())
         )
         return tuple((row[0], row[1]) for row in self._read(query.order_by(table.c.key)))
 

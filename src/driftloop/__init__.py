@@ -1,3 +1,3 @@
 """driftloop: the control loop that keeps a fleet of deployed models fresh."""
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"

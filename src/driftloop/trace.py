@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from driftloop.incident.lines import acted_on
 from driftloop.records import (
+    Acted,
     Advanced,
     Cause,
     Decided,
@@ -22,6 +24,7 @@ from driftloop.records import (
     Ordered,
     Paged,
     Quarantined,
+    Relayed,
     Released,
     Trained,
 )
@@ -148,6 +151,10 @@ def _step(fact: Fact) -> Step | None:  # noqa: C901, PLR0911, PLR0912 - one for 
             by = f", held by {rollout.held}" if rollout.held else ""
             said = f"version {rollout.version}: {rollout.reason}{by} (epoch {rollout.epoch})"
             return _made(fact, f"rollout: {rollout.named}", said, rollout.order)
+        case Acted():
+            return _made(fact, "somebody acted", acted_on(fact), fact.incident)
+        case Relayed(way=way, to=to, why=why):
+            return _made(fact, "told another way", f"by {way} to {to}: {why}", fact.incident)
         case Moved(head=head):
             said = f"version {head.version} answers from epoch {head.epoch} on"
             return _made(fact, "champion", said, None)

@@ -265,7 +265,7 @@ def _make(run: Run, trouble: str, fault: Fault) -> None:
             how=how,
             # For who posts without our loop, and is told of the same outage.
             begins=fault.opens.isoformat(),
-            ends=(fault.opens + timedelta(hours=2)).isoformat(),
+            ends=(fault.opens + timedelta(minutes=20)).isoformat(),
         )
         run.trouble_until = began + seconds
 

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,12 +16,15 @@ from fakes.pager import Told as Message
 
 from driftloop.incident import alone
 from driftloop.ledger import SqlLedger
+from driftloop.loop import settle
+from driftloop.loop.settle import LEASE
 from driftloop.loop.tell import Teller, Told
 from driftloop.records import (
     PLATFORM,
     Act,
     Acted,
     Address,
+    Grouped,
     Head,
     Incident,
     ModelId,
@@ -619,3 +624,106 @@ def test_processes_that_tell_the_same_at_once_leave_one_message(
         assert one.incident.status is Status.RESOLVED
     assert world.teller.waiting() == 0
     assert world.ledger.live("incident/") == ()
+
+
+def test_what_ends_as_its_cause_comes_again_is_counted_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes give the next incident the same number, should one have seen both."""
+    world.happens(world.broken(DE))
+    world.after(MINUTE)
+    world.acts(Act.RESOLVE, f"{GROUP}/logistics/0")
+    live = world.ledger.live
+
+    def ends_then(prefix: str) -> tuple[tuple[str, str], ...]:
+        found = live(prefix)
+        for key, _ in found if prefix.endswith("/logistics/") else ():
+            world.ledger.finish(key, "told")
+        return found
+
+    monkeypatch.setattr(world.ledger, "live", ends_then)
+    world.happens(world.broken(FR))
+    (grouped,) = world.ledger.facts(Grouped, model=FR)
+    assert grouped.incident == f"{GROUP}/logistics/1"
+
+
+def test_an_incident_is_given_back_before_its_lease_runs_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each step takes long it goes on turn by turn, free between them, and tells all once."""
+    passing = count(0.0, LEASE.total_seconds() / 2)
+    monkeypatch.setattr(settle, "time", SimpleNamespace(monotonic=lambda: next(passing)))
+    (told,) = world.happens(world.notice())
+    assert not told.told
+    assert "another turn" in told.why
+    assert world.ledger.claim("incident/eta-de/1", lease=LEASE).mine
+    world.ledger.release("incident/eta-de/1")
+    world.happens(world.notice(stage=Stage.RETRAINING), world.notice(stage=Stage.PROMOTED))
+    for _ in range(8):
+        world.after(SECOND)
+    assert [entry.stage for entry in world.message.thread] == [Stage.RETRAINING, Stage.PROMOTED]
+    assert world.teller.waiting() == 0
+
+
+def test_a_wall_clock_that_is_put_back_keeps_nothing_waiting(world: World) -> None:
+    """An hour back, while Slack is left in peace for a minute: it is told once that is over."""
+    world.pager.away = True
+    for _ in range(8):
+        world.happens(world.notice())
+        world.after(MINUTE)
+    world.pager.away = False
+    world.wall -= HOUR.total_seconds()
+    assert [each.told for each in world.after(timedelta(0))] == [True]
+
+
+def test_nobody_is_reminded_of_models_that_no_monitor_declares_any_more(world: World) -> None:
+    """Nobody looks at them, so that it would never end; it stands until somebody resolves it."""
+    world.happens(world.broken(DE), world.broken(FR))
+    world.after(MINUTE)
+    left = tuple(family for family in world.fleet.families if DE not in family.models)
+    world.fleet = replace(world.fleet, families=left)
+    world.restart()
+    for _ in range(3):
+        world.after(2 * DAY)
+    assert world.message.thread == []
+    assert world.stands(f"{GROUP}/logistics/0").status is Status.OPEN
+    world.acts(Act.RESOLVE, f"{GROUP}/logistics/0")
+    world.after(MINUTE)
+    assert world.message.incident.status is Status.RESOLVED
+
+
+def test_an_owner_that_is_renamed_goes_on_with_what_is_open(world: World) -> None:
+    """Its message goes on where it stands, to its end; what comes then is told the new owner."""
+    world.happens(world.notice())
+    owners = {
+        "transport" if name == "logistics" else name: owner
+        for name, owner in world.fleet.owners.items()
+    }
+    families = tuple(
+        family.model_copy(update={"owner": "transport"}) if family.owner == "logistics" else family
+        for family in world.fleet.families
+    )
+    world.fleet = replace(world.fleet, owners=owners, families=families)
+    world.restart()
+    world.after(2 * DAY)
+    world.happens(world.notice(stage=Stage.RECOVERED, owner="transport"))
+    assert world.message.incident.status is Status.RESOLVED
+    assert [entry.stage for entry in world.message.thread] == [Stage.REMINDED, Stage.RECOVERED]
+    world.happens(world.notice(alert=f"{DE}/2", owner="transport"))
+    assert [message.incident.owner for message in world.pager.told] == ["logistics", "transport"]
+
+
+def test_many_that_recover_one_by_one_cost_few_calls(world: World) -> None:
+    """Sixty models of one incident, a recovery a minute: one line in ten minutes for all."""
+    models = [ModelId(f"eta-{n:02}") for n in range(60)]
+    world.happens(*(world.broken(model) for model in models))
+    world.after(MINUTE)
+    before = world.pager.asked
+    for model in models:
+        world.happens(world.broken(model, Stage.RECOVERED))
+        world.after(MINUTE)
+    assert world.message.incident.status is Status.RESOLVED
+    assert len(world.message.entries) <= 7
+    assert len(world.message.thread) == 60
+    # An edit for each recovery, which comes a minute after the other, and the lines.
+    assert world.pager.asked - before <= 60 + 7

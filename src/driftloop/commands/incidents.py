@@ -109,8 +109,8 @@ def _do(system: "System", which: str, act: Act, *, why: str, silence: str = "") 
 
 
 def _show_all(found: Sequence[Incident], *, as_json: bool) -> None:
+    from driftloop.incident.lines import when
     from driftloop.incident.words import headline
-    from driftloop.loop.acts import when
 
     if as_json:
         _print_json(found)
@@ -154,7 +154,7 @@ def _show_one(system: "System", incident: Incident, *, as_json: bool) -> None:
 
 def _history(facts: "Sequence[Fact]") -> list[str]:
     """Return what happened, oldest first; of one channel's posts the first."""
-    from driftloop.loop.acts import said, when
+    from driftloop.incident.lines import acted_on, when
     from driftloop.records import Grouped, Noted, Posted, Relayed, Unsent
 
     lines: list[tuple[str, str]] = []
@@ -173,7 +173,7 @@ def _history(facts: "Sequence[Fact]") -> list[str]:
             case Relayed(way=way, to=to, why=why):
                 what, shown = "told", f"by {way} to {to}: {why}"
             case Acted():
-                what, shown = str(fact.act), said(fact)
+                what, shown = str(fact.act), acted_on(fact)
             case _:
                 continue
         lines.append((when(fact.at), f"{what:<13} {' '.join(shown.split())}"))
@@ -181,7 +181,7 @@ def _history(facts: "Sequence[Fact]") -> list[str]:
 
 
 def _show_denied(system: "System", owner: str | None, *, as_json: bool) -> None:
-    from driftloop.loop.acts import when
+    from driftloop.incident.lines import when
 
     found: list[Acted] = []
     for act in system.incidents.denied():
@@ -198,7 +198,7 @@ def _show_denied(system: "System", owner: str | None, *, as_json: bool) -> None:
 
 
 def _status(incident: Incident) -> str:
-    from driftloop.loop.acts import when
+    from driftloop.incident.lines import when
 
     status = str(incident.status)
     if incident.who is not None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from driftloop.incident.stages import OF_QUARANTINE, OF_ROLLOUT, is_of
 from driftloop.records import PLATFORM, Incident, ModelId, Origin, Status
+from driftloop.route import rank
 
 MAKES: Mapping[str, tuple[str, ...]] = {
     "unhealthy/worker": ("driftloop/passes_missed/",),
@@ -35,7 +36,7 @@ def explainer(incident: Incident, others: Iterable[Incident]) -> str | None:
 
 
 def _explains(larger: Incident, smaller: Incident) -> bool:
-    waits = larger.told is None and _rank(larger) < _rank(smaller)
+    waits = larger.told is None and rank(larger.severity) < rank(smaller.severity)
     if larger.id == smaller.id or larger.status is Status.RESOLVED or waits:
         return False
     if larger.models == (PLATFORM,):
@@ -63,7 +64,3 @@ def _size(incident: Incident) -> tuple[int, int]:
 
 def _open_models(incident: Incident) -> frozenset[ModelId]:
     return frozenset(member.model for member in incident.members if member.over is None)
-
-
-def _rank(incident: Incident) -> int:
-    return list(type(incident.severity)).index(incident.severity)

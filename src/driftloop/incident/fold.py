@@ -32,6 +32,7 @@ from driftloop.records import (
     Stage,
     Status,
 )
+from driftloop.route import rank
 
 GONE = "gone"
 """What a message shows that somebody deleted."""
@@ -190,7 +191,7 @@ def _last(acts: Sequence[Acted], *kinds: Act) -> Acted | None:
 
 
 def _severity(notices: Sequence[Notice]) -> Severity:
-    return max((notice.severity for notice in notices), key=list(Severity).index)
+    return max((notice.severity for notice in notices), key=rank)
 
 
 def _origin(notices: Sequence[Notice]) -> Origin:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from driftloop.incident.stages import OF_TELLING
-from driftloop.records import Act, Incident, ModelId, Notice, Stage
+from driftloop.records import Act, Acted, Incident, ModelId, Notice, Stage
 
 Said = tuple[str | datetime, ...]
 """A sentence with its times left as times: Slack shows each reader their own."""
@@ -41,18 +41,21 @@ STAGES: Mapping[Stage, str] = {
     Stage.AGAIN: "Told once more",
 }
 
-_ACTS: Mapping[Act, str] = {
-    Act.ACK: "acknowledged",
+ACTS: Mapping[Act, str] = {
+    Act.ACK: "acknowledged it",
     Act.SILENCE: "silenced it",
-    Act.RESOLVE: "closed it",
-    Act.NO_PROBLEM: "said that it is not a problem",
+    Act.RESOLVE: "resolved it by hand",
+    Act.NO_PROBLEM: "found that it is not a problem",
     Act.RETRAIN: "asked for a retraining",
     Act.HOLD: "held the rollout",
     Act.RESUME: "let the rollout go on",
-    Act.PROMOTE: "promoted the new version",
-    Act.ROLL_BACK: "rolled back",
+    Act.PROMOTE: "promoted the challenger",
+    Act.ROLL_BACK: "rolled it back",
 }
+"""What somebody did, after their name."""
 
+SHOWN = 3
+"""So many models of an act are named."""
 WRONG = frozenset({Stage.OPENED, Stage.WORSENED, Stage.BLOCKED, Stage.QUARANTINED})
 """Stages whose notices say what is wrong."""
 
@@ -107,9 +110,28 @@ def common(incident: Incident) -> str:
 def acted(incident: Incident, *, last: int = 3) -> tuple[Said, ...]:
     """Return who did what and when, the newest `last` of it, oldest first."""
     return tuple(
-        (f"{act.who} {_ACTS[act.act]} ", act.at, *((f": {one_line(act.why)}",) if act.why else ()))
+        (f"{act.who} {ACTS[act.act]} ", act.at, *((f": {one_line(act.why)}",) if act.why else ()))
         for act in incident.acts[-last:]
     )
+
+
+def acted_on(acted: Acted) -> str:
+    """Return who did what, until when and why, in one line.
+
+    >>> from datetime import UTC
+    >>> at = datetime(2026, 3, 1, 8, tzinfo=UTC)
+    >>> of = {"model": "eta-de", "at": at, "incident": "eta-de/1", "who": "Ada"}
+    >>> acted_on(Acted(act=Act.ACK, until=at, **of))
+    'Ada acknowledged it until 2026-03-01 08:00 UTC'
+    >>> acted_on(Acted(act=Act.ROLL_BACK, version=4, **of))
+    'Ada rolled it back (eta-de, version 4)'
+    """
+    return f"{acted.who} {ACTS[acted.act]}{_which(acted)}{_until(acted)}{_why(acted)}"
+
+
+def when(at: datetime) -> str:
+    """Return a time as people read it."""
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def badness(notice: Notice) -> float:
@@ -211,3 +233,22 @@ def _own_line(notice: Notice, *, shared: bool) -> str:
 def _number(said: str) -> float | None:
     found = re.match(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)", said)
     return float(found[1]) if found else None
+
+
+def _which(acted: Acted) -> str:
+    if acted.act is Act.RETRAIN:
+        more = f" and {len(acted.models) - SHOWN} more" if len(acted.models) > SHOWN else ""
+        return f" ({', '.join(acted.models[:SHOWN])}{more})"
+    if acted.version is not None and acted.act is not Act.SILENCE:
+        return f" ({acted.model}, version {acted.version})"
+    return ""
+
+
+def _until(acted: Acted) -> str:
+    if acted.until_version:
+        return " until the next version"
+    return f" until {when(acted.until)}" if acted.until is not None else ""
+
+
+def _why(acted: Acted) -> str:
+    return f': "{acted.why}"' if acted.why else ""

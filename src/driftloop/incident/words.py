@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from driftloop.incident.lines import (
+    ACTS,
     STAGES,
     WRONG,
     Said,
@@ -154,9 +155,8 @@ def _closed(incident: Incident) -> str | None:
     ends = [act for act in incident.acts if act.act in (Act.RESOLVE, Act.NO_PROBLEM)]
     if not ends:
         return None
-    found = "closed it" if ends[-1].act is Act.RESOLVE else "found that it is not a problem"
     why = f": {one_line(ends[-1].why)}" if ends[-1].why.strip() else ""
-    return f"{ends[-1].who} {found}{why}"
+    return f"{ends[-1].who} {ACTS[ends[-1].act]}{why}"
 
 
 def _of_many(incident: Incident) -> str:

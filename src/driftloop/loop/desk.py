@@ -11,7 +11,8 @@ from typing import Protocol
 import msgspec
 
 from driftloop.errors import DriftloopError, LedgerError, named
-from driftloop.loop.acts import notice_of, said, when
+from driftloop.incident.lines import acted_on, when
+from driftloop.loop.acts import notice_of
 from driftloop.loop.incidents import Incidents
 from driftloop.loop.notices import OF_QUARANTINE, OF_ROLLOUT
 from driftloop.loop.rights import Rights
@@ -237,7 +238,7 @@ class FrontDesk:
             # It is done, and will show: the message shows what the ledger holds.
             _log.error("an act was not told: %s", error, extra={"trace": incident.id})
             late = f"; Slack shows it later: {error}"
-        return Answer(done=True, said=f"{said(fact)}{late}")
+        return Answer(done=True, said=f"{acted_on(fact)}{late}")
 
     @contextmanager
     def _turn(self, incident: str) -> Iterator[None]:

@@ -136,15 +136,27 @@ class Noter:
         else:
             prefix = f"{notice.group}/{notice.owner or '-'}/"
             mine = _claimed(notice.group, notice.owner)
-            live = self.ledger.live(INCIDENT + prefix)
+            live, finished = self._counted(INCIDENT + prefix)
             for key, body in reversed(live):
                 home = key.removeprefix(INCIDENT)
                 if body == mine and not self._is_over(home):
                     return home
-            home = f"{prefix}{self.ledger.finished(INCIDENT + prefix) + len(live)}"
+            home = f"{prefix}{finished + len(live)}"
         if self._begin(home, group=notice.group, owner=notice.owner):
             self._silence(home, notice)
         return home
+
+    def _counted(self, prefix: str) -> tuple[tuple[tuple[str, str], ...], int]:
+        """Return what lives under `prefix` and how many are finished, as of one moment.
+
+        One that another process finishes in between would count twice, and the same cause get
+        another number there.
+        """
+        while True:
+            finished = self.ledger.finished(prefix)
+            live = self.ledger.live(prefix)
+            if self.ledger.finished(prefix) == finished:
+                return live, finished
 
     def _is_over(self, incident: str) -> bool:
         found = self.standing.folded(self.ledger.incident(incident), self.clock.now(), {})

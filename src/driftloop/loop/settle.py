@@ -2,7 +2,7 @@
 
 import json
 import logging
-import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -10,15 +10,14 @@ from datetime import datetime, timedelta
 from driftloop.errors import PagerError
 from driftloop.incident import (
     GONE,
-    NEEDS_A_PERSON,
     REFUSED,
-    next_due,
     shown,
-    timed,
 )
-from driftloop.incident.plan import Plan, plan
 from driftloop.incident.words import headline
-from driftloop.loop.standing import INCIDENT, Standing, who_acked
+from driftloop.loop.calling import to_line, to_message
+from driftloop.loop.pauses import LONGEST, Pauses
+from driftloop.loop.seeing import Looker, Seen, line_key
+from driftloop.loop.standing import INCIDENT, Standing
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import (
     Acted,
@@ -31,25 +30,20 @@ from driftloop.records import (
     Paged,
     Posted,
     Receipt,
-    Severity,
     Stage,
     Status,
     Unsent,
 )
-from driftloop.route import on_call, quiet_until
 
 _log = logging.getLogger(__name__)
 LEASE = timedelta(seconds=60)
+"""Of an incident, in wall time. After a third of it no further step is begun: the longest that
+one takes, with all the waits of a pager, is well within the rest."""
 POST, BATCH = "post/", "batch/"
 ROUNDS = 500
 """More steps than bringing one incident up to date ever takes."""
 BUSY = 0.5
 """Wall seconds until it is looked whether another process is done."""
-APART = 3.0
-"""Wall seconds between two edits of a message about many models."""
-LONGEST = 60.0
-FOR_GOOD = 600.0
-"""Wall seconds between two attempts: at most, and where the channel refused for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,48 +72,6 @@ class Settled:
     is_over: bool = False
 
 
-@dataclass(slots=True)
-class Pauses:
-    """Channels that are left in peace for a while, in wall time; "" is all of them."""
-
-    until: dict[str, float] = field(default_factory=dict)
-    times: dict[str, int] = field(default_factory=dict)
-    error: dict[str, PagerError] = field(default_factory=dict)
-    edited: dict[str, float] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def check(self, channel: str, wall: float) -> None:
-        """Raise what a channel, or all of them, refused with, if that is not long ago."""
-        with self.lock:
-            for each in ("", channel):
-                if wall < self.until.get(each, 0.0):
-                    raise self.error[each]
-
-    def is_pausing(self, channel: str, wall: float) -> bool:
-        """Say whether a channel is left in peace now."""
-        with self.lock:
-            return any(wall < self.until.get(each, 0.0) for each in ("", channel))
-
-    def after(self, channel: str, error: PagerError, wall: float) -> float:
-        """Return when to try again: at once after the first failure, then later and later."""
-        with self.lock:
-            key = "" if error.away else channel
-            if wall < self.until.get(key, 0.0):
-                return self.until[key]
-            times = self.times[key] = self.times.get(key, -1) + 1
-            longest = LONGEST if error.retry or error.away else FOR_GOOD
-            wait = error.after or min(longest, 2.0 ** (times - 1) if times else 0.0)
-            self.until[key], self.error[key] = wall + wait, error
-            return wall + wait
-
-    def worked(self, channel: str) -> None:
-        """Forget what was refused."""
-        with self.lock:
-            for key in ("", channel):
-                self.until.pop(key, None)
-                self.times.pop(key, None)
-
-
 class _Refused(Exception):
     """A pager's refusal, and of which channel; of none where another process is at it."""
 
@@ -139,12 +91,22 @@ class Settler:
     wall: Callable[[], float]
     pauses: Pauses = field(default_factory=Pauses)
 
+    @property
+    def _looker(self) -> Looker:
+        return Looker(
+            standing=self.standing,
+            ledger=self.ledger,
+            clock=self.clock,
+            wall=self.wall,
+            pauses=self.pauses,
+        )
+
     def settle(self, incident: str) -> Settled:
         """Return what came of telling all that is due of an incident; see `Settled`.
 
         Never raises for the pager's trouble: what could not be told is told another time.
         """
-        seen = self._look(incident)
+        seen = self._looker.look(incident)
         if seen is None:
             return Settled(why="nothing was noted")
         if seen.is_idle:
@@ -167,77 +129,23 @@ class Settler:
             self.ledger.release(key)
 
     def _settled(self, incident: str, told: list[Told]) -> Settled:
+        until = time.monotonic() + (LEASE / 3).total_seconds()
         for _ in range(ROUNDS):
-            seen = self._look(incident)
+            seen = self._looker.look(incident)
             if seen is None or seen.is_idle:
                 break
             if seen.is_over:
                 return self._end(seen, told)
             self._step(seen, told)
+            if time.monotonic() > until:
+                more = replace(self._later(seen), told=tuple(told), again=self.wall())
+                return replace(more, why="it takes long, and goes on in another turn")
         else:
             _log.error("%s does not come to rest", incident, extra={"trace": incident})
             return Settled(told=tuple(told), again=self.wall() + LONGEST, why="it does not settle")
         return Settled() if seen is None else replace(self._later(seen), told=tuple(told))
 
-    # -- looking ------------------------------------------------------------------------------
-
-    def _look(self, incident: str) -> "_Seen | None":
-        facts, now = self.ledger.incident(incident), self.clock.now()
-        found = self.standing.of(facts, now)
-        if found is None:
-            return None
-        policy, owners = self.standing.policy(found), self.standing.fleet.owners
-        told = self.ledger.appended(Paged, [notice.key for notice in found.notices])
-        opens_at = self.standing.opens_at(found, now)
-        what = plan(
-            found,
-            facts,
-            told=told,
-            channels=[owner.channel for owner in self.standing.told_to(found)],
-            shows=shown(found),
-            now=now,
-            fallback=self._platform_channel(),
-            may_open=opens_at <= now,
-        )
-        again = self.pauses.edited.get(incident, 0.0) + APART
-        waits = bool(what.update) and len(found.members) > 1 and not what.batches
-        waits = waits and again > self.wall() and found.status is not Status.RESOLVED
-        dues = [what.due, next_due(found, policy, owners, now)]
-        dues += [opens_at] if found.told is None else []
-        return _Seen(
-            incident=found,
-            facts=facts,
-            plan=replace(what, update=()) if waits else what,
-            timed=timed(found, policy, owners, now),
-            told=told,
-            explains=self._is_to_explain(found, what, told),
-            finished=what.over and not self._is_live(incident),
-            due=min((due for due in dues if due is not None and due > now), default=None),
-            again=again if waits else None,
-        )
-
-    def _is_live(self, incident: str) -> bool:
-        key = INCIDENT + incident
-        return any(each == key for each, _ in self.ledger.live(key))
-
-    def _is_to_explain(self, incident: Incident, what: Plan, told: frozenset[str]) -> bool:
-        if incident.status is not Status.EXPLAINED or incident.explained_by is None:
-            return False
-        if self.ledger.fact(Noted, key=_line_key(incident)) is None:
-            return True
-        left = any(notice.key not in told for notice in incident.notices)
-        return left and not what.stands and self._larger_stands(incident) is not None
-
-    def _larger_stands(self, incident: Incident) -> Posted | None:
-        facts = self.ledger.incident(incident.explained_by or "")
-        return next((fact for fact in facts if isinstance(fact, Posted)), None)
-
-    def _platform_channel(self) -> str | None:
-        fleet = self.standing.fleet
-        owner = fleet.owners.get(fleet.platform.owner)
-        return owner.channel if owner is not None else None
-
-    def _later(self, seen: "_Seen") -> Settled:
+    def _later(self, seen: Seen) -> Settled:
         return Settled(
             incident=seen.incident,
             due=seen.due,
@@ -248,7 +156,7 @@ class Settler:
 
     # -- acting -------------------------------------------------------------------------------
 
-    def _step(self, seen: "_Seen", told: list[Told]) -> None:
+    def _step(self, seen: Seen, told: list[Told]) -> None:
         """Take one step; the next is decided anew, of the facts that there are then."""
         what, prefix = seen.plan, f"{BATCH}{seen.incident.id}//"
         if seen.timed:
@@ -283,7 +191,7 @@ class Settler:
             ]
         )
 
-    def _post(self, seen: "_Seen", channel: str) -> None:
+    def _post(self, seen: Seen, channel: str) -> None:
         incident, facts = seen.incident, seen.facts
         again = sum(
             isinstance(fact, Posted) and fact.channel == channel and fact.shown == GONE
@@ -293,7 +201,9 @@ class Settler:
         claimed = self.ledger.claim(key, lease=LEASE)
         if not claimed.mine:
             raise _Refused(None, _busy(channel))
-        to = Address(channel=channel, mention=self._mention(incident, channel))
+        to = Address(
+            channel=channel, mention=to_message(self.standing, incident, channel, self.clock.now())
+        )
         try:
             self.pauses.check(channel, self.wall())
             receipt = self.pager.post(incident, to, reconcile=claimed.retaken)
@@ -336,11 +246,11 @@ class Settler:
                 return
             raise _Refused(channel, error) from error
         self.pauses.worked(channel)
-        self.pauses.edited[incident.id] = self.wall()
+        self.pauses.edited(incident.id, self.wall())
         self._stands(incident, channel, receipt, shown(incident))
 
     def _reply(
-        self, seen: "_Seen", name: str, batch: Sequence[Notice], told: list[Told], *, body: str
+        self, seen: Seen, name: str, batch: Sequence[Notice], told: list[Told], *, body: str
     ) -> None:
         incident = seen.incident
         key = f"{BATCH}{incident.id}//{name}"
@@ -348,7 +258,14 @@ class Settler:
         if not claimed.mine:
             raise _Refused(None, _busy(name))
         for stands in seen.plan.stands:
-            call = self._call(seen, batch, stands.channel)
+            call = to_line(
+                self.standing,
+                incident,
+                batch,
+                stands.channel,
+                self.clock.now(),
+                told=seen.told,
+            )
             loud = batch[0].stage in (Stage.REMINDED, Stage.EXPIRED) and "/ack/" not in name
             entry = Entry(
                 key=name,
@@ -372,7 +289,7 @@ class Settler:
         self.ledger.finish(key, "told")
         _log.info("told: %s", batch[0].headline, extra={"trace": incident.id})
 
-    def _explain(self, seen: "_Seen", told: list[Told]) -> None:
+    def _explain(self, seen: Seen, told: list[Told]) -> None:
         """Leave a line where the larger incident is told, and count as told what is told there."""
         incident, now = seen.incident, self.clock.now()
         larger = self.standing.one(incident.explained_by or "", now)
@@ -380,7 +297,7 @@ class Settler:
             return
         line = replace(
             incident.notices[0],
-            key=_line_key(incident),
+            key=line_key(incident),
             incident=larger.id,
             stage=Stage.EXPLAINS,
             at=now,
@@ -390,12 +307,12 @@ class Settler:
             chart=None,
         )
         self.note(larger, line)
-        stands = self._larger_stands(incident)
+        stands = self._looker.larger_stands(incident)
         if stands is not None and not seen.plan.stands:
             left = [each for each in incident.notices if each.key not in seen.told]
             self._record(left, stands.receipt, told)
 
-    def _end(self, seen: "_Seen", told: list[Told]) -> Settled:
+    def _end(self, seen: Seen, told: list[Told]) -> Settled:
         key, mine = INCIDENT + seen.incident.id, _heard(seen.facts)
         self.ledger.finish(key, "told")
         if _heard(self.ledger.incident(seen.incident.id)) != mine:
@@ -429,7 +346,7 @@ class Settler:
         )
         told += [Told(each, told=True, why="told") for each in notices]
 
-    def _receipt(self, seen: "_Seen") -> Receipt:
+    def _receipt(self, seen: Seen) -> Receipt:
         posted = [fact for fact in seen.facts if isinstance(fact, Posted)]
         if stands := seen.plan.stands or posted:
             return stands[0].receipt
@@ -454,9 +371,9 @@ class Settler:
 
     # -- refusals -----------------------------------------------------------------------------
 
-    def _gives_up(self, seen: "_Seen", channel: str, error: PagerError) -> bool:
+    def _gives_up(self, seen: Seen, channel: str, error: PagerError) -> bool:
         """Return whether it is told elsewhere from now on, as this channel refuses for good."""
-        elsewhere = self._platform_channel()
+        elsewhere = self._looker.platform_channel()
         if error.retry or error.away or elsewhere is None or elsewhere == channel:
             return False
         incident = seen.incident
@@ -474,83 +391,16 @@ class Settler:
             if not self.pauses.is_pausing(refused.channel, wall):
                 _log.warning("not told yet: %s", error, extra={"trace": incident})
             again = self.pauses.after(refused.channel, error, wall)
-        seen = self._look(incident)
+        seen = self._looker.look(incident)
         if seen is None:
             return Settled(told=tuple(told), again=again, why=str(error))
         left = [each for each in seen.incident.notices if each.key not in seen.told]
         told += [Told(each, told=False, why=str(error)) for each in left]
         return replace(self._later(seen), told=tuple(told), again=again, why=str(error))
 
-    # -- who is called ------------------------------------------------------------------------
-
-    def _mention(self, incident: Incident, channel: str) -> str:
-        """Return whom to call to a message: nobody where nobody need come."""
-        newest = max((m for m in incident.members), key=lambda member: member.at)
-        called = incident.status is Status.OPEN or (
-            incident.status is Status.RESOLVED and newest.stage in NEEDS_A_PERSON
-        )
-        return self._owners_mention(incident, channel) if called else ""
-
-    def _owners_mention(self, incident: Incident, channel: str) -> str:
-        now, owners = self.clock.now(), self.standing.told_to(incident)
-        owner = next((each for each in owners if each.channel == channel), owners[0])
-        person = on_call(owner, now)
-        return f"<@{person}>" if person is not None else owner.mention
-
-    def _call(self, seen: "_Seen", batch: Sequence[Notice], channel: str) -> str:
-        """Return whom to call to a line in the thread."""
-        incident, stage = seen.incident, batch[0].stage
-        if stage is Stage.REMINDED and "/ack/" in batch[0].key:
-            return who_acked(incident)
-        if stage is Stage.OPENED:
-            # More of the same wakes nobody, unless it is worse than what was told.
-            before = [n.severity for n in incident.notices if n.key in seen.told]
-            if max(map(_rank, (n.severity for n in batch))) <= max(map(_rank, before), default=-1):
-                return ""
-        elif stage not in NEEDS_A_PERSON | {Stage.REMINDED, Stage.EXPIRED, Stage.AGAIN}:
-            return ""
-        if incident.status is Status.ACKED:
-            return who_acked(incident)
-        owners = self.standing.told_to(incident)
-        owner = next((each for each in owners if each.channel == channel), owners[0])
-        quiet = quiet_until(owner, incident.severity, self.clock.now()) is not None
-        open_ = incident.status is Status.OPEN
-        return self._owners_mention(incident, channel) if open_ and not quiet else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """An incident as it was looked at, and what is to be done about it."""
-
-    incident: Incident
-    facts: tuple[Fact, ...]
-    plan: Plan
-    timed: tuple[Notice, ...]
-    told: frozenset[str]
-    explains: bool
-    finished: bool
-    due: datetime | None
-    again: float | None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing will follow."""
-        return self.plan.over and self.plan.is_done and not self.timed and not self.explains
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is nothing to do now."""
-        if self.is_over:
-            return self.finished
-        return self.plan.is_done and not self.timed and not self.explains
-
 
 def _heard(facts: Sequence[Fact]) -> int:
     return sum(isinstance(fact, Noted | Acted) for fact in facts)
-
-
-def _rank(severity: Severity) -> int:
-    return list(Severity).index(severity)
 
 
 def _busy(where: str) -> PagerError:
@@ -568,10 +418,6 @@ def _again(incident: Incident, channel: str, said: str, number: str, now: dateti
         evidence=(),
         chart=None,
     )
-
-
-def _line_key(incident: Incident) -> str:
-    return f"{incident.explained_by}/{Stage.EXPLAINS}/{incident.id}"
 
 
 def _waits(incident: Incident) -> str:

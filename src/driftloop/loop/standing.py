@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from driftloop.errors import UnknownModel
 from driftloop.incident import explainer, fold
 from driftloop.incident.explain import STARVED
 from driftloop.ports import Ledger
@@ -43,13 +42,8 @@ class Standing:
         """Return an incident as it stands `now`, None where nothing was noted of it."""
         return self.of(self.ledger.incident(incident), now)
 
-    def live(self, now: datetime) -> tuple[Incident, ...]:
-        """Return every incident that is not over, or not told to its end, oldest first."""
-        found = (self.one(incident, now) for incident in self.live_ids())
-        return tuple(sorted((each for each in found if each), key=lambda each: each.opened))
-
     def live_ids(self) -> tuple[str, ...]:
-        """Return the ids of those; see `live`."""
+        """Return the ids of the incidents that are not over, or not told to their end."""
         return tuple(key.removeprefix(INCIDENT) for key, _ in self.ledger.live(INCIDENT))
 
     def of(self, facts: Sequence[Fact], now: datetime) -> Incident | None:
@@ -103,23 +97,24 @@ class Standing:
         return quiet_until(owner, incident.severity, when) or when
 
     def policy(self, incident: Incident) -> Routed:
-        """Return how insistent paging is for it; the defaults where no monitor knows its model."""
-        try:
-            return routed(
-                self.fleet,
-                incident.models[0],
-                origin=incident.origin,
-                severity=incident.severity,
-            )
-        except UnknownModel:
+        """Return how insistent paging is for it, as its first model is routed.
+
+        Where no monitor declares a model of it that has not recovered, nobody looks at those any
+        more: it is called to nobody's mind, and stands until somebody resolves it.
+        """
+        left = {member.model for member in incident.members if member.over is None}
+        declared = {PLATFORM, *self.fleet.models}
+        known = [model for model in incident.models if model in declared]
+        if not known or (left and not left & declared):
             return Routed(
                 owner=incident.owner,
                 wait=DEFAULTS.wait or timedelta(),
-                repeat=DEFAULTS.repeat or timedelta(),
-                ack_within=DEFAULTS.ack_within,
+                repeat=timedelta(),
+                ack_within=None,
                 ack_expires=DEFAULTS.ack_expires or timedelta(),
                 escalate=(),
             )
+        return routed(self.fleet, known[0], origin=incident.origin, severity=incident.severity)
 
     def owner(self, name: str, notice: Notice) -> Owner:
         """Return an owner by name; who was meant by `notice` where no file knows the name."""

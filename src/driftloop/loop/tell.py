@@ -10,7 +10,8 @@ from datetime import datetime
 from driftloop.errors import LedgerError, named
 from driftloop.incident import explainer
 from driftloop.loop.noting import Noter
-from driftloop.loop.settle import Pauses, Settled, Settler, Told
+from driftloop.loop.pauses import Pauses
+from driftloop.loop.settle import Settled, Settler, Told
 from driftloop.loop.standing import Standing, noted
 from driftloop.ports import Clock, Ledger, Pager
 from driftloop.records import PLATFORM, Incident, ModelId, Notice, Paged, Rollout
@@ -27,12 +28,22 @@ __all__ = ["Teller", "Told", "noted"]
 
 @dataclass(slots=True)
 class _Known:
-    """A live incident: how it stood when it was looked at last, and when to look again."""
+    """A live incident: how it stood when it was looked at last, and when to look again.
+
+    `again` and `looked`, when that was, are of the wall clock.
+    """
 
     incident: Incident
     explained_by: str | None = None
     due: datetime | None = None
     again: float | None = None
+    looked: float = 0.0
+
+    def is_due(self, now: datetime, wall: float) -> bool:
+        """Say whether to look at it; a wall clock that was put back keeps nothing waiting."""
+        if self.due is not None and self.due <= now:
+            return True
+        return self.again is not None and not self.looked <= wall < self.again
 
 
 @dataclass(slots=True)
@@ -174,12 +185,7 @@ class Teller:
 
     def _due(self) -> list[str]:
         now, wall, known = self.clock.now(), self.wall(), self._memory.known
-        due = [
-            name
-            for name, each in known.items()
-            if (each.due is not None and each.due <= now)
-            or (each.again is not None and each.again <= wall)
-        ]
+        due = [name for name, each in known.items() if each.is_due(now, wall)]
         return sorted(due, key=lambda name: (known[name].incident.opened, name))
 
     def _settled(self, name: str) -> tuple[Told, ...]:
@@ -187,7 +193,7 @@ class Teller:
         if found.again is None and (found.incident is None or found.is_over):
             known.pop(name, None)
         elif (mine := known.get(name)) is not None:
-            mine.due, mine.again = found.due, found.again
+            mine.due, mine.again, mine.looked = found.due, found.again, self.wall()
         return found.told
 
 

@@ -10,7 +10,6 @@ usergroups:read for buttons.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from driftloop.errors import PagerError
 from driftloop.page import blocks
 from driftloop.page.asking import BURST, Line, Refused
+from driftloop.page.people import People
 from driftloop.page.pictures import Pictures, illustrated
 from driftloop.page.standing import (
     Messages,
@@ -78,7 +78,7 @@ class SlackPager:
         self._slack = Line(token, base_url, timeout=timeout, burst=burst)
         self._messages = Messages()
         self._pictures = Pictures(self._slack, read=self._read, show=self._show)
-        self._people = _People(self._slack)
+        self._people = People(self._slack)
         self._ids: dict[str, str] = {}
         self._unread: dict[str, int] = {}
 
@@ -351,43 +351,6 @@ class SlackPager:
             return
         messages = page.get("messages") or [{}]
         _learn(standing, payload_of(messages[0]))
-
-
-class _People:
-    """Who is who, as it was within the last minute."""
-
-    KEPT = 60.0
-
-    def __init__(self, slack: Line) -> None:
-        self._slack = slack
-        self._groups: dict[str, tuple[float, frozenset[str]]] = {}
-        self._names: dict[str, tuple[float, str]] = {}
-
-    def members(self, group: str) -> frozenset[str]:
-        asked, users = self._groups.get(group, (-self.KEPT, frozenset()))
-        if time.monotonic() - asked < self.KEPT:
-            return users
-        answer = self._slack.ask("usergroups_users_list", where=group, usergroup=group)
-        users = frozenset(str(user) for user in answer.get("users") or ())
-        self._groups[group] = time.monotonic(), users
-        return users
-
-    def name(self, user: str) -> str:
-        asked, name = self._names.get(user, (-self.KEPT, user))
-        if time.monotonic() - asked < self.KEPT:
-            return name
-        try:
-            answer = self._slack.ask("users_info", where=user, patient=False, user=user)
-        except PagerError as error:
-            _log.info("%s is called by the id: %s", user, error)
-            name = user
-        else:
-            found = answer.get("user") or {}
-            profile = found.get("profile") or {}
-            names = (profile.get("display_name"), profile.get("real_name"))
-            name = next((one for one in (*names, found.get("real_name")) if one), user)
-        self._names[user] = time.monotonic(), str(name)
-        return str(name)
 
 
 def _in_some_way(

@@ -13,14 +13,20 @@ from driftloop.judge import judged, window_at
 from driftloop.loop.watch import measurement_of
 from driftloop.records import (
     REFERENCE_FILE,
+    Acted,
     Decided,
     Decision,
+    Fact,
+    Grouped,
     Head,
     Memory,
     ModelId,
     Moved,
+    Paged,
     Quarantined,
+    Relayed,
     Released,
+    Stage,
     Trained,
     Window,
     version_key,
@@ -59,7 +65,7 @@ class Asking(Parts):
         if (trained := ledger.fact(Trained, key=id_)) is not None:
             return self._of_version(trained)
         if facts := ledger.trace(id_):
-            return steps(facts)
+            return in_order(steps((*facts, *self._acts(facts))))
         found: list[Step] = []
         rows = self._logged(id_, families)
         for row in rows:
@@ -69,11 +75,28 @@ class Asking(Parts):
             found += self._kept_out(row)
             decided = ledger.facts(Decided, model=ModelId(row.model), since=row.event_time)
             for decision in that_judged(row, [fact.decision for fact in decided]):
-                found += steps(ledger.trace(decision.key))
+                facts = ledger.trace(decision.key)
+                found += steps((*facts, *self._acts(facts)))
         found += self._labelled(id_, families, {row.model: row.predicted_at for row in rows})
         if not found:
             raise BadRequest("nothing has that id", where=id_, hint=self._why_unknown())
         return in_order(found)
+
+    def _acts(self, facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+        """Return what people did about what was told, and whom else it reached another way."""
+        opened = [
+            fact.notice.incident
+            for fact in facts
+            if isinstance(fact, Paged) and fact.notice.stage is Stage.OPENED
+        ]
+        homes = [self.ledger.fact(Grouped, key=alert) for alert in dict.fromkeys(opened)]
+        return tuple(
+            fact
+            for home in homes
+            if home is not None
+            for fact in self.ledger.incident(home.incident)
+            if isinstance(fact, Acted | Relayed)
+        )
 
     def _why_unknown(self) -> str:
         from driftloop.prediction_log import is_waiting

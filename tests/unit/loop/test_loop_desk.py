@@ -258,8 +258,8 @@ def test_only_what_evidence_has_paged_counts_as_a_false_page(office: Office) -> 
 @pytest.mark.parametrize(
     ("act", "step", "words"),
     [
-        (Act.HOLD, "hold", "Ada holds the rollout (eta-de, version 5)"),
-        (Act.RESUME, "resume", "Ada lets the rollout go on (eta-de, version 5)"),
+        (Act.HOLD, "hold", "Ada held the rollout (eta-de, version 5)"),
+        (Act.RESUME, "resume", "Ada let the rollout go on (eta-de, version 5)"),
         (Act.PROMOTE, "promote", "Ada promoted the challenger (eta-de, version 5)"),
         (Act.ROLL_BACK, "rollback", "Ada rolled it back (eta-de, version 5)"),
     ],
@@ -529,7 +529,7 @@ def test_retrain_asks_for_each_model_that_is_open_and_can(office: Office) -> Non
     office.rolled_out(FR, 5)
     id_ = office.opened(DE, FR, group="data/weather")
     answer = office.take(Act.RETRAIN, id_)
-    assert answer == Answer(done=True, said="Ada wants it retrained now (eta-de)")
+    assert answer == Answer(done=True, said="Ada asked for a retraining (eta-de)")
     (fact,) = office.acts()
     assert fact.models == (DE,)
     again = office.take(Act.RETRAIN, id_, GRACE)

@@ -417,7 +417,7 @@ def test_who_did_what_is_told(notice: Notice) -> None:
     shown = said(blocks)
     assert "Eve" not in shown["acts"]
     assert shown["acts"].count("\n") == 2
-    assert "👤 Edith said that it is not a problem <!date^" in shown["acts"]
+    assert "👤 Edith found that it is not a problem <!date^" in shown["acts"]
     assert "it is &lt;Easter&gt;" in shown["acts"]
     assert shown["state"].startswith("👀 *Ada has it* until <!date^1365516000^")
     assert shown["needs"].startswith("*What you need to do*\nAda has it. Decide:")

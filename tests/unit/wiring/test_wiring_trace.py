@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 
 from driftloop.errors import BadRequest
-from driftloop.records import Decided, Decision, Label, ModelId, State, Window
+from driftloop.records import (
+    Act,
+    Acted,
+    Decided,
+    Decision,
+    Grouped,
+    Label,
+    ModelId,
+    Notice,
+    Paged,
+    Receipt,
+    Stage,
+    State,
+    Window,
+)
 
 DE, FR = ModelId("eta-de"), ModelId("eta-fr")
 
@@ -42,6 +56,32 @@ def test_a_row_its_newest_label_and_who_judged_it(place: Callable[..., Any]) -> 
     assert steps[2].said == f"{id_} of eta-de: 77, which counts"
     assert steps[3].trace == decision.key
     assert here.system.trace(decision.key) == steps[3:]
+
+
+def test_a_decision_that_was_told_shows_what_people_did(place: Callable[..., Any]) -> None:
+    """Who was told of what it found, and who did what about the incident that it is part of."""
+    here = place()
+    ledger, now, alert, home = here.system.ledger, here.system.clock.now(), f"{DE}/1", "data/x/0"
+    about: dict[str, Any] = {"model": DE, "at": now, "incident": home}
+    notice = Notice(
+        key=f"{alert}/opened",
+        incident=alert,
+        model=DE,
+        stage=Stage.OPENED,
+        at=now,
+        since=now,
+        channel="#eta",
+        mention="",
+        headline="eta-de: its data looks wrong",
+        doing="",
+    )
+    ledger.append(Grouped(alert=alert, group="data/x", owner="ops", **about), key=alert)
+    told = Paged(model=DE, at=now, notice=notice, receipt=Receipt(channel="C1", ts="1.2"))
+    ledger.append(told, key=notice.key)
+    ledger.append(Acted(act=Act.ACK, who="Ada", key="k", **about), key="k")
+    steps = here.system.trace(alert)
+    assert [step.what for step in steps] == ["told: opened", "somebody acted"]
+    assert (steps[1].said, steps[1].trace) == ("eta-de: Ada acknowledged it", home)
 
 
 def test_the_same_id_of_two_models_is_two_rows(place: Callable[..., Any]) -> None:

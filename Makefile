@@ -44,7 +44,7 @@ test: install lint
 
 test-all: install lint
 	EXAMPLES=new $(BIN)/python -m pytest $(SHARED) $(ARGS)
-	EXAMPLES=new $(BIN)/python -m pytest $(WHOLES) $(ARGS)
+	EXAMPLES=new $(BIN)/python -m pytest $(LAST) $(ARGS)
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(ARGS)

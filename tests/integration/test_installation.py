@@ -503,7 +503,7 @@ def test_status_tells_that_all_is_well(house: Fleet) -> None:
     """Exit code 0, every service healthy, none ever restarted."""
     ran = house.run("status")
     assert ran.returncode == 0, ran.stdout
-    assert ran.stdout.count("healthy") == 8
+    assert ran.stdout.count("healthy") == 9
     assert "died" not in house.said.read_text()
 
 

@@ -3,12 +3,18 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 ARGS ?=
-# What starts whole installations, and counts on its share of the machine, runs on its own; the rest
-# side by side, where a module's tests stay together: they share what its first one starts. Three
-# for two cores, as some wait.
+# What starts whole installations goes two at a time, after the rest, which goes side by side: three
+# for two cores, as some wait. A module's tests stay together: they share what its first one starts.
+# In the order of the tree: else modules of one long test come last, and the very last keeps all but
+# one core waiting.
 WHOLE := beyond_one_machine dask demo installation online_workers work_pool worker worker_outages
-ALONE := $(WHOLE:%=tests/integration/test_%.py) tests/kill
-SHARED := -n 3 --dist loadfile $(addprefix --ignore=,$(ALONE))
+LAST := $(WHOLE:%=tests/integration/test_%.py) tests/kill
+BESIDE := --dist loadfile --no-loadscope-reorder
+SHARED := -n 3 $(BESIDE) $(addprefix --ignore=,$(LAST))
+WHOLES := -n 2 $(BESIDE) $(LAST)
+
+# Tests start hundreds of our processes: what they import is compiled once, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo test test-all bench bench-judgement soak lint format lock
 
@@ -34,11 +40,11 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest $(SHARED) -m "not long" $(ARGS)
-	$(BIN)/python -m pytest $(ALONE) -m "not long" $(ARGS)
+	$(BIN)/python -m pytest $(WHOLES) -m "not long" $(ARGS)
 
 test-all: install lint
 	EXAMPLES=new $(BIN)/python -m pytest $(SHARED) $(ARGS)
-	EXAMPLES=new $(BIN)/python -m pytest $(ALONE) $(ARGS)
+	EXAMPLES=new $(BIN)/python -m pytest $(LAST) $(ARGS)
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(ARGS)

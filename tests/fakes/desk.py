@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -164,6 +165,16 @@ class FakeSteps:
 
 
 @dataclass
+class Wall:
+    """The wall clock of a ledger, put `ahead` by so many seconds."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@dataclass
 class Office:
     """A desk, its ledger, and ways to make incidents and clicks."""
 
@@ -197,7 +208,6 @@ class Office:
             rights=Rights(fleet=self.fleet, standing=self.incidents.standing, people=self.people),
             teller=self.teller,
             rollouts=rollouts,
-            lease=timedelta(seconds=0.3),
         )
 
     def opened(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from fakes.desk import ADA, DE, EDITH, EVE, FR, GRACE, TURN, Killed, Office
+from fakes.desk import ADA, DE, EDITH, EVE, FR, GRACE, TURN, Killed, Office, Wall
 
 from driftloop.errors import ArtifactError, LedgerError, StaleHead
 from driftloop.ledger import SqlLedger
+from driftloop.loop import desk
 from driftloop.loop.watch import order
 from driftloop.records import (
     Act,
@@ -35,11 +36,24 @@ if TYPE_CHECKING:
 
 UK = ModelId("churn-uk")
 HOUR = timedelta(hours=1)
+LATER = 2.0 * desk.LEASE.total_seconds()
 
 
 @pytest.fixture
-def office(fleet: Fleet, clock: "StoppedClock", tmp_path: Path) -> Office:
-    return Office(fleet, SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}"), clock)
+def wall() -> Wall:
+    return Wall()
+
+
+@pytest.fixture
+def office(
+    fleet: Fleet,
+    clock: "StoppedClock",
+    wall: Wall,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Office:
+    monkeypatch.setattr(desk, "PATIENCE", 60.0)
+    return Office(fleet, SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}", wall=wall), clock)
 
 
 def nothing_came_of(office: Office, answer: Answer, *words: str) -> None:
@@ -339,7 +353,7 @@ def test_what_has_begun_and_goes_on_by_itself_is_done(office: Office) -> None:
 @pytest.mark.parametrize("act", [Act.PROMOTE, Act.ROLL_BACK, Act.HOLD])
 @pytest.mark.parametrize("died", ["before", "after"])
 def test_a_process_that_dies_at_an_act_leaves_it_to_the_next(
-    office: Office, act: Act, died: str
+    office: Office, wall: Wall, act: Act, died: str
 ) -> None:
     """Killed before or after the rollout's step: it is done once, kept once and told once."""
     office.rolled_out(DE, 5)
@@ -349,7 +363,7 @@ def test_a_process_that_dies_at_an_act_leaves_it_to_the_next(
         office.desk.take(click)
     assert office.acts() == ()
     assert office.desk.finish_left() == ()
-    threading.Event().wait(0.35)
+    wall.ahead = LATER
     (answer,) = office.desk.finish_left()
     assert answer.done
     assert (len(office.steps.done), len(office.acts()), len(office.teller.told)) == (1, 1, 1)
@@ -358,7 +372,7 @@ def test_a_process_that_dies_at_an_act_leaves_it_to_the_next(
 
 
 def test_an_act_that_was_kept_and_not_told_is_told_by_the_next(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the fact and its notice: the same click again, or the service, tells it."""
     click = office.click(Act.ACK, office.opened(DE))
@@ -366,7 +380,7 @@ def test_an_act_that_was_kept_and_not_told_is_told_by_the_next(
         patched.setattr(office.teller, "tell", _killed)
         with pytest.raises(Killed):
             office.desk.take(click)
-    threading.Event().wait(0.35)
+    wall.ahead = LATER
     office.people.broken = True
     assert office.desk.take(click).said == "Ada acknowledged it until 2026-03-01 04:00 UTC"
     assert (len(office.acts()), len(office.teller.told)) == (1, 1)
@@ -405,7 +419,7 @@ def test_a_click_that_came_to_two_processes_at_once_is_done_once(
 
 
 def test_a_process_that_is_killed_at_an_act_leaves_it_to_the_next(
-    office: Office, tmp_path: Path
+    office: Office, wall: Wall, tmp_path: Path
 ) -> None:
     """SIGKILL after the rollout's step and before it is kept: another keeps it, and tells it."""
     office.rolled_out(DE, 5)
@@ -419,7 +433,7 @@ def test_a_process_that_is_killed_at_an_act_leaves_it_to_the_next(
 
     assert _forked(one) == [-signal.SIGKILL]
     assert office.acts() == ()
-    threading.Event().wait(0.35)
+    wall.ahead = LATER
     (answer,) = office.desk.finish_left()
     assert answer == Answer(done=True, said="Ada promoted the challenger (eta-de, version 5)")
     assert office.steps.done == []
@@ -479,7 +493,7 @@ def test_slack_that_is_away_is_said_and_nothing_is_lost(office: Office) -> None:
 
 
 def test_a_ledger_that_is_down_is_no_answer(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is raised, and the click is done when the ledger is back."""
     id_ = office.opened(DE)
@@ -492,18 +506,18 @@ def test_a_ledger_that_is_down_is_no_answer(
         patched.setattr(office.ledger, "append", down)
         with pytest.raises(LedgerError):
             office.desk.take(click)
-    threading.Event().wait(0.35)
+    wall.ahead = LATER
     (answer,) = office.desk.finish_left()
     assert answer.done
 
 
-def test_a_fault_of_ours_is_told_and_not_tried_for_ever(office: Office) -> None:
+def test_a_fault_of_ours_is_told_and_not_tried_for_ever(office: Office, wall: Wall) -> None:
     """Who clicked hears of it; the next look finds nothing left to do."""
     office.rolled_out(DE, 5)
     click = office.click(Act.HOLD, office.opened(DE), version=5)
     office.steps.fails = ZeroDivisionError("of ours")
     assert "It broke on ZeroDivisionError" in office.desk.take(click).said
-    threading.Event().wait(0.35)
+    wall.ahead = LATER
     assert office.desk.finish_left() == ()
 
 

@@ -25,6 +25,7 @@ from driftloop.records import (
     ModelId,
     State,
     Trained,
+    Window,
     version_key,
 )
 from driftloop.spec import Family
@@ -135,6 +136,15 @@ def test_a_family_of_any_width_is_watched_and_seen(
     assert len(drift) == features - 1 + 3 + 1
     assert all(r.value is not None for r in measured.readings if r.column != "said.non_ascii")
     assert watched.decision.worst[0].segment == "c0=b"
+    family = system.fleet.family(DE)
+    span = Window(model=DE, start=NOW - timedelta(days=14), end=NOW, known_at=NOW)
+    counted = system.log.partitions(family, [span])[DE]
+    assert sum(part.rows for part in counted) == ROWS
+    for part in counted:
+        assert [column.name for column in part.columns] == [*family.measured, "label"]
+        assert sum(column.nulls for column in part.columns) == 0
+        numbers = {column.name for column in part.columns if column.low is not None}
+        assert numbers == {*family.numeric, "label"}
     evidence = watched.notices[0].evidence
     assert evidence[-1].what == "worst in c0=b: mean absolute error"
     facts = page_facts(system.ledger, DE)

@@ -36,7 +36,7 @@ from driftloop.records import (
     Status,
     Unsent,
 )
-from driftloop.route import on_call, quiet_until
+from driftloop.route import on_call, platform_owner, quiet_until
 
 _log = logging.getLogger(__name__)
 LEASE = timedelta(seconds=60)
@@ -234,7 +234,7 @@ class Settler:
 
     def _platform_channel(self) -> str | None:
         fleet = self.standing.fleet
-        owner = fleet.owners.get(fleet.platform.owner)
+        owner = fleet.owners.get(platform_owner(fleet))
         return owner.channel if owner is not None else None
 
     def _later(self, seen: "_Seen") -> Settled:

@@ -727,6 +727,7 @@ def slack() -> None:
     """Run the local stand-in for Slack."""
     from driftloop.page.sandbox import sandbox_app
     from driftloop.page.signing import local_secret
+    from driftloop.up.workers import bound
 
     settings = _settings()
     _configure_logs("slack")
@@ -735,17 +736,21 @@ def slack() -> None:
         actions_url=settings.actions_url,
         signing_secret=local_secret(settings.home),
     )
-    _serve(asgi, settings.host, settings.slack_port)
+    _serve(asgi, bound(settings.host, settings.slack_port, setting="slack_port"))
 
 
 @app.command("_desk", hidden=True)
 def desk() -> None:
     """Run what tells what is to be told, and takes the clicks on it."""
     from driftloop.up.desk import working
+    from driftloop.up.workers import bound
 
     system = _system("desk")
+    settings = system.settings
+    # Before anything is begun: of two desks on one port one does nothing.
+    door = bound(settings.host, settings.desk_port, setting="desk_port")
     with working(system) as app:
-        _serve(app, system.settings.host, system.settings.desk_port)
+        _serve(app, door)
 
 
 @app.command("_mlflow", hidden=True)
@@ -781,18 +786,17 @@ def _keep_workers(system: "System", door: "socket.socket") -> int:
     return workers.run(stop)
 
 
-def _serve(asgi: object, host: str, port: int) -> None:
+def _serve(asgi: object, door: "socket.socket") -> None:
     import uvicorn
 
-    uvicorn.run(
+    config = uvicorn.Config(
         asgi,  # type: ignore[arg-type]
-        host=host,
-        port=port,
         log_config=None,  # ours is set
         access_log=False,
         # Longer than clients keep what is idle: closed by us, it may be just as they ask again.
         timeout_keep_alive=75,
     )
+    uvicorn.Server(config).run(sockets=[door])
 
 
 def _configure_logs(service: str) -> None:

@@ -341,6 +341,10 @@ class Desk(Protocol):
         """Do what is asked, if who asks may and it still makes sense; the same click once."""
         ...
 
+    def refusal(self, click: Click) -> str:
+        """Return why nothing would be done, as it stands now; "" if it would."""
+        ...
+
 
 class Trainer(Protocol):
     """Makes candidates, in a process of their own."""

@@ -650,8 +650,8 @@ class Incident:
     likewise. `opened` is when it was noted first; `since` when what it is about began. `until` is
     when the acknowledgement or the silence ends, and `until_version` says that the silence ends
     with the next version. `level` counts the escalations so far. `explained_by` is a larger
-    incident that this one is part of. `told` is when its message was posted first. `asks` are what
-    a person may do now.
+    incident that this one is part of, and `explained_as` its headline. `told` is when its message
+    was posted first. `asks` are what a person may do now.
     """
 
     id: str
@@ -670,6 +670,7 @@ class Incident:
     until_version: bool = False
     level: int = 0
     explained_by: str | None = None
+    explained_as: str = ""
     told: datetime | None = None
     resolved: datetime | None = None
     asks: tuple[Act, ...] = ()

@@ -135,7 +135,9 @@ def _verdict(reading: Reading, platform: Platform) -> Verdict:
     if reading.value is None:
         why = reading.problem or "could not be taken"
         return Verdict(reading=reading, level=Level.BLIND, limit=limit, reason=why)
-    said = f"{_shown(reading.metric, reading.value)}, limit {_shown(reading.metric, limit)}"
+    said = _shown(reading.metric, reading.value)
+    if reading.metric not in NEVER_PAGES:
+        said = f"{said}, limit {_shown(reading.metric, limit)}"
     if reading.metric in OF_REQUESTS and reading.n < platform.min_requests:
         why = f"{reading.n} requests, at least {platform.min_requests} are needed"
         return Verdict(reading=reading, level=Level.BLIND, limit=limit, reason=why)

@@ -27,6 +27,14 @@ class FakeDesk:
         self.delay = 0.0
         self.error: Exception | None = None
         self.answer = Answer(done=True, said="It is yours: <eta-de> & all.")
+        self.refuses = ""
+        self.looks = 0.0
+
+    def refusal(self, click: Click) -> str:
+        time.sleep(self.looks)
+        if self.error is not None:
+            raise self.error
+        return self.refuses
 
     def take(self, click: Click) -> Answer:
         self.calls += 1

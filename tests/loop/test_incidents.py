@@ -206,6 +206,32 @@ def test_what_many_models_come_to_is_one_line_of_the_thread(world: World) -> Non
     assert world.teller.waiting() == 0
 
 
+def test_refusals_of_many_models_call_once(world: World) -> None:
+    """A minute is waited for others: one line and one call; what cannot wait takes all along."""
+    for model in (DE, FR, UK):
+        world.happens(world.broken(model))
+    world.after(SECOND)
+    for model in (DE, FR):
+        world.happens(world.broken(model, Stage.REFUSED))
+        world.after(SECOND)
+    assert world.message.entries == []
+    world.after(MINUTE)
+    assert [(e.mention, len(e.notices)) for e in world.message.entries] == [("@here", 2)]
+    world.happens(world.broken(UK, Stage.REFUSED))
+    world.after(SECOND)
+    world.happens(world.broken(DE, Stage.WORSENED))
+    stages = [entry.notices[0].stage for entry in world.message.entries]
+    assert stages == [Stage.REFUSED, Stage.REFUSED, Stage.WORSENED]
+    assert world.teller.waiting() == 0
+
+
+def test_one_models_refusal_waits_for_no_other(world: World) -> None:
+    """It is alone: it is told at once."""
+    world.happens(world.notice())
+    (said,) = world.happens(world.notice(stage=Stage.REFUSED))
+    assert said.told
+
+
 def test_the_same_cause_another_time_is_another_incident(world: World) -> None:
     """One that is over is not opened again; one that is not yet takes what is new."""
     world.happens(world.broken(DE))

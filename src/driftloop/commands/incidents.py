@@ -51,7 +51,10 @@ def add_incident_commands(app: typer.Typer, system: "Callable[[], System]") -> N
         if denied:
             _show_denied(opened, owner, as_json=as_json)
         elif which is not None:
-            _show_one(opened, opened.incidents.find(which), as_json=as_json)
+            one = opened.incidents.find(which)
+            if owner not in {None, one.owner}:
+                raise BadRequest(f"is for {one.owner}", where=one.id, hint="leave --owner out")
+            _show_one(opened, one, as_json=as_json)
         else:
             found = opened.incidents.all() if every else opened.incidents.live()
             _show_all([i for i in found if owner in {None, i.owner}], as_json=as_json)

@@ -5,14 +5,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from driftloop.incident.fold import GONE, REFUSED
-from driftloop.incident.stages import NEEDS_A_PERSON, OF_QUARANTINE, OF_TELLING, is_of, turn
+from driftloop.incident.stages import (
+    BEGINS,
+    NEEDS_A_PERSON,
+    OF_QUARANTINE,
+    OF_TELLING,
+    is_of,
+    turn,
+)
 from driftloop.records import Fact, Incident, Noted, Notice, Posted, Stage, Status
 
 GATHER = timedelta(minutes=10)
 """So long what needs nobody is gathered for one line in the thread of many models."""
+SOON = timedelta(minutes=1)
+"""Likewise what calls somebody, and need not at once: one call for all that ends alike."""
 AGAIN = 2
 """How often a message is posted that somebody deletes."""
-_ALOUD = NEEDS_A_PERSON | OF_TELLING
+_AT_ONCE = (BEGINS - {Stage.OPENED, Stage.QUARANTINED}) | OF_TELLING
+_CALLS = NEEDS_A_PERSON - {Stage.OPENED}
 _UNSEEN = frozenset({Status.WAITING, Status.SILENCED, Status.EXPLAINED})
 
 
@@ -167,9 +177,9 @@ def _gathers_until(incident: Incident, notices: Sequence[Notice], now: datetime)
     """Return until when notices wait for others like them, None when they are told now."""
     if len(incident.members) == 1 or not notices or incident.status is Status.RESOLVED:
         return None
-    if any(notice.stage in _ALOUD and notice.stage is not Stage.OPENED for notice in notices):
+    if any(notice.stage in _AT_ONCE for notice in notices):
         return None
-    until = min(notice.at for notice in notices) + GATHER
+    until = min(n.at + (SOON if n.stage in _CALLS else GATHER) for n in notices)
     return until if until > now else None
 
 

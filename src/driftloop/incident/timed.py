@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from driftloop.incident.stages import OF_TELLING
+from driftloop.incident.words import doing, headline
 from driftloop.records import Act, Acted, Incident, Notice, Severity, Stage, Status
 from driftloop.route import Routed, quiet_until
 from driftloop.spec import Owner
@@ -95,7 +95,7 @@ def _escalation(
     when = _awake(incident, owners.get(name), max(last, incident.told) + routed.ack_within)
     key = f"{incident.id}/{Stage.ESCALATED}/{incident.level + 1}"
     said = f"nobody acknowledged it: {name} is told too"
-    notice = _made(incident, Stage.ESCALATED, key, said, _left(incident), now)
+    notice = _made(incident, Stage.ESCALATED, key, said, _what(incident), now)
     # It is theirs now too.
     yield when, replace(notice, owner=name)
 
@@ -119,10 +119,15 @@ def _awake(incident: Incident, owner: Owner | None, when: datetime) -> datetime:
     return quiet_until(owner, incident.severity, when) or when
 
 
+def _what(incident: Incident) -> str:
+    """Return what is wrong: who is new to it has heard nothing of it."""
+    said = headline(incident)
+    return said if said.endswith(".") else f"{said}."
+
+
 def _left(incident: Incident) -> str:
-    """Return what the loop does, as it was told last."""
-    about = [notice for notice in incident.notices if notice.stage not in OF_TELLING]
-    return about[-1].doing if about else ""
+    """Return what the loop does about it; of many models not what it does about one."""
+    return doing(incident)
 
 
 def _made(

@@ -90,8 +90,8 @@ def stands(incident: Incident) -> Said:
         case Status.SILENCED:
             return (f"Silenced by {who}", *_until(incident), "; open since ", incident.since)
         case Status.EXPLAINED:
-            larger = incident.explained_by or "a larger incident"
-            return (f"Part of {larger}", ", which is told instead; open since ", incident.since)
+            larger = incident.explained_as or incident.explained_by or "a larger incident"
+            return (f"Part of: {larger}", ", which is told instead; open since ", incident.since)
         case Status.WAITING:
             return ("To be told soon; began ", incident.since)
         case Status.OPEN:

@@ -6,6 +6,7 @@ from driftloop.judge.cost import Balance, balance
 from driftloop.judge.decision import decide, is_due, unlooked, window_at
 from driftloop.judge.findings import harmed
 from driftloop.judge.memories import memories_to_try
+from driftloop.judge.retraining import cooled
 from driftloop.judge.verdicts import LOOKED, expected_gain, is_decisive, judged, worsening
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Balance",
     "balance",
     "can_page",
+    "cooled",
     "decide",
     "denied_pages",
     "expected_gain",

@@ -10,7 +10,7 @@ from driftloop.spec import Family
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(minutes=1)
-AT_FAULT = "the data is at fault: retraining waits until it is right"
+AT_FAULT = "the data is at fault, and must be right first"
 MOST_DOUBLED = 3
 ALARMED = (State.DATA_FAULT, State.DECAYING)
 """States that open an incident: harm, or data that cannot be trusted.
@@ -43,21 +43,30 @@ def blocked(seen: Seen, history: ModelHistory, family: Family, now: datetime) ->
     """Return what forbids a retraining that is wished for, None if nothing does."""
     if seen.state is State.DATA_FAULT:
         return AT_FAULT
+    until = cooled(history, family)
+    pause, vain = _pause(history, family)
+    if until is not None and now - (until - pause) < _almost(pause, family):
+        orders = "order" if vain == 1 else "orders"
+        why = f" after {vain} {orders} in vain" if pause > family.retrain.cooldown else ""
+        return f"cooling down until {until:%Y-%m-%d %H:%M} UTC{why}"
+    return None
+
+
+def cooled(history: ModelHistory, family: Family) -> datetime | None:
+    """Return until when a model is not retrained again, None if it never was."""
     # An order counts from its decision on: it may wait for its turn without being ordered again.
     champion = history.champion.candidate if history.champion is not None else None
     # To find what answers already took no training, nor did what failed before it was found.
     found_at = champion.order.at if champion is not None and champion.found else EPOCH
     ordered = [order.at for order in history.orders if order.at > found_at]
     ordered += [decision.at for decision in history.decisions if decision.retrain]
-    last = max(ordered, default=None)
+    return max(ordered) + _pause(history, family)[0] if ordered else None
+
+
+def _pause(history: ModelHistory, family: Family) -> tuple[timedelta, int]:
+    """Return how long it is waited after an order, and how many were in vain."""
     vain = in_vain(history)
-    pause = max(family.retrain.cooldown, _fresh(family, vain))
-    if last is not None and now - last < _almost(pause, family):
-        until = last + pause
-        orders = "order" if vain == 1 else "orders"
-        why = f" after {vain} {orders} in vain" if pause > family.retrain.cooldown else ""
-        return f"cooling down until {until:%Y-%m-%d %H:%M} UTC{why}"
-    return None
+    return max(family.retrain.cooldown, _fresh(family, vain)), vain
 
 
 def nearly(span: timedelta, family: Family) -> timedelta:

@@ -82,6 +82,18 @@ class FrontDesk:
                 return Answer(done=False, said="It is being done; the message will say so.")
             time.sleep(PAUSE)
 
+    def refusal(self, click: Click) -> str:
+        """Return why `click` would be refused now, "" if it would be done; nothing is kept.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        try:
+            self._check(click)
+        except _Refused as no:
+            return str(no)
+        return ""
+
     def finish_left(self) -> tuple[Answer, ...]:
         """Return what came of clicks that processes died at before they had answered."""
         found = []
@@ -117,9 +129,7 @@ class FrontDesk:
 
     def _answer(self, click: Click, since: datetime | None) -> Answer:
         """Return what comes of `click`, which was taken first at `since`, if that was before."""
-        incident = self.incidents.of(click.incident)
-        if incident is None:
-            raise _Refused(f"There is no incident {click.incident}: nothing was done.")
+        incident = self._of(click)
         if (done := self.ledger.fact(Acted, key=click.key)) is not None:
             return self._told(done, incident)
         if refusal := self.rights.refusal(click, incident, self.clock.now()):
@@ -128,6 +138,18 @@ class FrontDesk:
             return self._kept(fact, incident)
         with self._turn(incident.id):
             return self._done(click, self.incidents.of(incident.id) or incident)
+
+    def _check(self, click: Click) -> None:
+        incident = self._of(click)
+        if refusal := self.rights.refusal(click, incident, self.clock.now()):
+            raise _Refused(refusal)
+        _check(click, incident)
+
+    def _of(self, click: Click) -> Incident:
+        incident = self.incidents.of(click.incident)
+        if incident is None:
+            raise _Refused(f"There is no incident {click.incident}: nothing was done.")
+        return incident
 
     def _done(self, click: Click, incident: Incident) -> Answer:
         _check(click, incident)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from driftloop.errors import BadRequest
-from driftloop.incident import explainer
 from driftloop.loop.standing import Standing
 from driftloop.ports import Clock, Ledger
 from driftloop.records import PLATFORM, Act, Acted, Grouped, Incident, ModelId, Status
@@ -39,7 +38,7 @@ class Incidents:
                 near.setdefault(model, []).append(each)
         platforms = near.get(PLATFORM, [])
         return _in_order(
-            standing.within(each, explainer(each, [*near[each.models[0]], *platforms]), now)
+            standing.within(each, [*near[each.models[0]], *platforms], now)
             for each in alone
             if each.status is not Status.RESOLVED
         )

@@ -32,6 +32,8 @@ from driftloop.spec import Family, Owner, RolloutPolicy
 from driftloop.trace import in_words
 
 SHOWN = 6
+_SHARES = frozenset({"null_share", "empty_share", "out_of_range", "unseen", "duplicates", "nulls"})
+"""Metrics that are shares of rows or values: told in per cent, as the reasons have them."""
 OF_DATA = "/data"
 """How the incident ends that tells who owns the data of one which began as the model's."""
 OF_ROLLOUT = "rollout/"
@@ -79,7 +81,7 @@ def opened(
         owner,
         key=f"{decision.incident}{of}/opened",
         incident=f"{decision.incident or decision.key}{of}",
-        headline=_headline(decision, family),
+        headline=_headline(decision, family, cause),
         about=_about(decision, cause),
         doing=_doing(decision),
         evidence=(
@@ -101,7 +103,7 @@ def worsened(
         owner,
         key=f"{decision.incident}/worsened/{decision.key}",
         incident=decision.incident or decision.key,
-        headline=_headline(decision, family),
+        headline=_headline(decision, family, cause),
         about=_about(decision, cause),
         doing=_doing(decision),
         evidence=(
@@ -130,7 +132,7 @@ def blocked(
         owner,
         key=f"{decision.incident}/blocked/{decision.key}",
         incident=decision.incident or decision.key,
-        headline=_headline(decision, family),
+        headline=_headline(decision, family, cause),
         about=_about(decision, cause),
         doing=f"Not retraining: {decision.blocked or 'the data is at fault'}.",
         evidence=(*_cause(cause), *_evidence(decision.verdicts, family)),
@@ -205,9 +207,17 @@ def promoted(
 
 
 def refused(
-    order: Order, owner: Owner, at: datetime, since: datetime, *, version: int, result: GateResult
+    order: Order,
+    owner: Owner,
+    at: datetime,
+    since: datetime,
+    *,
+    version: int,
+    result: GateResult,
+    again: datetime | None = None,
 ) -> Notice:
-    """Return that a candidate was refused; the champion keeps answering."""
+    """Return that a candidate was refused; the champion keeps answering, `again` is tried then."""
+    then = f"on {again:%Y-%m-%d %H:%M} UTC at the soonest" if again else "after the cooldown"
     return _renewal(
         order,
         Stage.REFUSED,
@@ -217,7 +227,7 @@ def refused(
         headline=f"{order.model}: version {version} was refused",
         doing=(
             f"The gate refused version {version}: {result.reason}. The champion keeps answering;"
-            " the next attempt follows after the cooldown if it is still needed."
+            f" the next attempt follows {then}, if it is still needed."
         ),
         evidence=_gate_evidence(result),
     )
@@ -473,9 +483,10 @@ def _doing(decision: Decision) -> str:
     return "Watching; the policy does not retrain for this."
 
 
-def _headline(decision: Decision, family: Family) -> str:
+def _headline(decision: Decision, family: Family, cause: Cause | None) -> str:
     if decision.state is State.DATA_FAULT:
-        return f"{decision.model}: its data looks wrong"
+        about = at_fault(decision, cause)
+        return f"{decision.model}: its data looks wrong" + (f": {about}" if about else "")
     for verdict in decision.verdicts:
         reading = verdict.reading
         if verdict.level is Level.ALARM and reading.kind in (Kind.DECAY, Kind.ESTIMATE):
@@ -573,11 +584,14 @@ def _line(verdict: Verdict, family: Family) -> Evidence:
 def _value(reading: Reading, family: Family) -> str:
     if reading.value is None:
         return "unknown"
-    interval = (
-        f" ({reading.low:.3g} to {reading.high:.3g})"
-        if reading.low is not None and reading.high is not None
-        else ""
-    )
+    low, high = reading.low, reading.high
+    if reading.metric in _SHARES:
+        # No share is more than all, however wide its interval was reckoned.
+        ends = [
+            f"{100 * max(-1.0, min(each, 1.0)):.3g}%" for each in (low, high) if each is not None
+        ]
+        return f"{100 * reading.value:.3g}%" + (f" ({' to '.join(ends)})" if ends[1:] else "")
+    interval = f" ({low:.3g} to {high:.3g})" if low is not None and high is not None else ""
     return f"{reading.value:.3g}{_unit(reading, family)}{interval}"
 
 
@@ -592,7 +606,7 @@ def _limit(verdict: Verdict, unit: str) -> str:
         return "none"
     if reading.kind in (Kind.DECAY, Kind.ESTIMATE) and reading.baseline is not None:
         return f"{limit:.0%} worse than {reading.baseline:.3g}{unit}"
-    return f"{limit:.3g}"
+    return f"{100 * limit:.3g}%" if reading.metric in _SHARES else f"{limit:.3g}"
 
 
 def _gate_evidence(result: GateResult) -> tuple[Evidence, ...]:

@@ -15,7 +15,7 @@ from driftloop.deploy import begun as rollout_begun
 from driftloop.deploy import promoted, rolled_back
 from driftloop.errors import CalledOff, DriftloopError, RegistryError, StaleHead, named
 from driftloop.gate import Beside, Span, as_found, compare, uses
-from driftloop.judge import is_decisive, worsening
+from driftloop.judge import cooled, is_decisive, worsening
 from driftloop.loop import notices
 from driftloop.loop.addressed import addressed
 from driftloop.loop.memories import Fits, longest_reach
@@ -206,12 +206,7 @@ class Renewer:
             )
             result = self._gated(candidate, version, family, champion, tried=max(len(tried), 1))
             if not result.passed:
-                self._tell(
-                    order,
-                    notices.refused(
-                        order, owner, self.clock.now(), since, version=version, result=result
-                    ),
-                )
+                self._tell_refused(order, version, result)
                 return Renewed(order, "refused", result.reason, candidate, result, champion)
             if family.rollout is not None and champion is not None:
                 return self._rolled_out(candidate, version, family, champion, result)
@@ -386,6 +381,19 @@ class Renewer:
             result=result,
             elsewhere=self.fleet.family(order.model).log is not None,
             still=self._still(order, version),
+        )
+        self._tell(order, notice)
+
+    def _tell_refused(self, order: Order, version: int, result: GateResult) -> None:
+        family, history = self.fleet.family(order.model), self.ledger.history(order.model)
+        notice = notices.refused(
+            order,
+            self.fleet.owner(order.model),
+            self.clock.now(),
+            self._since(order),
+            version=version,
+            result=result,
+            again=cooled(history, family),
         )
         self._tell(order, notice)
 

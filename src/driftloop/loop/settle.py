@@ -257,7 +257,7 @@ class Settler:
         claimed = self.ledger.claim(key, lease=LEASE, body=body)
         if not claimed.mine:
             raise _Refused(None, _busy(name))
-        for stands in seen.plan.stands:
+        for stands in self._told_in(seen, batch):
             call = to_line(
                 self.standing,
                 incident,
@@ -288,6 +288,14 @@ class Settler:
         self._record(batch, self._receipt(seen), told)
         self.ledger.finish(key, "told")
         _log.info("told: %s", batch[0].headline, extra={"trace": incident.id})
+
+    def _told_in(self, seen: Seen, batch: Sequence[Notice]) -> Sequence[Posted]:
+        """Return the threads that are told: not the one that began with what is told."""
+        first, *others = seen.plan.stands
+        if batch[0].stage is not Stage.ESCALATED:
+            return seen.plan.stands
+        theirs = self.standing.owner(batch[0].owner, batch[0]).channel
+        return [first, *(one for one in others if one.channel != theirs)]
 
     def _explain(self, seen: Seen, told: list[Told]) -> None:
         """Leave a line where the larger incident is told, and count as told what is told there."""
@@ -385,18 +393,22 @@ class Settler:
 
     def _refused(self, incident: str, refused: _Refused, told: list[Told]) -> Settled:
         error, wall = refused.error, self.wall()
+        why = str(error)
+        if refused.channel is not None and error.where != refused.channel:
+            # As people call it, and not by its id.
+            why = f"{refused.channel}: {error.what}"
         if refused.channel is None:
             again = wall + BUSY
         else:
             if not self.pauses.is_pausing(refused.channel, wall):
-                _log.warning("not told yet: %s", error, extra={"trace": incident})
+                _log.warning("not told yet: %s", why, extra={"trace": incident})
             again = self.pauses.after(refused.channel, error, wall)
         seen = self._looker.look(incident)
         if seen is None:
-            return Settled(told=tuple(told), again=again, why=str(error))
+            return Settled(told=tuple(told), again=again, why=why)
         left = [each for each in seen.incident.notices if each.key not in seen.told]
-        told += [Told(each, told=False, why=str(error)) for each in left]
-        return replace(self._later(seen), told=tuple(told), again=again, why=str(error))
+        told += [Told(each, told=False, why=why) for each in left]
+        return replace(self._later(seen), told=tuple(told), again=again, why=why)
 
 
 def _heard(facts: Sequence[Fact]) -> int:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from driftloop.incident import explainer, fold
 from driftloop.incident.explain import STARVED
+from driftloop.incident.words import headline
 from driftloop.ports import Ledger
 from driftloop.records import (
     PLATFORM,
@@ -51,7 +52,7 @@ class Standing:
         found = self.folded(facts, now)
         if found is None or found.status is Status.RESOLVED:
             return found
-        return self.within(found, explainer(found, self._around(found, now)), now)
+        return self.within(found, self._around(found, now), now)
 
     def folded(
         self,
@@ -77,12 +78,13 @@ class Standing:
             clickable=bool(owner.members) or on_call(owner, now) is not None,
         )
 
-    def within(self, incident: Incident, explained_by: str | None, now: datetime) -> Incident:
-        """Return an incident as it stands among others, and whether it waits to be told."""
-        status = incident.status
-        if explained_by is not None and status is Status.OPEN:
+    def within(self, incident: Incident, others: Sequence[Incident], now: datetime) -> Incident:
+        """Return an incident as it stands among `others`, and whether it waits to be told."""
+        by, status = explainer(incident, others), incident.status
+        if by is not None and status is Status.OPEN:
             status = Status.EXPLAINED
-        found = replace(incident, explained_by=explained_by, status=status)
+        known = next((headline(other) for other in others if other.id == by), "")
+        found = replace(incident, explained_by=by, explained_as=known, status=status)
         if status is Status.OPEN and incident.told is None and self.opens_at(found, now) > now:
             return replace(found, status=Status.WAITING)
         return found

@@ -20,6 +20,7 @@ from driftloop.incident.lines import (
 from driftloop.incident.stages import OF_TELLING
 from driftloop.incident.words import doing, headline, needs, standing, stands, telling
 from driftloop.page.buttons import Block, buttons
+from driftloop.page.listed import ROW, ROWS, row, together
 from driftloop.page.picture import alt_text
 from driftloop.page.text import (
     FIELDS,
@@ -33,6 +34,7 @@ from driftloop.page.text import (
     timed,
     visible,
     when,
+    zoned,
 )
 from driftloop.records import (
     Address,
@@ -42,7 +44,6 @@ from driftloop.records import (
     Evidence,
     Incident,
     Link,
-    ModelId,
     Notice,
     Severity,
     Stage,
@@ -52,8 +53,7 @@ from driftloop.records import (
 __all__ = ["answered", "entry", "message", "summary"]
 
 _FALLBACK = 400
-_HEADLINE, _SAID, _WHY, _PART, _ROW, _ACT = 1000, 1200, 800, 200, 250, 200
-_ROWS = 10
+_HEADLINE, _SAID, _WHY, _PART, _ACT = 1000, 1200, 800, 200, 200
 _LINKS = 1500
 _SECTIONS, _LISTED, _MORE = 20, 7_000, 20
 _SIGNS: Mapping[Status, str] = {
@@ -137,8 +137,10 @@ def entry(entry: Entry) -> tuple[str, list[Block]]:
         ]
     else:
         said = f"{len(models):,} models" if len(models) > 1 else models[0]
-        lead, rest = f"{word}: {said}", _same(notices)
-    parts = [f"{sign} *{line(lead, _HEADLINE)}*", when(newest.at)]
+        shared, listed = together(notices, entry.incident)
+        lead, rest = f"{word}: {said}", [*_titled("doing", "", shared), _section("models", listed)]
+    head = line(lead, _HEADLINE)
+    parts = [f"{sign} *{zoned(head) if newest.stage in OF_TELLING else head}*", when(newest.at)]
     if entry.mention.strip():
         parts.append(mention_of(entry.mention))
     blocks = [_section("state", " · ".join(parts)), *rest]
@@ -192,6 +194,8 @@ def _state(incident: Incident, to: Address) -> Block:
     lead = fit(str(first).strip(), _PART)
     said = f"{_sign(incident)} *{lead}*" + (" " if str(first).endswith(" ") else "")
     parts = [said + timed(tuple(rest), _PART)]
+    if incident.status is Status.EXPLAINED and incident.explained_by:
+        parts.append(f"`{_code(incident.explained_by)}`")
     if incident.status in (Status.OPEN, Status.WAITING):
         if incident.severity is Severity.CRITICAL:
             parts.append("*critical*")
@@ -221,37 +225,11 @@ def _doing(incident: Incident) -> str:
 def _models(incident: Incident) -> list[Block]:
     rows, shared = worst(incident), common(incident)
     title = f"*{len(rows):,} models, worst first*"
-    lines = [f"{title}: {line(shared, _ROW)}" if shared else title]
-    lines += [_row(model, said) for model, said in rows[:_ROWS]]
-    if len(rows) > _ROWS:
-        lines.append(f"and {len(rows) - _ROWS:,} more: `driftloop incidents {_id(incident)}`")
+    lines = [f"{title}: {line(shared, ROW)}" if shared else title]
+    lines += [row(model, said) for model, said in rows[:ROWS]]
+    if len(rows) > ROWS:
+        lines.append(f"and {len(rows) - ROWS:,} more: `driftloop incidents {_id(incident)}`")
     return [_section("models", "\n".join(lines))]
-
-
-def _row(model: ModelId, said: str) -> str:
-    return f"• `{_code(model)}`  {line(said, _ROW - 80)}"
-
-
-def _code(name: str) -> str:
-    """Return a name to stand in code, which a backtick would end."""
-    return line(name.replace("`", "'"), 80) or "?"
-
-
-def _same(notices: Sequence[Notice]) -> list[Block]:
-    """Return what many notices of one stage say: once what is common to all."""
-    doings = {without(one_line(notice.doing), notice.model) for notice in notices}
-    every = next(iter(doings)) if len(doings) == 1 else ""
-    rest = f"and {len(notices) - _ROWS:,} more" if len(notices) > _ROWS else ""
-    if len({without(one_line(n.headline), n.model) for n in notices}) == 1 and every:
-        names = [f"`{_code(notice.model)}`" for notice in notices[:_ROWS]]
-        said = ", ".join(names) + (f" {rest}" if rest else "")
-    else:
-        rows = [
-            _row(n.model, without(one_line(n.headline if every else n.doing), n.model))
-            for n in notices[:_ROWS]
-        ]
-        said = "\n".join((*rows, rest) if rest else rows)
-    return [*_titled("doing", "", every), _section("models", said)]
 
 
 def _numbers(notice: Notice | None) -> tuple[Evidence, ...]:
@@ -317,7 +295,11 @@ def _footer(incident: Incident) -> Block:
 
 
 def _id(incident: Incident) -> str:
-    return line(incident.id.replace("`", "'"), HEADER) or "?"
+    return _code(incident.id)
+
+
+def _code(id_: str) -> str:
+    return line(id_.replace("`", "'"), HEADER) or "?"
 
 
 def _links_of(incident: Incident, notice: Notice | None) -> tuple[Link, ...]:
@@ -354,7 +336,7 @@ def _listed(lines: Sequence[str], room: int) -> str:
     """Return lines as a list within `room`, and how many are not shown."""
     shown: list[str] = []
     for one in lines:
-        said = f"• {line(one, _ROW)}"
+        said = f"• {line(one, ROW)}"
         if size("\n".join((*shown, said))) + _MORE > room:
             break
         shown.append(said)

@@ -54,6 +54,8 @@ class Pressed:
 class Asks:
     """Somebody says that something is no problem, and is to be asked why in a modal."""
 
+    click: Click
+    """What is asked for, still without a reason."""
     metadata: str
     """What the modal is to bring back: its target, and the channel."""
     trigger: str
@@ -226,12 +228,12 @@ def _of_actions(said: _Actions) -> Asked:
         target = _target(action.value or "")
     if target is None:
         return Unclear(said="This button does not say what it is about. Nothing was done.", **back)
-    if act is Act.NO_PROBLEM:
-        metadata = target.model_dump(exclude_defaults=True) | {"channel": channel}
-        return Asks(metadata=json.dumps(metadata), trigger=said.trigger_id, **back)
     click = _click(
         act, target, said.user, key=f"{said.user.id}/{action.action_ts}/{action.action_id}"
     )
+    if act is Act.NO_PROBLEM:
+        metadata = target.model_dump(exclude_defaults=True) | {"channel": channel}
+        return Asks(click=click, metadata=json.dumps(metadata), trigger=said.trigger_id, **back)
     return Pressed(click=click, channel=channel, response_url=said.response_url)
 
 

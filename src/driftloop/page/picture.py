@@ -153,8 +153,11 @@ def _words(axes: "Axes", chart: Chart) -> None:
         axes.yaxis.set_major_formatter(lambda value, _: _number(value))
         axes.annotate(
             "UTC",
-            (1.01, -0.05),
+            (1.0, 0.0),
             xycoords="axes fraction",
+            # Beyond half of the last time's label, which stands around the end of the axis.
+            xytext=(36, -6),
+            textcoords="offset points",
             va="top",
             fontsize=11,
             color=_USUAL,

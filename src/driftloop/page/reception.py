@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from http.client import HTTPException
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,8 @@ from driftloop.records import Answer, Click
 
 PATIENCE = 2.0
 """Seconds in which the desk may answer, of the three that Slack waits."""
+LOOK = 1.0
+"""Seconds for which it is looked whether who clicked may, before they are asked for a reason."""
 TIMEOUT = 5
 """Seconds that Slack may take over an answer of ours."""
 THREADS = 16
@@ -124,7 +126,15 @@ class Reception:
         return answer
 
     def _ask(self, asked: Asks, turn: "_Turn") -> None:
-        """Open the modal; what opened it is good for three seconds, and once."""
+        """Open the modal; what opened it is good for three seconds, and once.
+
+        Who may not is told so, and need give no reason. What cannot be looked at in time is
+        looked at when the modal comes back.
+        """
+        if refusal := self._refusal(asked.click):
+            turn.answer({})
+            self._tell(asked, asked.user, refusal)
+            return
         view = why_view(asked.metadata)
         try:
             self._client.views_open(trigger_id=asked.trigger, view=view)
@@ -132,6 +142,22 @@ class Reception:
             _log.warning("no form could be opened: %s", named(error))
             turn.answer({})
             self._tell(asked, asked.user, "The form could not be opened. Click once more.")
+
+    def _refusal(self, click: Click) -> str:
+        looked: Future[str] = Future()
+
+        def look() -> None:
+            try:
+                looked.set_result(self._desk.refusal(click))
+            except Exception as error:  # noqa: BLE001 - it is looked at again
+                looked.set_exception(error)
+
+        Thread(target=look, name="right", daemon=True).start()
+        try:
+            return looked.result(timeout=LOOK)
+        except Exception as error:  # noqa: BLE001 - it is looked at again
+            _log.warning("whether %s may is not known yet: %s", click.user, type(error).__name__)
+            return ""
 
     def _tell(self, to: "Pressed | Asks | Unclear", user: str, said: str) -> None:
         """Say something to who clicked, and to nobody else."""

@@ -12,6 +12,7 @@ HEADER, SECTION, FIELDS = 150, 3000, 10
 _ENTITY = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _GROUPS = {"@here": "<!here>", "@channel": "<!channel>", "@everyone": "<!everyone>"}
 _REFERENCE = re.compile(r"<[@!][A-Za-z0-9^|_.-]+>")
+_TIME = re.compile(r"\b(\d{4}-\d\d-\d\d \d\d:\d\d) UTC\b", re.ASCII)
 _MENTION = 150
 _BEYOND = 0x10000
 _ISOLATE, _END = "\u2066", "\u2069"
@@ -99,9 +100,25 @@ def timed(said: Said, limit: int) -> str:
     return "".join(when(part) if isinstance(part, datetime) else fit(part, limit) for part in said)
 
 
+def zoned(text: str) -> str:
+    """Return text with the times in it that are whole, as readers have them.
+
+    >>> zoned("Ada has it until 2013-04-02 06:00 UTC")
+    'Ada has it until <!date^1364882400^{date_short_pretty} {time}|2 Apr 2013 06:00 UTC>'
+    """
+    return _TIME.sub(_in_zone, text)
+
+
 def link(text: str, url: str, limit: int = HEADER) -> str:
     """Return a link as Slack writes it."""
     return f"<{_address(url)}|{line(text, limit).replace('|', '/')}>"
+
+
+def _in_zone(found: re.Match[str]) -> str:
+    try:
+        return when(datetime.strptime(f"{found[1]} +0000", "%Y-%m-%d %H:%M %z"))
+    except ValueError:  # as a name may have it
+        return found[0]
 
 
 def _address(url: str) -> str:

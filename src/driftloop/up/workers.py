@@ -28,21 +28,22 @@ BACKLOG = 2048
 _log = logging.getLogger(__name__)
 
 
-def bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int, *, setting: str = "") -> socket.socket:
     """Return a socket that listens, to be inherited: whoever has it may accept.
 
     One that each worker binds for itself (SO_REUSEPORT) would have a share of the callers that
     wait, and lose them when it ends.
 
     Raises:
-        CannotListen: nobody can listen there.
+        CannotListen: nobody can listen there; `setting` is what to change then.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         door = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         said = error.strerror or str(error)
-        raise CannotListen(f"cannot listen: {said}", where=f"{host}:{port}") from error
+        hint = f"stop what listens there, or set DRIFTLOOP_{setting.upper()}" if setting else ""
+        raise CannotListen(f"cannot listen: {said}", where=f"{host}:{port}", hint=hint) from error
     door.set_inheritable(True)
     return door
 

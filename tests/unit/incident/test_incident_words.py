@@ -183,7 +183,7 @@ def test_every_stage_says_what_it_needs(stage: Stage) -> None:
         ),
         (
             {"status": Status.EXPLAINED, "explained_by": "data/x/0"},
-            "Part of data/x/0, which is told instead; open since 1 Mar 2026 23:00 UTC",
+            "Part of: data/x/0, which is told instead; open since 1 Mar 2026 23:00 UTC",
         ),
         (
             {"status": Status.RESOLVED, "resolved": AT},

@@ -49,7 +49,7 @@ def test_wrong_data_blocks_a_retraining_that_no_limit_of_quality_did() -> None:
     """The decision keeps its incident, and is about the data from then on."""
     left = heeded(DECAYING, FAULT)
     assert (left.state, left.retrain, left.opens) == (State.DATA_FAULT, False, True)
-    assert left.blocked == "the data is at fault: retraining waits until it is right"
+    assert left.blocked == "the data is at fault, and must be right first"
     assert left.reason.startswith("data-fault: the data is wrong: distance is 1000 times")
 
 

@@ -87,6 +87,18 @@ def test_who_does_not_belong_to_the_owner_may_nothing(office: Office) -> None:
     assert office.acts() == ()
 
 
+def test_a_right_is_looked_at_without_doing_anything(office: Office) -> None:
+    """Before somebody is asked for a reason; then nothing is kept, whatever it says."""
+    id_ = office.opened(DE)
+    refusals = [office.desk.refusal(office.click(Act.NO_PROBLEM, id_, who)) for who in (ADA, EVE)]
+    assert refusals[0] == ""
+    assert "owners.toml does not list you there" in refusals[1]
+    assert "There is no incident" in office.desk.refusal(office.click(Act.NO_PROBLEM, "x/1"))
+    assert office.acts() == ()
+    office.take(Act.RESOLVE, id_, why="seen")
+    assert "It is over" in office.desk.refusal(office.click(Act.NO_PROBLEM, id_, ADA))
+
+
 def test_the_next_in_the_chain_may_once_it_was_escalated(office: Office) -> None:
     """Edith, whose turn is next, may not before it is hers too, and then may."""
     id_ = office.opened(DE)

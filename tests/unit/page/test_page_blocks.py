@@ -545,10 +545,47 @@ def test_a_stage_of_many_models_is_one_entry(notice: Notice) -> None:
     assert shown["state"].startswith("🟡 *Retraining: 140 models* · <!date^")
     assert shown["doing"] == "Training on rows from 2013-02-12 to 2013-04-04."
     assert shown["models"].startswith("`m000`, `m001`, ")
-    assert shown["models"].endswith(", `m009` and 130 more")
+    assert shown["models"].endswith(", `m009` and 130 more: `driftloop incidents i`")
     differ = tuple(replace(each, doing=f"Training {each.model}.") for each in notices)
     rows = said(entry(Entry(key="k", incident="i", notices=differ))[1])["models"].split("\n")
-    assert (rows[0], rows[-1]) == ("• `m000`  Training m000.", "and 130 more")
+    assert (rows[0], rows[-1]) == (
+        "• `m000`  Training m000.",
+        "and 130 more: `driftloop incidents i`",
+    )
+
+
+def test_what_many_in_quarantine_say_alike_is_said_once(notice: Notice) -> None:
+    """What differs by model stands at each, the command once and whole; the others are found."""
+
+    def held(number: int) -> Notice:
+        model, rows = ModelId(f"eta-x{number:02}"), 300 + number % 2
+        return replace(
+            notice,
+            model=model,
+            stage=Stage.QUARANTINED,
+            headline=f"{model}: rows of 2026-03-04 are in quarantine",
+            doing=f"{rows} rows, 2026-03-04 00:00 to 2026-03-05 00:00 UTC, train nothing until"
+            " 2026-04-03 00:00 UTC, when they are checked again. If they are right:"
+            f' `driftloop quarantine release {model} 2026-03-04 --why "..."`.',
+        )
+
+    notices = tuple(held(number) for number in range(11))
+    shown = said(entry(Entry(key="k", incident="quarantine/eta/1", notices=notices))[1])
+    command = '`driftloop quarantine release MODEL 2026-03-04 --why "..."`'
+    assert shown["doing"] == f"If they are right: {command}."
+    first, *_, last = shown["models"].splitlines()
+    assert first.startswith("• `eta-x00`  300 rows, 2026-03-04 00:00 to")
+    assert first.endswith("when they are checked again.")
+    assert last == "and 1 more: `driftloop incidents quarantine/eta/1`"
+    assert len(shown["models"].splitlines()) == 11
+
+
+def test_no_command_is_cut_in_its_middle(notice: Notice) -> None:
+    """What does not fit is left out with it: half a command does something else."""
+    doings = [f"{'x' * 130} {n}: `driftloop quarantine release eta-de --until 1`" for n in "ab"]
+    notices = tuple(replace(notice, key=each, doing=each) for each in doings)
+    shown = said(entry(Entry(key="k", incident="i", notices=notices))[1])
+    assert all(row.endswith((" a:…", " b:…")) for row in shown["models"].splitlines())
 
 
 def test_a_digest_wakes_nobody_and_counts_what_it_leaves_out() -> None:

@@ -162,6 +162,21 @@ def test_no_problem_is_a_form_with_a_reason(place: Place) -> None:
     eventually(lambda: done.said in place.told())
 
 
+def test_who_may_not_is_asked_for_no_reason(place: Place) -> None:
+    """They are told so at the click, and no form opens."""
+    place.desk.refuses = "owners.toml does not list you there."
+    assert place.click(Act.NO_PROBLEM)["ok"]
+    eventually(lambda: place.desk.refuses in place.told())
+    assert place.slack.views(ADA) == []
+
+
+def test_a_right_that_takes_long_to_look_at_is_looked_at_later(place: Place) -> None:
+    """The form opens within Slack's three seconds all the same."""
+    place.desk.looks, place.desk.refuses = 3.0, "owners.toml does not list you there."
+    assert place.click(Act.NO_PROBLEM)["ok"]
+    eventually(lambda: len(place.slack.views(ADA)) == 1, within=2.5)
+
+
 def test_an_unknown_action_is_told_so(place: Place) -> None:
     """Nothing is done, and no triangle appears."""
     told = len(place.told())

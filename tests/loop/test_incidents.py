@@ -15,6 +15,7 @@ from fakes.pager import FakePager
 from fakes.pager import Told as Message
 
 from driftloop.incident import alone
+from driftloop.incident.words import headline, stands
 from driftloop.ledger import SqlLedger
 from driftloop.loop import settle
 from driftloop.loop.settle import LEASE
@@ -341,6 +342,9 @@ def test_nobody_acknowledges_so_the_next_is_told_and_the_one_after(world: World)
     assert len(world.pager.told) == 3
     stages = [entry.notices[0].stage for entry in world.pager.told[0].entries]
     assert stages == [Stage.ESCALATED, Stage.ESCALATED]
+    # Who comes next has the message itself; only what follows it is a line there.
+    assert [len(one.entries) for one in world.pager.told] == [2, 1, 0]
+    assert world.pager.told[1].entries[0].notices[0].doing == f"{DE} is opened."
     assert world.stands(f"{DE}/1").level == 2
     world.happens(world.notice(stage=Stage.RECOVERED))
     assert {one.incident.status for one in world.pager.told} == {Status.RESOLVED}
@@ -496,7 +500,14 @@ def test_what_is_explained_later_says_so_and_is_left_in_peace(world: World) -> N
     world.happens(world.broken(DE), world.broken(FR))
     world.after(SECOND)
     own = world.pager.told[0]
-    assert own.incident.explained_by == f"{GROUP}/logistics/0"
+    larger = world.pager.told[1].incident
+    assert own.incident.explained_by == larger.id == f"{GROUP}/logistics/0"
+    # In words, and not by an id.
+    assert stands(own.incident)[0] == f"Part of: {headline(larger)}"
+    shown = own.incident
+    world.happens(world.broken(UK))
+    world.after(10 * MINUTE)
+    assert own.incident is shown, "how many models the larger one has come to is told there"
     world.after(3 * HOUR)
     assert own.entries == []
     world.happens(world.notice(DE, Stage.RECOVERED, alert=f"{DE}/own"))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import copysign, isfinite
 
 from driftloop.judge import is_decisive
+from driftloop.loop.notices import SHARES
 from driftloop.ports import Ledger
 from driftloop.records import (
     Chart,
@@ -68,14 +69,18 @@ def chart_of(ledger: Ledger, decision: Decision, family: Family) -> Chart | None
         (at, value) for at, value in sorted(values.items()) if value is not None and isfinite(value)
     )
     limit, usual = lines(verdict)
+    # As the page has it, so that both are seen to be the same number.
+    times, unit = (
+        (100.0, "%") if reading.metric in SHARES else (1.0, family.unit_of(reading.metric))
+    )
     of = " of the newest rows" if reading.kind is Kind.FRESH else ""
     column = f" of {reading.column}" if reading.column else ""
     return Chart(
         title=f"{metric_name(reading.metric)}{column}{of}, {decision.model}",
-        points=points,
-        unit=family.unit_of(reading.metric),
-        limit=limit,
-        baseline=usual,
+        points=tuple((at, value * times) for at, value in points),
+        unit=unit,
+        limit=limit * times if limit is not None else None,
+        baseline=usual * times if usual is not None else None,
     )
 
 

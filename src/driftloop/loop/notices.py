@@ -32,7 +32,7 @@ from driftloop.spec import Family, Owner, RolloutPolicy
 from driftloop.trace import in_words
 
 SHOWN = 6
-_SHARES = frozenset({"null_share", "empty_share", "out_of_range", "unseen", "duplicates", "nulls"})
+SHARES = frozenset({"null_share", "empty_share", "out_of_range", "unseen", "duplicates", "nulls"})
 """Metrics that are shares of rows or values: told in per cent, as the reasons have them."""
 OF_DATA = "/data"
 """How the incident ends that tells who owns the data of one which began as the model's."""
@@ -585,7 +585,7 @@ def _value(reading: Reading, family: Family) -> str:
     if reading.value is None:
         return "unknown"
     low, high = reading.low, reading.high
-    if reading.metric in _SHARES:
+    if reading.metric in SHARES:
         # No share is more than all, however wide its interval was reckoned.
         ends = [
             f"{100 * max(-1.0, min(each, 1.0)):.3g}%" for each in (low, high) if each is not None
@@ -606,7 +606,7 @@ def _limit(verdict: Verdict, unit: str) -> str:
         return "none"
     if reading.kind in (Kind.DECAY, Kind.ESTIMATE) and reading.baseline is not None:
         return f"{limit:.0%} worse than {reading.baseline:.3g}{unit}"
-    return f"{100 * limit:.3g}%" if reading.metric in _SHARES else f"{limit:.3g}"
+    return f"{100 * limit:.3g}%" if reading.metric in SHARES else f"{limit:.3g}"
 
 
 def _gate_evidence(result: GateResult) -> tuple[Evidence, ...]:

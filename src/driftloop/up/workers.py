@@ -41,7 +41,7 @@ def bound(host: str, port: int, *, setting: str = "") -> socket.socket:
     try:
         door = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        said = error.strerror or str(error)
+        said = os.strerror(error.errno) if error.errno else str(error)
         hint = f"stop what listens there, or set DRIFTLOOP_{setting.upper()}" if setting else ""
         raise CannotListen(f"cannot listen: {said}", where=f"{host}:{port}", hint=hint) from error
     door.set_inheritable(True)

@@ -74,6 +74,14 @@ def test_one_incident_is_told_from_its_first_alert_on(office: Office) -> None:
     assert 'Ada silenced it until 2026-03-01 01:00 UTC: "we know"' in text
 
 
+def test_one_that_is_anothers_is_not_shown_as_theirs(office: Office) -> None:
+    """An owner that is asked for and is not its own is a mistake, and said to be one."""
+    id_ = office.opened(DE)
+    assert run(office, "incidents", id_, "--owner", "logistics").startswith(id_)
+    with pytest.raises(BadRequest, match=f"{id_}: is for logistics"):
+        run(office, "incidents", id_, "--owner", "growth")
+
+
 def test_all_of_it_comes_as_json(office: Office) -> None:
     """A list, or the one that is asked for."""
     id_ = office.opened(DE)

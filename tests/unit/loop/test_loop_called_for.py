@@ -105,6 +105,23 @@ def test_data_at_fault_are_told_their_owner_as_one(owned: Fleet) -> None:
     assert found == [expected]
 
 
+def test_a_page_of_one_model_names_what_is_wrong_in_its_data(owned: Fleet) -> None:
+    """The column, as that of many models does; and shares in per cent, none of them over all."""
+    reading = Reading(kind=Kind.QUALITY, metric="null_share", column="load", value=0.286, n=900)
+    wide = replace(reading, kind=Kind.FRESH, metric="nulls", value=1.0, low=0.968, high=1.03)
+    verdicts = tuple(
+        Verdict(reading=each, level=Level.ALARM, limit=0.02, reason="r") for each in (reading, wide)
+    )
+    ledger: Any = Known()
+    now = decision(State.DATA_FAULT, *verdicts, opens=True)
+    (page,) = notices_of(owned, ledger, PLACES, now, None)
+    assert page.headline == "eta-de: its data looks wrong: load"
+    assert [(each.value, each.limit) for each in page.evidence] == [
+        ("28.6%", "2%"),
+        ("100% (96.8% to 100%)", "2%"),
+    ]
+
+
 GROUPED = Grouped(model=DE, at=AT, alert="eta-de/1", incident="eta-de/1", group="", owner="nights")
 
 

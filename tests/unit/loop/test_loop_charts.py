@@ -81,6 +81,15 @@ def test_the_metric_that_decided_is_drawn_up_to_now() -> None:
     assert (chart.limit, chart.baseline) == (13.0, 10.0)
 
 
+def test_a_share_is_drawn_in_per_cent() -> None:
+    """As the page has it beside the picture."""
+    nulls = replace(DRIFT, kind=Kind.QUALITY, metric="null_share", value=0.4, baseline=0.1)
+    chart = chart_of(Past(), decided(verdict(nulls, limit=0.25)), FAMILY)
+    assert chart is not None
+    assert chart.points == ((NOW, 40.0),)
+    assert (chart.unit, chart.limit, chart.baseline) == ("%", pytest.approx(35.0), 10.0)
+
+
 def test_harm_is_drawn_before_drift() -> None:
     """The order in which a page tells its evidence."""
     chart = chart_of(Past(), decided(verdict(DRIFT), verdict(MAE)), FAMILY)

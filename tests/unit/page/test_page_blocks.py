@@ -527,6 +527,17 @@ def test_a_line_of_a_smaller_incident_is_its_headline(notice: Notice) -> None:
     assert f"*{many}* · " in said(entry(Entry(key="k", incident="i", notices=(joins,)))[1])["state"]
 
 
+def test_a_time_in_a_heading_is_each_readers_own(notice: Notice) -> None:
+    """As all times above it are; what is no time stays as it is."""
+    acts = (
+        f"{notice.model}: Ada acknowledged it until 2026-03-06 08:02 UTC, not 2026-99-06 08:02 UTC"
+    )
+    told = replace(notice, stage=Stage.ACTED, headline=acts)
+    state = said(entry(Entry(key="k", incident="i", notices=(told,)))[1])["state"]
+    assert "until <!date^1772784120^{date_short_pretty} {time}|6 Mar 2026 08:02 UTC>, not" in state
+    assert "not 2026-99-06 08:02 UTC" in state
+
+
 def test_a_stage_of_many_models_is_one_entry(notice: Notice) -> None:
     """What is common is said once, then the models, then how many more."""
     notices = tuple(

@@ -181,6 +181,18 @@ def test_one_that_does_not_end_is_killed(start: Any, monkeypatch: pytest.MonkeyP
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
+def test_what_to_change_where_nobody_can_listen_is_told() -> None:
+    """In the words of the settings, and not of whoever listens for us."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListen) as refused:
+            bound("127.0.0.1", port, setting="desk_port")
+    said = f"127.0.0.1:{port}: cannot listen: Address already in use"
+    assert str(refused.value) == (
+        f"{said} (hint: stop what listens there, or set DRIFTLOOP_DESK_PORT)"
+    )
+
+
 def test_where_nobody_can_listen_is_told() -> None:
     """A port that is taken is named."""
     with (

@@ -19,7 +19,7 @@ from tests.benchmarks._paging_world import ACK_WITHIN, Month
 from tests.benchmarks._raw import Figure, Line, Plan, Raw
 
 MODELS, SINGLES, DAYS = 200, 30, 30
-QUICK_SINGLES, QUICK_DAYS = 9, 2
+QUICK_SINGLES, QUICK_DAYS = 12, 2
 OUTAGE = "driftloop/slack/"
 """How incidents begin that are about an outage of Slack."""
 

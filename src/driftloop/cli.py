@@ -199,8 +199,10 @@ def check() -> None:
         raise SpecError((*faults, *unread))
     if unread:
         raise LogError("\n".join(str(error) for error in unread))
-    well = f"{warned} warnings" if warned else "all well"
-    typer.echo(f"{len(fleet.models)} models in {len(fleet.families)} families: {well}")
+    well = _many(warned, "warning", "warnings") if warned else "all well"
+    models = _many(len(fleet.models), "model", "models")
+    families = _many(len(fleet.families), "family", "families")
+    typer.echo(f"{models} in {families}: {well}")
 
 
 @app.command()
@@ -862,6 +864,10 @@ def _wrapped(names: Sequence[str]) -> list[str]:
     import textwrap
 
     return textwrap.wrap(", ".join(names), 96, break_on_hyphens=False, break_long_words=False)
+
+
+def _many(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _tell_damaged(champions: Sequence[str]) -> None:

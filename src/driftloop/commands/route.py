@@ -49,7 +49,8 @@ def route_command(system: "Callable[[], System]") -> Callable[..., None]:
         when = opened.clock.now() if at is None else parse_time(at, where="--at")
         found = routed(fleet, name, origin=cause, severity=severity, feature=feature)
         typer.echo(f"{name}: cause {cause}, {severity}, at {when:%Y-%m-%d %H:%M} UTC")
-        for line in _said(found, turns(found, fleet.owners, severity, when), fleet):
+        chain = turns(found, fleet.owners, severity, when)
+        for line in _said(found, chain, fleet, reminds=severity is not Severity.INFO):
             typer.echo(f"  {line}")
 
     return route
@@ -72,10 +73,9 @@ def people(fleet: "Fleet", at: "datetime") -> "Iterator[tuple[str, bool]]":
         if not owner.members and owner.on_call is None:
             yield f"{name} lists no members: nobody may press its buttons", True
     if fleet.routes.routes:
-        yield (
-            f"routes {len(fleet.routes.routes)}; `driftloop route MODEL` says where one leads",
-            False,
-        )
+        number = len(fleet.routes.routes)
+        said = f"{number} route{'' if number == 1 else 's'} in routes.toml"
+        yield f"{said}; `driftloop route MODEL` says where one leads", False
 
 
 def _check(fleet: "Fleet", model: ModelId, cause: Origin, feature: str | None) -> None:
@@ -96,7 +96,9 @@ def _check(fleet: "Fleet", model: ModelId, cause: Origin, feature: str | None) -
         )
 
 
-def _said(route: "Routed", chain: "tuple[Turn, ...]", fleet: "Fleet") -> "Iterator[str]":
+def _said(
+    route: "Routed", chain: "tuple[Turn, ...]", fleet: "Fleet", *, reminds: bool
+) -> "Iterator[str]":
     first, *others = chain
     owner = fleet.owners[first.owner]
     by = (
@@ -109,7 +111,10 @@ def _said(route: "Routed", chain: "tuple[Turn, ...]", fleet: "Fleet") -> "Iterat
     for turn in others:
         yield f"then      {turn.owner} in {fleet.owners[turn.owner].channel}, unless acknowledged:"
         yield f"          {_turn(turn, fleet.owners[turn.owner])}"
-    yield f"reminded  every {_length(route.repeat)} while it is open"
+    if reminds:
+        yield f"reminded  every {_length(route.repeat)} while it is open"
+    else:
+        yield "reminded  never, and nobody else is told: it is for the record"
     yield f"an acknowledgement lasts {_length(route.ack_expires)}"
     if not owner.members and owner.on_call is None:
         yield f"{first.owner} lists no members: nobody may press its buttons"

@@ -132,7 +132,8 @@ def compare(
         f"{found.said}: {found.gain:+.1%} ({found.low:+.1%} to {found.high:+.1%} at"
         f" {_sure(confidence)} confidence{_why(used.all, policy, beside.tried)})"
         f" on {found.n} rows of {found.blocks} {unit}s;"
-        f" {'clears' if passed else 'falls short of'} the margin of {policy.margin:+.1%}"
+        f" the lower end {'clears' if passed else 'falls short of'} the margin of"
+        f" {policy.margin:+.1%}"
     )
     if not passed or not parts:
         return replace(result, passed=passed, reason=reason)

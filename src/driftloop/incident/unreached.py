@@ -43,11 +43,16 @@ def unreached(facts: Iterable[Fact], *, wall: float, down: float) -> tuple[Unsen
     return tuple(each for each in late if wall - each.wall >= down)
 
 
-def why(unsent: Unsent) -> str:
-    """Return in a sentence why it is told another way."""
+def why(unsent: Unsent, *, of: str = "") -> str:
+    """Return in a sentence why it is told another way.
+
+    `of` is whose incident it is, where others are told as nobody acknowledged it.
+    """
+    called = f" It is of {of}, and nobody acknowledged it: you are called next." if of else ""
     if unsent.away:
-        return f"Slack cannot be reached since {utc(unsent.at)}, so you are told this way."
-    return f"Slack does not take it in {unsent.channel} ({unsent.error}), so you are told this way."
+        return f"Slack cannot be reached since {utc(unsent.at)}, so you are told this way.{called}"
+    missing = f"Slack does not take it in {unsent.channel} ({unsent.error})"
+    return f"{missing}, so you are told this way.{called}"
 
 
 def relayed(incident: Incident, unsent: Unsent, fact: Relayed) -> Notice:

@@ -228,6 +228,9 @@ def _said(incident: Incident, stage: Stage, notice: Notice) -> str:
             stage = Stage.BLOCKED
         elif notice.retrains:
             return _ITSELF
+    refused = sum((n.incident, n.stage) == (notice.incident, stage) for n in incident.notices)
+    if stage is Stage.REFUSED and refused > 1:
+        return f"Look at data and recipe: {refused} candidates were refused. It tries again later."
     rolling = [m.version for m in incident.members if m.model == notice.model and m.version]
     number = notice.version or next(iter(rolling), None)
     version = "the new version" if number is None else f"version {number}"

@@ -54,7 +54,8 @@ def blocked(seen: Seen, history: ModelHistory, family: Family, now: datetime) ->
     pause = max(family.retrain.cooldown, _fresh(family, vain))
     if last is not None and now - last < _almost(pause, family):
         until = last + pause
-        why = f" after {vain} orders in vain" if pause > family.retrain.cooldown else ""
+        orders = "order" if vain == 1 else "orders"
+        why = f" after {vain} {orders} in vain" if pause > family.retrain.cooldown else ""
         return f"cooling down until {until:%Y-%m-%d %H:%M} UTC{why}"
     return None
 

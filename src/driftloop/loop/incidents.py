@@ -60,14 +60,17 @@ class Incidents:
     def find(self, word: str) -> Incident:
         """Return the incident that `word` means: its id, one of its models, or how either begins.
 
-        Those that live come before those that are over, of which the id alone counts.
+        Those that live come before those that are over, of which the id alone counts, and those
+        that ask something before those that a larger one explains.
 
         Raises:
             BadRequest: there is none, or several; says which.
         """
         live = self.live()
         for fits in (_is, _begins):
-            found = [each for each in live if fits(each, word)]
+            fitting = [each for each in live if fits(each, word)]
+            asking = [each for each in fitting if each.status is not Status.EXPLAINED]
+            found = asking or fitting
             if len(found) == 1:
                 return found[0]
             if found:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 
 from driftloop.records import (
     Advanced,
@@ -306,6 +306,7 @@ def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Noti
     first, last = facts[0], facts[-1]
     rows = sum(fact.rows for fact in facts)
     span = f"{first.start:%Y-%m-%d %H:%M} to {last.end:%Y-%m-%d %H:%M} UTC"
+    day = f"{first.start:%Y-%m-%d}{'' if first.start.time() == time() else f' {first.start:%H:%M}'}"
     until = f" --until {last.start:%Y-%m-%d}" if last.start.date() != first.start.date() else ""
     by = f" by {first.who}" if first.who is not None else ""
     return Notice(
@@ -318,7 +319,7 @@ def quarantined(facts: Sequence[Quarantined], owner: Owner, *, key: str) -> Noti
         until=max(fact.until for fact in facts),
         channel=owner.channel,
         mention=owner.mention,
-        headline=f"{first.model}: rows of {first.start:%Y-%m-%d %H:%M} are in quarantine{by}",
+        headline=f"{first.model}: rows of {day} are in quarantine{by}",
         doing=(
             f"{rows:,} rows, {span}, train nothing until {first.until:%Y-%m-%d %H:%M} UTC, when"
             " they are checked again. If they are right:"

@@ -13,6 +13,7 @@ from driftloop.loop.standing import INCIDENT
 from driftloop.loop.tell import Teller
 from driftloop.ports import Clock, Ledger, SecondWay
 from driftloop.records import PLATFORM, Fact, Incident, Relayed, Status, Unsent
+from driftloop.route import platform_owner
 from driftloop.spec import Owner
 
 LEASE = timedelta(seconds=60)
@@ -93,7 +94,7 @@ class Relay:
     ) -> Iterator[Relayed]:
         """Tell the platform's owner of an outage once, and of its end."""
         fleet = self.teller.fleet
-        name = fleet.platform.owner
+        name = platform_owner(fleet)
         owner = fleet.owners.get(name)
         if owner is None:
             return
@@ -135,18 +136,25 @@ class Relay:
             key = f"{incident.id}/{unsent.channel}/{way.name}"
             if not self.ledger.claim(f"{PREFIX}{key}", lease=LEASE).mine:
                 continue
+            said = why(unsent, of=self._called_next(incident, owner))
             try:
-                way.send(incident, owner, why=why(unsent))
+                way.send(incident, owner, why=said)
             except PagerError as error:
                 # Not given back: the claim's end is when it is tried again.
                 _log.error("not told by %s: %s", way.name, error, extra={"trace": incident.id})
                 if error.away:
                     self.memory.rests[way.name] = self.wall() + LEASE.total_seconds()
                 continue
-            yield self._recorded(incident, unsent, key=key, way=way.name, to=to)
+            yield self._recorded(incident, unsent, key=key, way=way.name, to=to, said=said)
+
+    def _called_next(self, incident: Incident, owner: Owner) -> str:
+        """Return whose incident it is, where `owner` is called as nobody acknowledged it."""
+        theirs = self.teller.fleet.owners.get(incident.owner)
+        mine = theirs is not None and theirs.channel == owner.channel
+        return "" if mine or not incident.level else incident.owner
 
     def _recorded(
-        self, incident: Incident, unsent: Unsent, *, key: str, way: str, to: str
+        self, incident: Incident, unsent: Unsent, *, key: str, said: str, way: str, to: str
     ) -> Relayed:
         fact = Relayed(
             model=unsent.model,
@@ -154,7 +162,7 @@ class Relay:
             incident=incident.id,
             way=way,
             to=to,
-            why=why(unsent),
+            why=said,
         )
         self.ledger.append(fact, key=key)
         self.ledger.finish(f"{PREFIX}{key}", "told")

@@ -10,6 +10,7 @@ from driftloop.loop.pauses import Pauses
 from driftloop.loop.standing import INCIDENT, Standing
 from driftloop.ports import Clock, Ledger
 from driftloop.records import Fact, Incident, Noted, Notice, Paged, Posted, Stage, Status
+from driftloop.route import platform_owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class Looker:
     def platform_channel(self) -> str | None:
         """Return the channel of the platform's owner, None where nobody is named."""
         fleet = self.standing.fleet
-        owner = fleet.owners.get(fleet.platform.owner)
+        owner = fleet.owners.get(platform_owner(fleet))
         return owner.channel if owner is not None else None
 
 

@@ -370,6 +370,8 @@ def _named(notice: Notice) -> str:
     if notice.stage in OF_TELLING - {Stage.EXPLAINS}:
         said = without(said, notice.model)
         return said[:1].upper() + said[1:]
+    if notice.stage is Stage.EXPLAINS:  # it may be of many models, and names who it is of
+        return said
     return said if notice.model in said else f"{notice.model}: {said}"
 
 

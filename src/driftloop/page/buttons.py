@@ -131,7 +131,13 @@ def _about(incident: Incident) -> _About:
 
 
 def _all(members: Iterable[Member]) -> str:
-    return f"all {len({member.model for member in members})} models"
+    match sorted({member.model for member in members}):
+        case [model]:
+            return model
+        case [_, _]:
+            return "both models"
+        case models:
+            return f"all {len(models)} models"
 
 
 def _element(act: Act, incident: Incident, about: _About) -> Block | None:

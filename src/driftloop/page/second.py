@@ -235,7 +235,8 @@ def text(incident: Incident, *, why: str) -> Iterator[str]:
         yield "Evidence:"
         for each in newest.evidence:
             rows = f" on {each.n:,} rows" if each.n is not None else ""
-            yield _line(f"  {each.what}: {each.value}, limit {each.limit}{rows}")
+            limit = f", limit {each.limit}" if each.limit else ""
+            yield _line(f"  {each.what}: {each.value}{limit}{rows}")
     if does:
         yield ""
         yield _line(does)

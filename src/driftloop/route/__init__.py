@@ -9,7 +9,7 @@ from driftloop.route.groups import (
     quarantined_feature,
 )
 from driftloop.route.severity import rank, severity_of, severity_of_stage
-from driftloop.route.tree import Routed, routed
+from driftloop.route.tree import Routed, platform_owner, routed
 from driftloop.route.turns import Turn, turns
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "morning",
     "on_call",
     "origin_of",
+    "platform_owner",
     "quarantine_group",
     "quarantined_feature",
     "quiet_until",

@@ -65,6 +65,11 @@ def routed(
     )
 
 
+def platform_owner(fleet: Fleet) -> str:
+    """Return who is told when driftloop itself is in trouble: by the routes, else platform.toml."""
+    return routed(fleet, PLATFORM, origin=Origin.UNKNOWN, severity=Severity.CRITICAL).owner
+
+
 def _owner(fleet: Fleet, model: ModelId, origin: Origin, feature: str | None) -> str:
     """Return who owns what no route names an owner for."""
     if model == PLATFORM:

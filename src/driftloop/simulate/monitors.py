@@ -122,8 +122,10 @@ def write_monitors(plan: Plan, folder: Path) -> tuple[Path, ...]:
         BadRequest: the family's file is there and says something else.
         OSError: a file cannot be read or written.
     """
-    texts = monitors(plan, owner=_owner(folder))
     own = folder / f"{plan.family}.toml"
+    # Who owns the family stays, whoever owns the platform by now.
+    owner = _owner(own) if own.exists() else _owner(folder / "platform.toml")
+    texts = monitors(plan, owner=owner)
     if own.exists() and own.read_text(encoding="utf-8") != texts[own.name]:
         raise BadRequest(
             "already there, and not what these options make; nothing is overwritten",
@@ -138,10 +140,9 @@ def write_monitors(plan: Plan, folder: Path) -> tuple[Path, ...]:
     return missing
 
 
-def _owner(folder: Path) -> str:
+def _owner(file: Path) -> str:
     import tomllib
 
-    file = folder / "platform.toml"
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8")).get("owner")
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Reads a folder of monitor files, and gathers every fault on the way."""
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -322,9 +323,15 @@ def _worded(fault: Any, kind: type[BaseModel], file: str) -> tuple[str, str]:  #
         other = "the family's own file" if file == DEFAULTS else DEFAULTS
         return MISSING, f"give it here or in {other}" if kind is Family else "give it here"
     given = fault["input"]
+    if fault["type"] == "tuple_type":
+        return f"should be a list, got {given!r}", f"as in [{_quoted(given)}]"
     shown = "" if isinstance(given, dict) else f", got {given!r}"
     hint = fault.get("ctx", {}).get("hint", "")
     return f"{str(fault['msg']).removeprefix('Value error, ')}{shown}", hint
+
+
+def _quoted(given: object) -> str:
+    return json.dumps(given, ensure_ascii=False, default=str)
 
 
 def _nearest(loc: tuple[Any, ...], kind: type[BaseModel]) -> str:

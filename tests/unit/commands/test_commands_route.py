@@ -54,6 +54,13 @@ def run(installed: Installed, *words: str) -> list[str]:
     return ran.output.splitlines()
 
 
+def test_what_is_for_the_record_reminds_nobody(installed: Installed) -> None:
+    """As paging does: neither called to mind nor told to the next."""
+    said = run(installed, "eta-de", "--severity", "info")
+    assert "  reminded  never, and nobody else is told: it is for the record" in said
+    assert not any(line.startswith("  then") for line in said)
+
+
 def test_quiet_hours_and_who_comes_next_are_said(installed: Installed) -> None:
     """In UTC, and in the owner's own time; the next is told when nobody acknowledged."""
     assert run(installed, "eta-de") == [

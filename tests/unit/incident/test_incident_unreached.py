@@ -107,6 +107,9 @@ def test_whoever_is_told_another_way_reads_why() -> None:
     """Slack away is not a channel that refuses."""
     assert why(unsent(ago=1)).startswith("Slack cannot be reached since 1 Mar 2026 10:02 UTC")
     assert "does not take it in #eta (no answer)" in why(unsent(ago=1, away=False))
+    assert why(unsent(ago=1), of="eta").endswith(
+        "It is of eta, and nobody acknowledged it: you are called next."
+    )
 
 
 def test_an_outage_is_one_incident_whoever_finds_it() -> None:

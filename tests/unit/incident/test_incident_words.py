@@ -144,6 +144,11 @@ def test_a_headline_names_its_model_and_says_what_is_wrong() -> None:
             (note("a"), note("b"), note("a", Stage.RETRAINING), note("b", Stage.STUCK, version=3)),
             "b: mend what stopped version 3",
         ),
+        ((note("m", Stage.REFUSED),), "Nothing yet: it tries again."),
+        (
+            (note("m", Stage.REFUSED), note("m", Stage.RETRAINING), note("m", Stage.REFUSED)),
+            "Look at data and recipe: 2 candidates were refused.",
+        ),
         ((note("m"), note("m", Stage.RECOVERED)), "Nothing yet."),
         (
             (note(PLATFORM, doing="Look at logs/online.log."),),

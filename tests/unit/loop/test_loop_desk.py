@@ -572,3 +572,11 @@ def test_what_stands_is_the_same_by_itself_and_among_all(office: Office) -> None
     assert listed == {id_: office.incident(id_) for id_ in (larger, smaller, own)}
     assert listed[smaller].status is Status.EXPLAINED
     assert listed[smaller].explained_by == larger
+
+
+def test_a_model_means_the_incident_that_asks_something(office: Office) -> None:
+    """What a larger one explains does not make its model's name ambiguous; its own id finds it."""
+    larger = office.opened(DE, FR, group="data/weather")
+    smaller = office.opened(DE, alert="eta-de/20260301T000001")
+    assert office.incidents.find(DE).id == larger
+    assert office.incidents.find(smaller).id == smaller

@@ -24,7 +24,7 @@ from driftloop.records import (
     Stage,
     Status,
 )
-from driftloop.spec import Fleet, Owner
+from driftloop.spec import Fleet, Owner, Routes
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 DE = ModelId("eta-de")
@@ -168,6 +168,21 @@ def test_after_ten_minutes_the_second_way_is_used_once(
     times.pass_by(3600)
     assert relay.relay() == ()
     assert len(way.sent) == 2
+
+
+def test_an_outage_is_told_to_whom_the_routes_name(
+    relay: Relay, slack: Slack, times: Times, way: Way
+) -> None:
+    """A route of the loop's own trouble comes before platform.toml."""
+    routes = Routes.model_validate({"routes": ({"family": ("driftloop",), "owner": "growth"},)})
+    told = replace(slack.teller, fleet=replace(slack.teller.fleet, routes=routes))
+    slack.tell(notice())
+    times.pass_by(DOWN + 1)
+    facts = replace(relay, teller=told).relay()
+    assert {(each.incident, each.to) for each in facts} == {
+        (OUTAGE, "growth@example.org"),
+        ("i", "growth@example.org"),
+    }
 
 
 def test_afterwards_it_is_said_in_slack(

@@ -520,6 +520,13 @@ def test_an_entry_about_the_telling_names_no_model_but_the_one_that_joins(notice
         assert told in text
 
 
+def test_a_line_of_a_smaller_incident_is_its_headline(notice: Notice) -> None:
+    """It may be of many models: none of them is named in front of it."""
+    many = "warehouse: rows of 2026-03-04 are in quarantine, 2 models"
+    joins = replace(notice, stage=Stage.EXPLAINS, headline=many)
+    assert f"*{many}* · " in said(entry(Entry(key="k", incident="i", notices=(joins,)))[1])["state"]
+
+
 def test_a_stage_of_many_models_is_one_entry(notice: Notice) -> None:
     """What is common is said once, then the models, then how many more."""
     notices = tuple(

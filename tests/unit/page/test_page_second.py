@@ -103,6 +103,16 @@ def test_an_email_says_what_a_page_would(box: Mailbox) -> None:
         assert part in said
 
 
+def test_what_has_no_limit_is_told_without_one(box: Mailbox) -> None:
+    """A cause has none: the word does not stand there alone."""
+    told = incident()
+    proof = (Evidence(what="Cause", value="x01: nulls are +100%", limit="", n=600),)
+    told = replace(told, notices=(replace(told.notices[0], evidence=proof),))
+    Mail(f"smtp://127.0.0.1:{box.port}", FROM).send(told, OWNER, why=WHY)
+    ((_, message),) = box.taken
+    assert "  Cause: x01: nulls are +100% on 600 rows" in message.get_content().splitlines()
+
+
 def test_the_same_incident_has_the_same_message_id(box: Mailbox) -> None:
     """What is sent again after a crash, a reader's mailbox knows to be the same."""
     mail = Mail(f"smtp://127.0.0.1:{box.port}", FROM)

@@ -149,6 +149,13 @@ def test_monitor_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "platform.toml").write_text('owner = "mine"\n')
     write_monitors(PLAN, tmp_path)
     assert load_fleet(tmp_path).families[0].owner == "mine"
+    # The platform may go to somebody else later: the options are still those it was made with.
+    (tmp_path / "owners.toml").write_text('[mine]\nchannel = "#mine"\n[us]\nchannel = "#us"\n')
+    (tmp_path / "platform.toml").write_text('owner = "us"\n')
+    assert write_monitors(PLAN, tmp_path) == ()
+    assert load_fleet(tmp_path).families[0].owner == "mine"
+    (tmp_path / "owners.toml").write_text('[mine]\nchannel = "#mine"\n')
+    (tmp_path / "platform.toml").write_text('owner = "mine"\n')
     assert (tmp_path / "owners.toml").read_text() == '[mine]\nchannel = "#mine"\n'
     with pytest.raises(BadRequest, match=r"simulated\.toml: already there, and not what"):
         write_monitors(replace(PLAN, models=4), tmp_path)

@@ -255,7 +255,7 @@ class Settings(BaseSettings):
     smtp: Annotated[SecretStr, AfterValidator(_smtp)] = SecretStr("")
     """The second way by e-mail, as smtp://user:password@host:587 or smtps://host; see `email` in
     owners.toml. A password goes over TLS alone."""
-    smtp_from: Annotated[str, Field(pattern=ADDRESS)] = "driftloop@localhost"
+    smtp_from: Annotated[str, Field(pattern=f"^{ADDRESS}$")] = "driftloop@localhost"
     """Who these e-mails are from."""
     webhook: Annotated[SecretStr, AfterValidator(_hook)] = SecretStr("")
     """The second way by HTTP: an address that each incident is posted to, as JSON."""

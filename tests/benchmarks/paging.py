@@ -30,7 +30,7 @@ def measure(raw: Raw, plan: Plan) -> None:
     singles = max(1, round((QUICK_SINGLES if plan.quick else SINGLES) * plan.size))
     month = Month(days=days, models=MODELS, singles=singles, seed=plan.seed)
     live_through(raw, month, quick=plan.quick)
-    every = timedelta(hours=6 if plan.quick else 1)
+    every = timedelta(hours=12 if plan.quick else 1)
     per_alarm(raw, month, raw.lines(), every=every)
     if not plan.quick:
         idle(raw, incidents=MODELS)

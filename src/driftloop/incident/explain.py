@@ -26,8 +26,8 @@ def explainer(incident: Incident, others: Iterable[Incident]) -> str | None:
 
     One that is open explains another if all its models are among its own, and it has more of
     them, or says that data are at fault where the other does not; a quarantine is explained by any
-    that says so; the platform's explains what it is known to make. What waits for its quiet hours
-    to end explains nothing more urgent.
+    that says so of most of its models; the platform's explains what it is known to make. What waits
+    for its quiet hours to end explains nothing more urgent.
     """
     if incident.status is Status.RESOLVED:
         return None
@@ -45,10 +45,11 @@ def _explains(larger: Incident, smaller: Incident) -> bool:
         return False
     if is_of(smaller, OF_ROLLOUT) or larger.origin is not smaller.origin is Origin.DATA:
         return False
-    if not _open_models(smaller) <= _open_models(larger):
-        return False
-    # Of data at fault a quarantine is what was done about them.
-    return is_of(smaller, OF_QUARANTINE) or _size(larger) > _size(smaller)
+    left, theirs = _open_models(smaller), _open_models(larger)
+    if is_of(smaller, OF_QUARANTINE):
+        # Of data at fault it is what was done about them; a few models may not page for them.
+        return 2 * len(left & theirs) > len(left)
+    return left <= theirs and _size(larger) > _size(smaller)
 
 
 def _makes(platform: Incident, other: Incident) -> bool:

@@ -1,8 +1,9 @@
 """Who is told of what, when, and who comes next: the tables of owners.toml and routes.toml."""
 
+import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from difflib import get_close_matches
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,13 +12,14 @@ from pydantic_core import PydanticCustomError
 from driftloop.records import Origin, Severity
 from driftloop.spec.values import Duration, Pause, Table
 
-TIME = r"^([01]\d|2[0-3]):[0-5]\d$"
-SPAN = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
-USER = r"^[UW][A-Z0-9]{5,}$"
-PERSON = r"^[UWS][A-Z0-9]{5,}$"
+TIME = r"([01]\d|2[0-3]):[0-5]\d"
+SPAN = rf"{TIME}-{TIME}"
+USER = r"[UW][A-Z0-9]{5,}"
+PERSON = r"[UWS][A-Z0-9]{5,}"
 """Slack's id of a user, or of a user group (S...)."""
 
-ADDRESS = r"^[^@\s<>,;]+@[^@\s<>,;]+$"
+CHANNEL = r"#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,}"
+ADDRESS = r"[^@\s<>,;]+@[^@\s<>,;]+"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -39,10 +41,44 @@ def _not_nothing(span: str) -> str:
     return span
 
 
-Clock = Annotated[str, Field(pattern=TIME)]
-User = Annotated[str, Field(pattern=USER)]
-Person = Annotated[str, Field(pattern=PERSON)]
-Span = Annotated[str, Field(pattern=SPAN), AfterValidator(_not_nothing)]
+def _not_empty(given: tuple[object, ...]) -> tuple[object, ...]:
+    if not given:
+        hint = {"hint": "name at least one, or leave it out"}
+        raise PydanticCustomError("nothing", "names nothing", hint)
+    return given
+
+
+def _shaped(pattern: str, what: str, example: str) -> AfterValidator:
+    """Return a check that a text is `what`, which says how one is written."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text, re.ASCII) is None:
+            raise PydanticCustomError(
+                "no_shape", "should be {what}", {"what": what, "hint": example}
+            )
+        return text
+
+    return AfterValidator(check)
+
+
+Clock = Annotated[str, _shaped(TIME, "a time of day", 'as in "08:00"')]
+User = Annotated[str, _shaped(USER, "Slack's id of a user", 'as in "U0123ABCD"')]
+Person = Annotated[
+    str, _shaped(PERSON, "Slack's id of a user or user group", 'as in "U0123ABCD" or "S0123ABCD"')
+]
+Span = Annotated[
+    str, _shaped(SPAN, "two times of day", 'as in "22:00-07:00"'), AfterValidator(_not_nothing)
+]
+Day = Annotated[str, _shaped("|".join(DAYS), "a day of the week", f"one of {', '.join(DAYS)}")]
+Channel = Annotated[
+    str, _shaped(CHANNEL, "a channel of Slack", 'as in "#ml-operations", in lower case, or its id')
+]
+Address = Annotated[str, _shaped(ADDRESS, "an e-mail address", 'as in "nights@example.org"')]
+
+
+T = TypeVar("T")
+Condition = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(_not_empty)]
+"""One that is given names something: an empty one would hold for nothing, and so for nobody."""
 
 
 class Override(Table):
@@ -56,7 +92,7 @@ class Override(Table):
 class OnCall(Table):
     """Whose turn it is: `people` take shifts of `weeks` each, in turn, from `start` on for ever."""
 
-    people: Annotated[tuple[User, ...], Field(min_length=1, strict=False)]
+    people: Annotated[tuple[User, ...], Field(strict=False), AfterValidator(_not_empty)]
     start: date
     """A day on which the first of `people` begins."""
     hand_over: Clock = "09:00"
@@ -71,7 +107,7 @@ class Owner(Table):
     Where somebody is on call, they are mentioned in place of `mention`.
     """
 
-    channel: Annotated[str, Field(pattern=r"^(#[a-z0-9_-]{1,79}|[CG][A-Z0-9]{6,})$")]
+    channel: Channel
     mention: str = ""
     members: Annotated[tuple[Person, ...], Field(strict=False)] = ()
     """Who may press the buttons: users, and user groups. Those on call may too."""
@@ -79,15 +115,12 @@ class Owner(Table):
     """As in "Europe/Berlin": of quiet hours, shifts, and what "tomorrow" is."""
     quiet: Annotated[tuple[Span, ...], Field(strict=False)] = ()
     """Local hours in which nobody is woken, as in "22:00-07:00"; what is found then waits."""
-    quiet_days: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^(mon|tue|wed|thu|fri|sat|sun)$")], ...],
-        Field(strict=False),
-    ] = ()
+    quiet_days: Annotated[tuple[Day, ...], Field(strict=False)] = ()
     """Local days that are quiet from midnight to midnight."""
     wakes: Annotated[Severity | None, Field(strict=False)] = None
     """From this severity on what is found in quiet hours is told at once; None: nothing is."""
     on_call: OnCall | None = None
-    email: Annotated[tuple[Annotated[str, Field(pattern=ADDRESS)], ...], Field(strict=False)] = ()
+    email: Annotated[tuple[Address, ...], Field(strict=False)] = ()
     """Where Slack is down for long, these addresses are written to."""
     digest: Clock | None = "08:00"
     """The local time of the daily digest; "" in a file for none."""
@@ -156,12 +189,10 @@ class Route(Paging):
     driftloop itself is the family "driftloop".
     """
 
-    family: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    market: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    cause: Annotated[tuple[Annotated[Origin, Field(strict=False)], ...], Field(strict=False)] = ()
-    severity: Annotated[
-        tuple[Annotated[Severity, Field(strict=False)], ...], Field(strict=False)
-    ] = ()
+    family: Condition[str] = ()
+    market: Condition[str] = ()
+    cause: Condition[Annotated[Origin, Field(strict=False)]] = ()
+    severity: Condition[Annotated[Severity, Field(strict=False)]] = ()
     owner: str | None = None
     """None: who owns the model; of data at fault who owns the data; of driftloop itself who owns
     the platform."""

@@ -323,6 +323,8 @@ def _worded(fault: Any, kind: type[BaseModel], file: str) -> tuple[str, str]:  #
         other = "the family's own file" if file == DEFAULTS else DEFAULTS
         return MISSING, f"give it here or in {other}" if kind is Family else "give it here"
     given = fault["input"]
+    if fault["type"] == "tuple_type" and isinstance(given, dict):
+        return "should be a list of tables", f"write [[{fault['loc'][-1]}]]"
     if fault["type"] == "tuple_type":
         return f"should be a list, got {given!r}", f"as in [{_quoted(given)}]"
     shown = "" if isinstance(given, dict) else f", got {given!r}"

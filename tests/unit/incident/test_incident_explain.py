@@ -87,7 +87,10 @@ def over(found: Incident, model: str) -> Incident:
         # Rollouts and quarantines are no causes, and a rollout has its own.
         (SMALL, incident("q", "a", "b", alerts="quarantine/"), False),
         (incident("r", "a", alerts="rollout/"), LARGE, False),
-        (incident("q", "a", alerts="quarantine/"), LARGE, True),
+        (incident("q", "a", alerts="quarantine/", origin=Origin.DATA), LARGE, True),
+        # Of one that only some of its models page for as well; not of what most have no part in.
+        (incident("q", "a", "b", "c", alerts="quarantine/", origin=Origin.DATA), LARGE, True),
+        (incident("q", "b", "c", alerts="quarantine/", origin=Origin.DATA), LARGE, False),
         # The platform.
         (MISSED, DEAD, True),
         (DEAD, MISSED, False),

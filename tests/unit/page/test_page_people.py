@@ -20,7 +20,7 @@ def test_a_groups_members_are_those_of_the_last_minute(
     assert people.members("S0TEAM0001") == {"U0OPERATOR1"}
     slack.add_person("S0TEAM0001", handle="team", users=["U0OPERATOR1", "U0OPERATOR2"])
     assert people.members("S0TEAM0001") == {"U0OPERATOR1"}
-    monkeypatch.setattr(people._people, "KEPT", 0.0)
+    monkeypatch.setattr("driftloop.page.people.KEPT", 0.0)
     assert people.members("S0TEAM0001") == {"U0OPERATOR1", "U0OPERATOR2"}
 
 

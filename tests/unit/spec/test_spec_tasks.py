@@ -72,7 +72,7 @@ def test_classes_keep_their_order(folder: Path) -> None:
         ('["red", " blue"]', "classes: ' blue' should be a text"),
         ('["red", "a\\tb"]', "should be a text of printable"),
         ("[1, 2]", "classes.0: Input should be a valid string, got 1"),
-        ('"red"', "classes: Input should be a valid tuple, got 'red'"),
+        ('"red"', "classes: should be a list, got 'red'"),
     ],
 )
 def test_classes_are_strictly_checked(folder: Path, given: str, said: str) -> None:

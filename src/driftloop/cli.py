@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from driftloop import __version__
 from driftloop.commands.digest import digest_command
@@ -36,8 +37,22 @@ if TYPE_CHECKING:
     from driftloop.settings import Settings
     from driftloop.wiring import System
 
+
+class InOurWords(TyperGroup):
+    """Commands whose faulty arguments are told without the words of what checks them."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as it is declared there
+        """Invoke the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="driftloop",
+    cls=InOurWords,
     help="Keep a fleet of deployed models fresh: watch, page, retrain, gate, redeploy.",
     no_args_is_help=True,
     add_completion=False,

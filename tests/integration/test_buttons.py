@@ -162,10 +162,13 @@ def test_who_may_acknowledges_and_everybody_sees_it(house: House) -> None:
 
 
 def test_who_may_not_is_told_so_and_nothing_changes(house: House) -> None:
-    """Eve alone reads that it is not hers; the message stays as it was."""
+    """Eve alone reads that it is not hers, is asked no reason, and the message stays as it was."""
     before = house.message
     house.click("ack", EVE)
     wait_for(lambda: "owners.toml does not list you" in house.told(EVE))
+    house.click("not-a-problem", EVE)
+    wait_for(lambda: house.told(EVE).count("owners.toml does not list you") == 2)
+    assert house.slack.views(EVE) == []
     assert house.acts() == ()
     assert house.message == before
     assert house.told(ADA) == ""

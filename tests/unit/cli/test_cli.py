@@ -55,6 +55,14 @@ def driftloop(
     )
 
 
+def test_a_faulty_option_is_told_in_plain_words(tmp_path: Path) -> None:
+    """What it may be, and nothing of what checks it."""
+    ran = driftloop("route", "eta-de", "--severity", "bad", home=tmp_path)
+    assert ran.returncode == 2
+    assert "'bad' is not one of 'info', 'warning', 'critical'" in ran.stderr
+    assert "Value error" not in ran.stderr
+
+
 def test_check_lists_the_fleet(tmp_path: Path) -> None:
     """A sound folder exits 0 and says what it declares."""
     ran = driftloop("check", home=tmp_path)

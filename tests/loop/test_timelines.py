@@ -754,7 +754,7 @@ def test_wrong_data_that_no_limit_saw_is_not_trained_on(world: World) -> None:
         assert "the data is at fault" in (bad.decision.blocked or "")
     assert world.stages() == [Stage.OPENED]
     assert len(world.ledger.facts(Explained)) == 1
-    assert world.pager.told[0].shown.headline == "eta-de: its data looks wrong"
+    assert world.pager.told[0].shown.headline == "eta-de: its data looks wrong: distance"
 
 
 def test_a_cause_that_cannot_be_looked_for_holds_up_no_page(world: World) -> None:

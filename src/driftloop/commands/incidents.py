@@ -146,7 +146,8 @@ def _show_one(system: "System", incident: Incident, *, as_json: bool) -> None:
     owner = system.fleet.owners.get(incident.owner)
     channel = f" ({owner.channel})" if owner is not None else ""
     typer.echo(f"{incident.id}: {headline(incident)}")
-    typer.echo(f"  {plain(stands(incident))}")
+    larger = f" (`driftloop incidents {incident.explained_by}`)" if incident.explained_by else ""
+    typer.echo(f"  {plain(stands(incident))}{larger}")
     typer.echo(f"  owner {incident.owner}{channel}, {incident.severity}, cause {incident.origin}")
     typer.echo(f"  needs: {needs(incident)}")
     for model, line in worst(incident):

@@ -74,6 +74,17 @@ def test_one_incident_is_told_from_its_first_alert_on(office: Office) -> None:
     assert 'Ada silenced it until 2026-03-01 01:00 UTC: "we know"' in text
 
 
+def test_what_is_part_of_a_larger_one_says_in_words_of_which(office: Office) -> None:
+    """And how to see that one."""
+    larger = office.opened(DE, FR, group="data/weather")
+    smaller = office.opened(DE, alert="eta-de/20260301T000001")
+    text = run(office, "incidents", smaller)
+    assert (
+        f"  Part of: {run(office, 'incidents', larger).splitlines()[0].split(': ', 1)[1]}" in text
+    )
+    assert f"(`driftloop incidents {larger}`)" in text
+
+
 def test_one_that_is_anothers_is_not_shown_as_theirs(office: Office) -> None:
     """An owner that is asked for and is not its own is a mistake, and said to be one."""
     id_ = office.opened(DE)

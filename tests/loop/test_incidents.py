@@ -397,6 +397,8 @@ def test_a_silence_covers_what_comes_while_it_lasts(world: World) -> None:
     assert world.stands(f"{GROUP}/logistics/1").status is Status.SILENCED
     world.after(HOUR)
     assert [one.to.mention for one in world.pager.told] == ["@here", "@here"]
+    # It was never told before: the message is its opening, and nobody is called once more below.
+    assert world.pager.told[1].entries == []
 
 
 def test_a_silence_until_the_next_version_ends_with_it(world: World) -> None:

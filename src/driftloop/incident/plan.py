@@ -163,14 +163,20 @@ def _ended_as_part(incident: Incident, left: Sequence[Notice], told: frozenset[s
 
 
 def _covered(facts: Sequence[Fact], left: Sequence[Notice]) -> tuple[Notice, ...]:
-    """Return what began before the message was posted: the message tells it."""
+    """Return what began before the message was posted: the message tells it.
+
+    So does it of a silence that ended before, whose end it waited for.
+    """
     begun: dict[str, Notice] = {}
+    ended: list[Notice] = []
     for fact in facts:
         if isinstance(fact, Posted) and fact.shown not in (GONE, REFUSED):
             break
         if isinstance(fact, Noted) and fact.notice.stage not in OF_TELLING:
             begun.setdefault(fact.notice.incident, fact.notice)
-    return tuple(notice for notice in left if begun.get(notice.incident) == notice)
+        elif isinstance(fact, Noted) and fact.notice.stage is Stage.EXPIRED:
+            ended.append(fact.notice)
+    return tuple(n for n in left if begun.get(n.incident) == n or n in ended)
 
 
 def _gathers_until(incident: Incident, notices: Sequence[Notice], now: datetime) -> datetime | None:

@@ -70,9 +70,9 @@ def _expiries(incident: Incident, owners: Mapping[str, Owner], now: datetime) ->
         said = f"{act.who}, your acknowledgement runs out at {act.until:%H:%M} UTC"
         yield when, _made(incident, Stage.REMINDED, soon, said, "Then it is open again.", now)
     over = f"{incident.id}/{Stage.EXPIRED}/{number}"
-    # Told first once it had ended, the message is its opening and says all.
-    late = act.until is not None and incident.told is not None and incident.told >= act.until
-    if incident.status is Status.OPEN and over not in known and not late:
+    # What a silence has kept back is told at its end: that says enough.
+    kept_back = act.act is Act.SILENCE and (incident.told is None or incident.told > act.at)
+    if incident.status is Status.OPEN and over not in known and not kept_back:
         what = "acknowledgement" if act.act is Act.ACK else "silence"
         said = f"the {what} of {act.who} ran out: it is open again"
         when = _awake(incident, owner, act.until or now)

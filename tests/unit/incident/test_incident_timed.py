@@ -103,6 +103,9 @@ EXPIRED = {"acts": (act(Act.ACK, 8),)}
         (having(**EXPIRED), 8, ["i/expired/0"]),
         (having(notice(Stage.EXPIRED, "i/expired/0", 8), **EXPIRED), 8.5, []),
         (having(notice(Stage.EXPIRED, "i/expired/0", 8), **EXPIRED), 9, ["i/escalated/1"]),
+        # A silence that kept it back: that it is told at last says enough.
+        (replace(having(acts=(act(Act.SILENCE, 8),)), told=AT + 8 * HOUR), 8.5, []),
+        (having(acts=(act(Act.SILENCE, 8),)), 8, ["i/expired/0"]),
         # Of two that ran out one is told, once.
         (having(acts=(act(Act.ACK, 8), act(Act.SILENCE, 7, at=1))), 8, ["i/expired/1"]),
     ],

@@ -125,6 +125,8 @@ def acted_on(acted: Acted) -> str:
     'Ada acknowledged it until 2026-03-01 08:00 UTC'
     >>> acted_on(Acted(act=Act.ROLL_BACK, version=4, **of))
     'Ada rolled it back (eta-de, version 4)'
+    >>> acted_on(Acted(act=Act.SILENCE, until_version=True, **of))
+    'Ada silenced it until the next version of eta-de'
     """
     return f"{acted.who} {ACTS[acted.act]}{_which(acted)}{_until(acted)}{_why(acted)}"
 
@@ -246,7 +248,7 @@ def _which(acted: Acted) -> str:
 
 def _until(acted: Acted) -> str:
     if acted.until_version:
-        return " until the next version"
+        return f" until the next version of {acted.model}"
     return f" until {when(acted.until)}" if acted.until is not None else ""
 
 

@@ -63,7 +63,11 @@ class SocketMode:
             stop.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         stop.wait()  # from here on slack_sdk keeps it connected
-        self._client.close()
+        try:
+            self._client.close()
+        except AttributeError:
+            # Two of slack_sdk's threads closed one socket; the second call ends what is left.
+            self._client.close()
 
     def _connected(self) -> bool:
         try:

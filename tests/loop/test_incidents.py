@@ -473,6 +473,24 @@ def test_what_is_told_as_part_of_a_larger_one_ends_as_part_of_it(world: World) -
     assert world.teller.standing.live_ids() == ()
 
 
+def test_what_is_explained_before_the_larger_stands_is_told_with_it(world: World) -> None:
+    """Slack was away for both: the small one is a line of the other's, and ends as that."""
+    world.after(SECOND)
+    world.pager.away = True
+    world.happens(world.broken(DE), world.broken(FR))
+    world.after(SECOND)
+    world.happens(world.notice(DE, alert=f"{DE}/own"))
+    world.after(SECOND)
+    world.pager.away = False
+    for _ in range(15):
+        world.after(MINUTE)
+    assert [entry.notices[0].stage for entry in world.message.entries] == [Stage.EXPLAINS]
+    assert world.teller.waiting() == 0
+    world.happens(world.notice(DE, Stage.RECOVERED, alert=f"{DE}/own"))
+    world.after(MINUTE)
+    assert len(world.pager.told) == 1
+
+
 def test_rows_in_quarantine_are_told_with_the_fault_of_their_data(world: World) -> None:
     """One fault, one message: the quarantine is a line of it, and wakes nobody when it is over."""
     kept = world.notice(

@@ -166,10 +166,14 @@ class Teller:
         rollouts: Mapping[ModelId, Rollout] = (
             {each.model: each for each in self.ledger.rollouts()} if names else {}
         )
+        begun: set[str] = set()
         for name in names:
             found = self.standing.folded(self.ledger.incident(name), now, rollouts)
-            if found is not None:
-                known[name] = _Known(found, due=now)
+            if found is None:
+                continue
+            if found.told is not None and (name not in known or known[name].incident.told is None):
+                begun.add(name)
+            known[name] = _Known(found, due=now)
         if not names:
             return
         near: dict[str, list[Incident]] = {}
@@ -180,7 +184,8 @@ class Teller:
             left = [m.model for m in each.incident.members if m.over is None]
             others = [*near.get(left[0] if left else "", ()), *near.get(PLATFORM, ())]
             by = explainer(each.incident, others)
-            if by != each.explained_by:
+            # What was explained by one that did not stand yet is told with it once it does.
+            if by != each.explained_by or by in begun:
                 each.explained_by, each.due = by, now
 
     def _due(self) -> list[str]:

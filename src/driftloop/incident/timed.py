@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from driftloop.incident.about import about
 from driftloop.incident.words import doing, headline
 from driftloop.records import Act, Acted, Incident, Notice, Severity, Stage, Status
 from driftloop.route import Routed, quiet_until
@@ -135,20 +136,5 @@ def _left(incident: Incident) -> str:
 def _made(
     incident: Incident, stage: Stage, key: str, said: str, doing: str, at: datetime
 ) -> Notice:
-    first = incident.notices[0]
-    return Notice(
-        key=key,
-        incident=incident.id,
-        model=first.model,
-        stage=stage,
-        at=at,
-        since=incident.since,
-        channel=first.channel,
-        mention=first.mention,
-        headline=f"{incident.models[0]}: {said}",
-        doing=doing,
-        owner=incident.owner,
-        severity=incident.severity,
-        origin=incident.origin,
-        group=incident.group,
-    )
+    headline = f"{incident.models[0]}: {said}"
+    return about(incident, stage, key=key, at=at, headline=headline, doing=doing)

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from driftloop.incident.about import about
 from driftloop.incident.fold import REFUSED
 from driftloop.incident.lines import lasting, utc
 from driftloop.records import (
     PLATFORM,
     Fact,
     Incident,
-    ModelId,
     Notice,
     Origin,
     Posted,
@@ -58,7 +58,7 @@ def why(unsent: Unsent, *, of: str = "") -> str:
 def relayed(incident: Incident, unsent: Unsent, fact: Relayed) -> Notice:
     """Return what is added to an incident's thread: that it was told another way, whom and when."""
     missing = "could not be reached" if unsent.away else f"did not take it in {unsent.channel}"
-    return _notice(
+    return about(
         incident,
         Stage.RELAYED,
         key=f"{incident.id}/{Stage.RELAYED}/{fact.way}/{unsent.channel}",
@@ -101,31 +101,12 @@ def reached(
     late = {each.incident for each in waited if not each.incident.startswith(OF_OUTAGE)}
     other = {each.incident for each in told if not each.incident.startswith(OF_OUTAGE)}
     many = f"{len(late)} incident{'' if len(late) == 1 else 's'}"
-    return _notice(
+    return about(
         incident,
         Stage.RECOVERED,
         key=f"{incident.id}/{Stage.RECOVERED}",
         at=now,
         headline=f"{PLATFORM}: Slack is back after {lasting(now - incident.since)}; {many} waited,"
         f" {len(other & late)} told another way meanwhile",
-    )
-
-
-def _notice(incident: Incident, stage: Stage, *, key: str, at: datetime, headline: str) -> Notice:
-    first = incident.notices[0] if incident.notices else None
-    return Notice(
-        key=key,
-        incident=incident.id,
-        model=first.model if first is not None else ModelId(PLATFORM),
-        stage=stage,
-        at=at,
-        since=incident.since,
-        channel=first.channel if first is not None else "",
-        mention=first.mention if first is not None else "",
-        headline=headline,
-        doing="Nothing more to do." if stage is Stage.RECOVERED else "",
-        owner=incident.owner,
-        severity=incident.severity,
-        origin=incident.origin,
-        group=incident.group,
+        doing="Nothing more to do.",
     )

@@ -1,5 +1,8 @@
 """What people do about incidents, in words: for them, and for the incident's thread. Pure."""
 
+from dataclasses import replace
+
+from driftloop.incident.about import about
 from driftloop.incident.lines import acted_on
 from driftloop.records import Act, Acted, Incident, Notice, Stage
 
@@ -18,21 +21,12 @@ NEXT = {
 
 def notice_of(acted: Acted, incident: Incident) -> Notice:
     """Return what is told of an act in the incident's thread."""
-    first = incident.notices[0]
-    return Notice(
+    told = about(
+        incident,
+        Stage.ACTED,
         key=f"{incident.id}/acted/{acted.key}",
-        incident=incident.id,
-        model=acted.model,
-        stage=Stage.ACTED,
         at=acted.at,
-        since=incident.since,
-        channel=first.channel,
-        mention="",
         headline=acted_on(acted),
         doing=NEXT[acted.act],
-        owner=incident.owner,
-        severity=incident.severity,
-        origin=incident.origin,
-        group=incident.group,
-        version=acted.version,
     )
+    return replace(told, model=acted.model, version=acted.version)

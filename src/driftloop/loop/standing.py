@@ -49,10 +49,11 @@ class Standing:
 
     def of(self, facts: Sequence[Fact], now: datetime) -> Incident | None:
         """Return the incident that `facts` are of as it stands `now`, None without a notice."""
-        found = self.folded(facts, now)
+        rollouts = {each.model: each for each in self.ledger.rollouts()}
+        found = self.folded(facts, now, rollouts)
         if found is None or found.status is Status.RESOLVED:
             return found
-        return self.within(found, self._around(found, now), now)
+        return self.within(found, self._around(found, now, rollouts), now)
 
     def folded(
         self,
@@ -131,7 +132,9 @@ class Standing:
         names = (incident.owner, *chain)
         return tuple(self.owner(name, incident.notices[0]) for name in names)
 
-    def _around(self, incident: Incident, now: datetime) -> list[Incident]:
+    def _around(
+        self, incident: Incident, now: datetime, rollouts: Mapping[ModelId, Rollout]
+    ) -> list[Incident]:
         """Return the live incidents that may explain this one."""
         live = set(self.live_ids()) - {incident.id}
         if not live:
@@ -144,7 +147,7 @@ class Standing:
             near = {fact.incident for fact in facts} & live
             if incident.group.endswith(STARVED):
                 near |= {each for each in live if each.startswith(f"{PLATFORM}/")}
-        found = (self.folded(self.ledger.incident(each), now) for each in sorted(near))
+        found = (self.folded(self.ledger.incident(each), now, rollouts) for each in sorted(near))
         return [each for each in found if each is not None]
 
 
